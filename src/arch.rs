@@ -1,0 +1,1 @@
+//! Lists of architectures in the syntax of `TORCH_CUDA_ARCH_LIST`.

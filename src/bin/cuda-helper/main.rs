@@ -1,0 +1,2 @@
+//! The glibc helper: the only place that loads CUDA libraries.
+fn main() {}

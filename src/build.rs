@@ -1,0 +1,74 @@
+//! Builds the glibc helper and hands its bytes to the entrypoint to embed.
+//!
+//! `CUDA_ENTRYPOINT_HELPER_BIN` names a helper that is built already: `make build` sets it to one with the symbol
+//! floor GLIBC_2.17. Without it a plain `cargo build` builds a helper for this machine's own glibc.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::{env, fs};
+
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+fn main() {
+    println!("cargo::rerun-if-env-changed=CUDA_ENTRYPOINT_HELPER_BIN");
+    for input in [
+        "src/build.rs",
+        "src/bin/cuda-helper",
+        "src/facts.rs",
+        "src/lib.rs",
+        "Cargo.toml",
+        "Cargo.lock",
+    ] {
+        println!("cargo::rerun-if-changed={input}");
+    }
+    if env::var_os("CARGO_FEATURE_ENTRYPOINT").is_none() {
+        return; // this is the helper's own build
+    }
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
+    let helper = match env::var_os("CUDA_ENTRYPOINT_HELPER_BIN") {
+        Some(path) => PathBuf::from(path),
+        None => build_helper(&out),
+    };
+    println!("cargo::rerun-if-changed={}", helper.display());
+    let copy = out.join("cuda-helper");
+    fs::copy(&helper, &copy).unwrap_or_else(|e| panic!("cannot copy the helper {}: {e}", helper.display()));
+}
+
+/// Runs a second cargo in a target folder of its own: the first one holds the lock of the usual folder.
+fn build_helper(out: &Path) -> PathBuf {
+    let target_dir = out.join("helper-target");
+    let cargo = env::var_os("CARGO").expect("cargo sets CARGO");
+    let mut command = Command::new(cargo);
+    // What cargo told this script is not true of the helper: an inherited CARGO_FEATURE_ENTRYPOINT would make the
+    // helper's own run of this script start a helper build in turn, without end.
+    for (name, _) in env::vars_os() {
+        let name = name.to_string_lossy();
+        if name.starts_with("CARGO_FEATURE_")
+            || name.starts_with("CARGO_CFG_")
+            || name.starts_with("CARGO_PKG_")
+        {
+            command.env_remove(&*name);
+        }
+    }
+    let status = command
+        .args([
+            "build",
+            "--quiet",
+            "--profile",
+            "helper",
+            "--no-default-features",
+            "--features",
+            "helper",
+        ])
+        .args(["--bin", "cuda-helper", "--target", TARGET, "--target-dir"])
+        .arg(&target_dir)
+        // Replaces the flags of .cargo/config.toml: the helper is the one part that must not be static.
+        .env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=-crt-static")
+        .env_remove("RUSTFLAGS")
+        .env_remove("RUSTC_WORKSPACE_WRAPPER")
+        .env_remove("RUSTC_WRAPPER")
+        .status()
+        .expect("cannot start cargo for the helper");
+    assert!(status.success(), "building cuda-helper failed: {status}");
+    target_dir.join(TARGET).join("helper").join("cuda-helper")
+}

@@ -1,0 +1,512 @@
+//! What is true of the image, the machine and its GPUs: plain data, no verdicts.
+//!
+//! The helper and the entrypoint both compile this file: [`HelperLine`] is what one writes and the other reads, a
+//! JSON value a line. Everything here is also what the report's `facts` key shows.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+/// A CUDA version as the libraries encode it: 1000 × major + 10 × minor, so 12.4 is 12040.
+///
+/// Source: CUDA Runtime API, `cudaRuntimeGetVersion`; CUDA Driver API, `cuDriverGetVersion`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct CudaVersion {
+    /// 12 of 12.4
+    pub major: u16,
+    /// 4 of 12.4
+    pub minor: u16,
+}
+
+impl CudaVersion {
+    /// Decodes 12040; `None` for a number that no CUDA release has (zero, negative, or out of range).
+    pub fn from_api(number: i32) -> Option<Self> {
+        if number < 1000 {
+            return None;
+        }
+        Some(Self {
+            major: u16::try_from(number / 1000).ok()?,
+            minor: u16::try_from(number % 1000 / 10).ok()?,
+        })
+    }
+}
+
+impl fmt::Display for CudaVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.major, self.minor)
+    }
+}
+
+/// A device's compute capability, such as 9.0. Both parts are small; the driver reports them as two attributes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+pub struct ComputeCapability {
+    /// 9 of 9.0
+    pub major: u8,
+    /// 0 of 9.0
+    pub minor: u8,
+}
+
+impl fmt::Display for ComputeCapability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.major, self.minor)
+    }
+}
+
+/// Both types read and write as the text that people use, `"12.4"`, so that a report needs no decoding.
+macro_rules! serde_as_major_dot_minor {
+    ($type:ident, $part:ty) => {
+        impl Serialize for $type {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+        impl<'de> Deserialize<'de> for $type {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = String::deserialize(deserializer)?;
+                let parsed = text.split_once('.').and_then(|(a, b)| {
+                    Some(Self {
+                        major: a.parse::<$part>().ok()?,
+                        minor: b.parse::<$part>().ok()?,
+                    })
+                });
+                parsed.ok_or_else(|| de::Error::custom(format_args!("expected MAJOR.MINOR, found {text:?}")))
+            }
+        }
+    };
+}
+serde_as_major_dot_minor!(CudaVersion, u16);
+serde_as_major_dot_minor!(ComputeCapability, u8);
+
+/// One line of the helper's standard output.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HelperLine {
+    /// Written before every call into foreign code, so that a crash or a hang has a name.
+    Step(String),
+    /// A copy of libcudart or libnvrtc that was asked for its version.
+    Library(LibraryAnswer),
+    /// What libcuda said of itself.
+    Driver(DriverAnswer),
+    /// One CUDA device, in ordinal order.
+    Device(Device),
+    /// What libnvidia-ml said of itself.
+    Nvml(NvmlAnswer),
+    /// One device as NVML sees it.
+    NvmlDevice(NvmlDevice),
+    /// The last line of a run that went through.
+    Done,
+}
+
+/// Answer of one dlopened runtime library. `index` counts the libraries of the request.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct LibraryAnswer {
+    /// position in the request, from 0
+    pub index: usize,
+    /// the file that the loader mapped, where it can be told
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub path: Option<String>,
+    /// the version that the library itself returned
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub version: Option<CudaVersion>,
+    /// dlopen's or dlsym's message, or the error that the version call returned
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub error: Option<String>,
+    /// nvrtc only: the architectures that it can compile for, such as 90
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub nvrtc_archs: Vec<i32>,
+}
+
+/// A call into a vendor library that returned an error.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct CallError {
+    /// the function, such as `cuInit`
+    pub call: String,
+    /// the numeric error
+    pub code: i32,
+    /// the enumerator's name, such as `CUDA_ERROR_NO_DEVICE`; empty where the library has none
+    pub name: String,
+    /// the library's own sentence
+    pub description: String,
+}
+
+impl fmt::Display for CallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} returned {}", self.call, self.code)?;
+        if !self.name.is_empty() {
+            write!(f, " ({})", self.name)?;
+        }
+        if !self.description.is_empty() {
+            write!(f, ": {}", self.description)?;
+        }
+        Ok(())
+    }
+}
+
+/// What libcuda says before any device is asked for.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct DriverAnswer {
+    /// the file that the loader mapped for `libcuda.so.1`
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub path: Option<String>,
+    /// dlopen's message; set means that there is no driver library
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub load_error: Option<String>,
+    /// the newest CUDA version that this driver serves (nvidia-smi's "CUDA Version")
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub api_version: Option<CudaVersion>,
+    /// the first call that failed, if any
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub error: Option<CallError>,
+    /// what cuDeviceGetCount returned
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub device_count: Option<i32>,
+}
+
+/// One visible CUDA device.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct Device {
+    /// CUDA ordinal, from 0, after `CUDA_VISIBLE_DEVICES`
+    pub ordinal: i32,
+    /// marketing name, such as `NVIDIA H200`
+    pub name: String,
+    /// `GPU-…` or `MIG-…`
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub uuid: Option<String>,
+    /// compute capability
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub capability: Option<ComputeCapability>,
+    /// memory in bytes
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub memory: Option<u64>,
+    /// `0000:3b:00.0`
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub pci_bus_id: Option<String>,
+    /// `CU_COMPUTEMODE_*`: 0 default, 2 prohibited, 3 exclusive process
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub compute_mode: Option<i32>,
+    /// the first call on this device that failed, if any
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub error: Option<CallError>,
+}
+
+/// What NVML says before any device is asked for.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct NvmlAnswer {
+    /// the file that the loader mapped for `libnvidia-ml.so.1`
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub path: Option<String>,
+    /// dlopen's message; set means that there is no NVML here
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub load_error: Option<String>,
+    /// the driver release, such as `580.159.04`
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub driver_release: Option<String>,
+    /// the newest CUDA version that this driver serves
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub api_version: Option<CudaVersion>,
+    /// the first call that failed, if any
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub error: Option<CallError>,
+    /// what nvmlDeviceGetCount_v2 returned
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub device_count: Option<u32>,
+}
+
+/// One physical GPU as NVML sees it. What a GPU or driver does not support stays `None`.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct NvmlDevice {
+    /// NVML index, in PCI bus order; `CUDA_VISIBLE_DEVICES` does not change it
+    pub index: u32,
+    /// marketing name
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub name: Option<String>,
+    /// `GPU-…`
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub uuid: Option<String>,
+    /// `00000000:3B:00.0`, lower case and with a four-digit domain here, as CUDA writes it
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub pci_bus_id: Option<String>,
+    /// compute capability
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub capability: Option<ComputeCapability>,
+    /// memory in bytes
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub memory: Option<u64>,
+    /// whether MIG is on
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub mig_enabled: Option<bool>,
+    /// MIG instances that exist, where MIG is on
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub mig_instances: Option<u32>,
+    /// uncorrected ECC errors since the driver was loaded
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub ecc_uncorrected: Option<u64>,
+    /// a row of memory waits for a reset to be remapped
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub remap_pending: Option<bool>,
+    /// a row could not be remapped: the board is to be replaced
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub remap_failed: Option<bool>,
+    /// `NVML_COMPUTEMODE_*`: 0 default, 2 prohibited, 3 exclusive process
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub compute_mode: Option<u32>,
+    /// the first call on this device that failed for another reason than "not supported"
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub error: Option<CallError>,
+}
+
+/// How a run of the helper ended.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "end")]
+pub enum HelperEnd {
+    /// not started: not asked for, or an earlier stage failed
+    #[default]
+    NotRun,
+    /// every line came and the helper said so
+    Done,
+    /// the kernel or the loader would not start it for want of a glibc loader or a new enough glibc
+    LoaderMissing {
+        /// what the kernel or the loader said
+        detail: String,
+    },
+    /// it could not be started for another reason; names every way that was tried
+    NotStarted {
+        /// each way with its error
+        detail: String,
+    },
+    /// a signal ended it
+    Crashed {
+        /// signal number
+        signal: i32,
+        /// the call that it was in
+        step: String,
+    },
+    /// it exited before it had said that it was done
+    Exited {
+        /// exit status
+        code: i32,
+        /// the call that it was in
+        step: String,
+        /// last lines of its stderr
+        stderr: String,
+    },
+    /// it wrote something that is not the protocol
+    Garbled {
+        /// what was wrong, with the line's number
+        detail: String,
+        /// the call that it was in
+        step: String,
+    },
+    /// the deadline passed
+    TimedOut {
+        /// the call that it was in
+        step: String,
+        /// the deadline in milliseconds
+        after_ms: u64,
+        /// false where the process could not be killed in time and was left behind
+        killed: bool,
+    },
+}
+
+/// One run of the helper: how it ended and what it had said by then.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct HelperRun {
+    /// how it ended
+    #[serde(flatten)]
+    pub end: HelperEnd,
+    /// from the spawn to its reaping, in milliseconds
+    #[serde(default)]
+    pub ms: f64,
+}
+
+/// A runtime library that CUDA programs load.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LibraryKind {
+    /// libcudart
+    Cudart,
+    /// libnvrtc
+    Nvrtc,
+}
+
+/// Where a copy of a library belongs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LibraryOrigin {
+    /// in site-packages: some wheel brought it
+    Wheel,
+    /// the loader finds it by its SONAME (LD_LIBRARY_PATH, ld.so.cache, the default folders)
+    Loader,
+    /// a CUDA toolkit's folder that the loader does not search
+    Toolkit,
+}
+
+/// A copy of libcudart or libnvrtc that was found, and what it answered.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Library {
+    /// which library
+    pub kind: LibraryKind,
+    /// its path, or the SONAME where the loader is to find it
+    pub path: String,
+    /// who brought it
+    pub origin: LibraryOrigin,
+    /// what it said; `None` when it was not asked
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub answer: Option<LibraryAnswer>,
+}
+
+/// How the interpreter was found.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct Python {
+    /// the interpreter's path as named, symlinks kept; `None` when only an environment's folder is known
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub interpreter: Option<String>,
+    /// the environment's folder (`sys.prefix`)
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub prefix: Option<String>,
+    /// `3.11` or `3.11.7`, from files alone
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub version: Option<String>,
+    /// what led here: `--python`, the service command, `VIRTUAL_ENV`, `CONDA_PREFIX`, `PATH`
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub found_by: Option<String>,
+    /// the folders of `sys.path` that can hold distributions, in order
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub site_packages: Vec<String>,
+    /// where an interpreter was looked for and why each place was refused; for the hint of `python-missing`
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub tried: Vec<String>,
+}
+
+/// One installed distribution: a `*.dist-info` (or `*.egg-info`) folder.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct Distribution {
+    /// normalised name (PEP 503)
+    pub name: String,
+    /// the metadata's version, verbatim
+    pub version: String,
+    /// path of the dist-info folder
+    pub path: String,
+    /// the version that the module's own version file states (`torch/version.py`), where there is one
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub module_version: Option<String>,
+    /// the CUDA version that the module's own version file states (`cuda = '12.4'`)
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub module_cuda: Option<String>,
+    /// `Tag:` lines of the WHEEL file, such as `cp311-cp311-manylinux_2_28_x86_64`
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub tags: Vec<String>,
+    /// `Requires-Dist:` lines, verbatim
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub requires: Vec<String>,
+    /// what could not be read or made no sense, with its file
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub problems: Vec<String>,
+}
+
+/// A file that the manifest names, relative to site-packages.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct NamedFile {
+    /// as the manifest writes it
+    pub name: String,
+    /// where it was found
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub path: Option<String>,
+}
+
+/// What the image's files say.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct ImageFacts {
+    /// interpreter and site-packages
+    pub python: Python,
+    /// every distribution found in them
+    pub distributions: Vec<Distribution>,
+    /// the manifest's files
+    pub files: Vec<NamedFile>,
+    /// every copy of libcudart and libnvrtc
+    pub libraries: Vec<Library>,
+    /// the helper run that asked them
+    pub helper: HelperRun,
+}
+
+/// What the driver and NVML say.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct DeviceFacts {
+    /// libcuda
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub driver: Option<DriverAnswer>,
+    /// visible CUDA devices
+    pub devices: Vec<Device>,
+    /// the helper run that asked libcuda
+    pub helper: HelperRun,
+    /// libnvidia-ml
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub nvml: Option<NvmlAnswer>,
+    /// physical GPUs
+    pub nvml_devices: Vec<NvmlDevice>,
+    /// the helper run that asked NVML
+    pub nvml_helper: HelperRun,
+    /// copies of libcuda.so.1 in folders that the loader does not search
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub driver_elsewhere: Vec<String>,
+    /// `/dev/nvidia*` nodes that are present
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub nodes: Vec<String>,
+}
+
+/// Limits of this container that GPU programs run into.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct Limits {
+    /// size of /dev/shm in bytes; `None` when it is not mounted
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub shm_bytes: Option<u64>,
+    /// RLIMIT_MEMLOCK in bytes; `None` is unlimited
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub memlock_bytes: Option<u64>,
+}
+
+/// Everything that was found out.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct Facts {
+    /// files of the image
+    pub image: ImageFacts,
+    /// driver and GPUs
+    pub device: DeviceFacts,
+    /// limits
+    pub limits: Limits,
+    /// variables that decide what is visible; from an allow list, never the whole environment
+    pub environment: BTreeMap<String, String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn api_numbers_decode() {
+        assert_eq!(CudaVersion::from_api(12040).unwrap().to_string(), "12.4");
+        assert_eq!(CudaVersion::from_api(11080).unwrap().to_string(), "11.8");
+        for wrong in [0, -1, 124, i32::MIN, i32::MAX] {
+            assert_eq!(CudaVersion::from_api(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn lines_survive_the_wire() {
+        let lines = [
+            HelperLine::Step("cuInit".into()),
+            HelperLine::Device(Device {
+                name: "NVIDIA H200".into(),
+                capability: Some(ComputeCapability { major: 9, minor: 0 }),
+                ..Device::default()
+            }),
+            HelperLine::Done,
+        ];
+        for line in lines {
+            let text = serde_json::to_string(&line).unwrap();
+            assert!(!text.contains('\n'));
+            assert_eq!(serde_json::from_str::<HelperLine>(&text).unwrap(), line, "{text}");
+        }
+    }
+}

@@ -1,0 +1,2 @@
+//! The pipeline, from top to bottom.
+fn main() {}

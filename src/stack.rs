@@ -1,0 +1,1 @@
+//! The stack manifest: what must be true.
