@@ -1,0 +1,468 @@
+//! Supervision of the children that run before the service: signals first, deadlines, pipes, and nothing left behind.
+//!
+//! One thread, one poll(2) loop. Signals are blocked and read from a signalfd: blocked signals reach PID 1 as well,
+//! where the kernel drops those with the default disposition (kernel/signal.c, `sig_ignored`).
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::prctl;
+use nix::sys::signal::{SigSet, Signal, SigmaskHow, killpg, sigprocmask};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
+use nix::unistd::Pid;
+
+use crate::sys::{self, Program, Spawn};
+
+/// Signals that end the checks: all whose default is to end a process, but for faults, SIGKILL and SIGPIPE.
+pub const ENDING: [Signal; 14] = [
+    Signal::SIGTERM,
+    Signal::SIGINT,
+    Signal::SIGHUP,
+    Signal::SIGQUIT,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+    Signal::SIGALRM,
+    Signal::SIGVTALRM,
+    Signal::SIGPROF,
+    Signal::SIGXCPU,
+    Signal::SIGXFSZ,
+    Signal::SIGIO,
+    Signal::SIGPWR,
+    Signal::SIGSTKFLT,
+];
+
+/// How long children may take to end after a signal was forwarded, before SIGKILL. `docker stop` gives us 10 s in all.
+const GRACE: Duration = Duration::from_secs(2);
+/// How long a killed child may take to go. One that sits in an uninterruptible driver call never does.
+const KILL_PATIENCE: Duration = Duration::from_secs(3);
+/// More output than any helper or smoke has reason to write.
+const STDOUT_LIMIT: usize = 8 << 20;
+/// Of stderr only the end is of use.
+const STDERR_TAIL: usize = 16 << 10;
+
+/// Names a child that was started with [`Crew::start`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct JobId(usize);
+
+/// How a child ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Exit {
+    /// exit status
+    Code(i32),
+    /// signal number
+    Signal(i32),
+    /// the deadline passed; `reaped` is false where even SIGKILL did not end it
+    TimedOut {
+        /// whether it is gone
+        reaped: bool,
+    },
+    /// it wrote more than [`STDOUT_LIMIT`] and was killed
+    Flooded,
+    /// [`Crew::cancel`] ended it
+    Cancelled,
+}
+
+/// A child that is gone, and what it had said.
+#[derive(Debug)]
+pub struct Ended {
+    /// how
+    pub exit: Exit,
+    /// its standard output
+    pub stdout: Vec<u8>,
+    /// the last [`STDERR_TAIL`] bytes of its standard error
+    pub stderr: Vec<u8>,
+    /// from its start to its reaping
+    pub elapsed: Duration,
+}
+
+/// What [`Crew::next`] waited for.
+#[derive(Debug)]
+pub enum Event {
+    /// a child is gone
+    Ended(JobId, Ended),
+    /// a [`Waker`] was used
+    Woken,
+    /// a signal that ends the checks
+    Signal(Signal),
+    /// the time given to [`Crew::next`] is over
+    Elapsed,
+}
+
+/// Why a child could not be started.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("{step}: {errno}")]
+pub struct StartError {
+    /// what failed
+    pub step: &'static str,
+    /// why
+    pub errno: Errno,
+}
+
+struct Job {
+    id: JobId,
+    pid: Pid,
+    stdout: Option<OwnedFd>,
+    stderr: Option<OwnedFd>,
+    out: Vec<u8>,
+    err: Vec<u8>,
+    started: Instant,
+    deadline: Instant,
+    /// set once SIGKILL was sent, with what it was sent for
+    killed: Option<(Instant, Exit)>,
+}
+
+impl Job {
+    fn kill(&mut self, reason: Exit) {
+        if self.killed.is_none() {
+            let _ = killpg(self.pid, Signal::SIGKILL);
+            self.killed = Some((Instant::now(), reason));
+        }
+    }
+
+    /// Takes what the pipes hold without waiting.
+    fn drain(&mut self) {
+        if drain_pipe(&mut self.stdout, &mut self.out) && self.out.len() > STDOUT_LIMIT {
+            self.out.truncate(STDOUT_LIMIT);
+            self.stdout = None;
+            self.kill(Exit::Flooded);
+        }
+        drain_pipe(&mut self.stderr, &mut self.err);
+        let surplus = self.err.len().saturating_sub(STDERR_TAIL);
+        self.err.drain(..surplus);
+    }
+}
+
+/// Reads a pipe that does not block until it is empty, ended (then it is closed) or has given a fair share.
+fn drain_pipe(pipe: &mut Option<OwnedFd>, into: &mut Vec<u8>) -> bool {
+    let Some(fd) = pipe.as_ref() else { return false };
+    let mut chunk = [0u8; 64 << 10];
+    // A child that floods must not keep us from deadlines and signals: a share, then back to poll.
+    for _ in 0..16 {
+        match nix::unistd::read(fd, &mut chunk) {
+            Ok(0) => {
+                *pipe = None;
+                break;
+            }
+            Ok(n) => into.extend_from_slice(chunk.get(..n).unwrap_or_default()),
+            Err(Errno::EINTR) => {}
+            Err(Errno::EAGAIN) => break,
+            Err(_) => {
+                *pipe = None;
+                break;
+            }
+        }
+    }
+    true
+}
+
+/// Lets another thread end [`Crew::next`].
+#[derive(Debug)]
+pub struct Waker(OwnedFd);
+
+impl Waker {
+    /// Makes the next [`Crew::next`] return [`Event::Woken`].
+    pub fn wake(&self) {
+        let _ = nix::unistd::write(&self.0, &[1]);
+    }
+}
+
+/// The children of the checks.
+pub struct Crew {
+    signals: SignalFd,
+    jobs: Vec<Job>,
+    next_id: usize,
+    wake_read: OwnedFd,
+    wake_write: OwnedFd,
+    null: Option<OwnedFd>,
+    /// nobody was our child before we began, so that whoever is at the end is ours to reap
+    all_children_ours: bool,
+    subreaper_before: bool,
+    /// came while [`Crew::dismiss`] waited
+    late_signal: Option<Signal>,
+}
+
+impl Crew {
+    /// Blocks the signals and stands ready. To be called first thing, on the main thread, before any child or thread.
+    ///
+    /// # Errors
+    /// The errno of signalfd, pipe or sigprocmask: only where descriptors or memory are exhausted, or seccomp forbids.
+    pub fn assemble() -> Result<Self, StartError> {
+        let fail = |step| move |errno| StartError { step, errno };
+        let mut mask: SigSet = ENDING.into_iter().collect();
+        mask.add(Signal::SIGCHLD);
+        sigprocmask(SigmaskHow::SIG_BLOCK, Some(&mask), None).map_err(fail("sigprocmask"))?;
+        let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC).map_err(fail("signalfd"))?;
+        let (wake_read, wake_write) =
+            nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).map_err(fail("pipe"))?;
+        let nobody = waitid(Id::All, WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT);
+        let subreaper_before = prctl::get_child_subreaper().unwrap_or(false);
+        // A vendor library that forks a daemon must not leave it to the service: its orphans become our children.
+        let _ = prctl::set_child_subreaper(true);
+        Ok(Self {
+            signals,
+            jobs: Vec::new(),
+            next_id: 0,
+            wake_read,
+            wake_write,
+            null: None,
+            all_children_ours: nobody == Err(Errno::ECHILD),
+            subreaper_before,
+            late_signal: None,
+        })
+    }
+
+    /// A handle for another thread.
+    ///
+    /// # Errors
+    /// Where no descriptor is left.
+    pub fn waker(&self) -> std::io::Result<Waker> {
+        Ok(Waker(self.wake_write.try_clone()?))
+    }
+
+    /// Starts a child with piped output, no input, and a deadline from now.
+    ///
+    /// # Errors
+    /// What failed, with its errno: `exec` for the child's own execve.
+    pub fn start(
+        &mut self,
+        program: Program<'_>,
+        argv: &[CString],
+        envp: &[CString],
+        time: Duration,
+    ) -> Result<JobId, StartError> {
+        let fail = |step| move |errno| StartError { step, errno };
+        let (out_read, out_write) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(fail("pipe"))?;
+        let (err_read, err_write) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(fail("pipe"))?;
+        for fd in [&out_read, &err_read] {
+            fcntl(fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(fail("fcntl"))?;
+        }
+        let stdin = self.empty_input()?;
+        let pid = sys::spawn(&Spawn {
+            program,
+            argv,
+            envp,
+            stdin,
+            stdout: out_write.as_fd(),
+            stderr: err_write.as_fd(),
+        })
+        .map_err(fail("exec"))?;
+        let id = JobId(self.next_id);
+        self.next_id += 1;
+        let now = Instant::now();
+        self.jobs.push(Job {
+            id,
+            pid,
+            stdout: Some(out_read),
+            stderr: Some(err_read),
+            out: Vec::new(),
+            err: Vec::new(),
+            started: now,
+            deadline: now + time,
+            killed: None,
+        });
+        Ok(id)
+    }
+
+    /// /dev/null, or where there is no /dev the reading end of a pipe that nobody writes to.
+    fn empty_input(&mut self) -> Result<BorrowedFd<'_>, StartError> {
+        let null = match self.null.take() {
+            Some(fd) => fd,
+            None => match std::fs::File::open("/dev/null") {
+                Ok(file) => file.into(),
+                Err(_) => {
+                    let (read, _write) = nix::unistd::pipe2(OFlag::O_CLOEXEC)
+                        .map_err(|errno| StartError { step: "pipe", errno })?;
+                    read
+                }
+            },
+        };
+        Ok(self.null.insert(null).as_fd())
+    }
+
+    /// Whether any child is still to be waited for.
+    pub fn is_busy(&self) -> bool {
+        !self.jobs.is_empty()
+    }
+
+    /// Ends a child that nobody needs any more. Its [`Event::Ended`] still comes.
+    pub fn cancel(&mut self, id: JobId) {
+        if let Some(job) = self.jobs.iter_mut().find(|j| j.id == id) {
+            job.kill(Exit::Cancelled);
+        }
+    }
+
+    /// Waits for the next event, at most until `until`.
+    pub fn next(&mut self, until: Option<Instant>) -> Event {
+        loop {
+            if let Some((id, ended)) = self.take_ended() {
+                return Event::Ended(id, ended);
+            }
+            let now = Instant::now();
+            if until.is_some_and(|t| t <= now) {
+                return Event::Elapsed;
+            }
+            self.wait(until, now);
+            if let Some(signal) = self.read_signal() {
+                return Event::Signal(signal);
+            }
+            let mut byte = [0u8; 16];
+            if nix::unistd::read(&self.wake_read, &mut byte).is_ok_and(|n| n > 0) {
+                return Event::Woken;
+            }
+        }
+    }
+
+    /// One poll over signals, wake-ups and pipes, then takes what the pipes hold and kills who is late.
+    fn wait(&mut self, until: Option<Instant>, now: Instant) {
+        let alarms = self.jobs.iter().map(|j| match j.killed {
+            None => j.deadline,
+            Some((at, _)) => at + KILL_PATIENCE,
+        });
+        let timeout = alarms.chain(until).min().map(|t| t.saturating_duration_since(now));
+        // Rounded up: waking a moment early would only spin.
+        let timeout = timeout.map_or(PollTimeout::NONE, |t| {
+            PollTimeout::try_from(t + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
+        });
+        {
+            let mut fds = vec![
+                PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
+                PollFd::new(self.wake_read.as_fd(), PollFlags::POLLIN),
+            ];
+            for pipe in self.jobs.iter().flat_map(|j| [&j.stdout, &j.stderr]).flatten() {
+                fds.push(PollFd::new(pipe.as_fd(), PollFlags::POLLIN));
+            }
+            let _ = poll(&mut fds, timeout);
+        }
+        let now = Instant::now();
+        for job in &mut self.jobs {
+            job.drain();
+            if job.killed.is_none() && job.deadline <= now {
+                job.kill(Exit::TimedOut { reaped: true });
+            }
+        }
+    }
+
+    fn read_signal(&mut self) -> Option<Signal> {
+        while let Ok(Some(info)) = self.signals.read_signal() {
+            let signal = i32::try_from(info.ssi_signo).ok().and_then(|n| Signal::try_from(n).ok());
+            match signal {
+                Some(Signal::SIGCHLD) | None => {}
+                Some(signal) => return Some(signal),
+            }
+        }
+        None
+    }
+
+    /// A job whose process is gone, or that was killed and will not go.
+    fn take_ended(&mut self) -> Option<(JobId, Ended)> {
+        let now = Instant::now();
+        let (index, exit) = self.jobs.iter().enumerate().find_map(|(i, job)| {
+            // WNOWAIT: the zombie keeps its process group's number taken until the group was killed below.
+            match waitid(Id::Pid(job.pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT) {
+                Ok(WaitStatus::Exited(_, code)) => Some((i, Exit::Code(code))),
+                Ok(WaitStatus::Signaled(_, signal, _)) => Some((i, Exit::Signal(signal as i32))),
+                Err(Errno::ECHILD) => Some((i, Exit::Code(0))), // somebody ignores SIGCHLD for us: gone all the same
+                _ => match job.killed {
+                    Some((at, _)) if at + KILL_PATIENCE <= now => Some((i, Exit::TimedOut { reaped: false })),
+                    _ => None,
+                },
+            }
+        })?;
+        let mut job = self.jobs.swap_remove(index);
+        let reaped = exit != Exit::TimedOut { reaped: false };
+        // Grandchildren in its group would outlive it.
+        let _ = killpg(job.pid, Signal::SIGKILL);
+        if reaped {
+            let _ = waitpid(job.pid, Some(WaitPidFlag::WNOHANG));
+        }
+        job.drain();
+        let exit = match (reaped, job.killed) {
+            (false, _) => exit,
+            (true, Some((_, reason))) => reason,
+            (true, None) => exit,
+        };
+        Some((job.id, Ended { exit, stdout: job.out, stderr: job.err, elapsed: job.started.elapsed() }))
+    }
+
+    /// Passes `signal` to every child's group, waits up to 2 s for them to end, then kills what remains. A second
+    /// signal cuts the wait short.
+    pub fn terminate(&mut self, signal: Signal) {
+        for job in &self.jobs {
+            let _ = killpg(job.pid, signal);
+        }
+        let until = Instant::now() + GRACE;
+        while self.is_busy() {
+            if matches!(self.next(Some(until)), Event::Elapsed | Event::Signal(_)) {
+                break;
+            }
+        }
+        self.dismiss();
+    }
+
+    /// Kills and reaps whatever is left, children of children included, and clears what [`Crew::assemble`] set. Says
+    /// whether everything is gone.
+    pub fn dismiss(&mut self) -> bool {
+        let mut clean = true;
+        for job in &mut self.jobs {
+            job.kill(Exit::Cancelled);
+        }
+        while self.is_busy() {
+            match self.next(None) {
+                Event::Ended(_, ended) => clean &= ended.exit != Exit::TimedOut { reaped: false },
+                Event::Signal(signal) => self.late_signal = Some(signal),
+                Event::Woken | Event::Elapsed => {}
+            }
+        }
+        if self.all_children_ours {
+            clean &= reap_strays();
+        }
+        let _ = prctl::set_child_subreaper(self.subreaper_before);
+        clean
+    }
+
+    /// A signal that arrived and was not yet looked at.
+    pub fn pending_signal(&mut self) -> Option<Signal> {
+        self.late_signal.take().or_else(|| self.read_signal())
+    }
+}
+
+impl std::fmt::Debug for Crew {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Crew").field("signals", &self.signals.as_raw_fd()).field("jobs", &self.jobs.len()).finish()
+    }
+}
+
+/// Kills and reaps orphans that came to us as their subreaper or as PID 1. Bounded: an unkillable one stays.
+fn reap_strays() -> bool {
+    let until = Instant::now() + KILL_PATIENCE;
+    loop {
+        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            Err(Errno::ECHILD) => return true,
+            Ok(WaitStatus::StillAlive) => {
+                if Instant::now() >= until {
+                    return false;
+                }
+                for pid in own_children() {
+                    let _ = nix::sys::signal::kill(pid, Signal::SIGKILL);
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            Ok(_) | Err(_) => {}
+        }
+    }
+}
+
+/// Children by proc(5)'s `children` file (needs CONFIG_PROC_CHILDREN, which every distribution sets).
+fn own_children() -> Vec<Pid> {
+    let Ok(tasks) = std::fs::read_dir("/proc/self/task") else { return Vec::new() };
+    let lists = tasks.flatten().filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
+    lists
+        .flat_map(|list| list.split_ascii_whitespace().filter_map(|p| p.parse().ok()).collect::<Vec<i32>>())
+        .map(Pid::from_raw)
+        .collect()
+}

@@ -1,0 +1,415 @@
+//! The glibc helper: how it gets from our own bytes into a process, and how its lines become facts.
+//!
+//! A static binary cannot load glibc libraries and a driver that crashes would take PID 1 with it, so a second, tiny,
+//! dynamically linked program does the loading. It is embedded here and run from a sealed memory file; where that may
+//! not be executed (`vm.memfd_noexec`, seccomp, an LSM), from an unlinked or a private temporary file.
+
+use std::ffi::{CString, OsStr};
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+
+use crate::crew::{Crew, Ended, Exit, JobId};
+use crate::facts::{HelperEnd, HelperLine, HelperRun, Library, LibraryKind};
+use crate::sys::{self, Program};
+
+/// The helper as build.rs left it.
+pub static EMBEDDED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/cuda-helper"));
+
+/// What the helper is asked.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Request {
+    /// the version of each copy of a runtime library
+    Libraries(Vec<(LibraryKind, PathBuf)>),
+    /// libcuda and the visible devices
+    Driver,
+    /// libnvidia-ml and the physical GPUs
+    Nvml,
+}
+
+impl Request {
+    /// The libraries of the image, in the order in which the answers are numbered.
+    pub fn libraries(found: &[Library]) -> Self {
+        Self::Libraries(found.iter().map(|l| (l.kind, PathBuf::from(&l.path))).collect())
+    }
+
+    fn argv(&self) -> Vec<CString> {
+        let mut words: Vec<Vec<u8>> = vec![b"cuda-helper".to_vec()];
+        match self {
+            Self::Driver => words.push(b"driver".to_vec()),
+            Self::Nvml => words.push(b"nvml".to_vec()),
+            Self::Libraries(all) => {
+                words.push(b"libraries".to_vec());
+                for (kind, path) in all {
+                    let mut word = match kind {
+                        LibraryKind::Cudart => b"cudart=".to_vec(),
+                        LibraryKind::Nvrtc => b"nvrtc=".to_vec(),
+                    };
+                    word.extend_from_slice(path.as_os_str().as_bytes());
+                    words.push(word);
+                }
+            }
+        }
+        // A path with a NUL byte cannot come from the file system.
+        words.into_iter().filter_map(|w| CString::new(w).ok()).collect()
+    }
+}
+
+/// Something that can be executed, and how that came about.
+#[derive(Debug)]
+struct Form {
+    fd: Option<OwnedFd>,
+    path: Option<CString>,
+    what: &'static str,
+}
+
+/// Starts helpers, remembering which way of executing the embedded bytes worked.
+#[derive(Debug)]
+pub struct Helper {
+    on_disk: Option<PathBuf>,
+    form: Option<Form>,
+    envp: Vec<CString>,
+}
+
+impl Helper {
+    /// `on_disk` is `--helper-path`; `envp` is the service's environment, of which LD_PRELOAD is left out: a preload
+    /// is meant for the service, and a broken one must not look like a broken driver.
+    pub fn new(on_disk: Option<&Path>, envp: &[CString]) -> Self {
+        let envp = envp.iter().filter(|v| !v.as_bytes().starts_with(b"LD_PRELOAD=")).cloned().collect();
+        Self { on_disk: on_disk.map(Path::to_path_buf), form: None, envp }
+    }
+
+    /// Starts one run with a deadline from now.
+    ///
+    /// # Errors
+    /// [`HelperEnd::LoaderMissing`] or [`HelperEnd::NotStarted`], ready to be judged.
+    pub fn start(&mut self, crew: &mut Crew, request: &Request, time: Duration) -> Result<JobId, HelperEnd> {
+        let argv = request.argv();
+        if let Some(form) = &self.form {
+            return launch(crew, form, &argv, &self.envp, time)
+                .map_err(|e| HelperEnd::NotStarted { detail: format!("{}: {e}", form.what) });
+        }
+        let mut refused = Vec::new();
+        let ways: &[(&'static str, Way)] = if self.on_disk.is_some() { &ON_DISK } else { &EMBEDDED_WAYS };
+        for (what, way) in ways {
+            let form = match way(self.on_disk.as_deref()) {
+                Ok((fd, path)) => Form { fd, path, what },
+                Err(error) => {
+                    refused.push(format!("{what}: {error}"));
+                    continue;
+                }
+            };
+            match launch(crew, &form, &argv, &self.envp, time) {
+                Ok(id) => {
+                    tracing::debug!(way = what, "helper started");
+                    self.form = Some(form);
+                    return Ok(id);
+                }
+                // execve(2): ENOENT for a file that is there means that its interpreter is not.
+                Err(Errno::ENOENT) => {
+                    return Err(HelperEnd::LoaderMissing { detail: LOADER_ABSENT.to_string() });
+                }
+                // No other way of executing would find more processes or memory.
+                Err(errno @ (Errno::EAGAIN | Errno::ENOMEM)) => {
+                    return Err(HelperEnd::NotStarted { detail: format!("{what}: {errno}") });
+                }
+                Err(errno) => refused.push(format!("{what}: {errno}")),
+            }
+        }
+        Err(HelperEnd::NotStarted { detail: refused.join("; ") })
+    }
+}
+
+const LOADER_ABSENT: &str = "/lib64/ld-linux-x86-64.so.2 does not exist";
+
+fn launch(crew: &mut Crew, form: &Form, argv: &[CString], envp: &[CString], time: Duration) -> Result<JobId, Errno> {
+    let program = match (&form.path, &form.fd) {
+        (Some(path), _) => Program::Path(path),
+        (None, Some(fd)) => Program::Fd(fd.as_fd()),
+        (None, None) => return Err(Errno::EBADF),
+    };
+    crew.start(program, argv, envp, time).map_err(|e| e.errno)
+}
+
+type Made = (Option<OwnedFd>, Option<CString>);
+type Way = fn(Option<&Path>) -> Result<Made, String>;
+
+const ON_DISK: [(&str, Way); 1] = [("--helper-path", from_disk)];
+const EMBEDDED_WAYS: [(&str, Way); 4] = [
+    ("memory file", |_| Ok((Some(memory_file()?), None))),
+    // Where execveat is refused or emulated (qemu-user), the same file by its name.
+    ("memory file by /proc", |_| {
+        let fd = memory_file()?;
+        let path = proc_path(&fd);
+        Ok((Some(fd), Some(path)))
+    }),
+    ("unlinked temporary file", |_| Ok((Some(unlinked_file()?), None))),
+    ("temporary file", |_| Ok((Some(temporary_file()?), None))),
+];
+
+/// A sealed copy in memory: once sealed nobody can change it, not even a process that got hold of the descriptor.
+fn memory_file() -> Result<OwnedFd, String> {
+    let name = c"cuda-helper";
+    let fd = match sys::memfd(name, true) {
+        Err(Errno::EINVAL) => sys::memfd(name, false),
+        other => other,
+    }
+    .map_err(|e| format!("memfd_create: {e}"))?;
+    let mut file = File::from(fd);
+    file.write_all(EMBEDDED).map_err(|e| format!("write: {e}"))?;
+    let seals = SealFlag::F_SEAL_SEAL | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE;
+    fcntl(&file, FcntlArg::F_ADD_SEALS(seals)).map_err(|e| format!("sealing: {e}"))?;
+    Ok(file.into())
+}
+
+fn proc_path(fd: &OwnedFd) -> CString {
+    use std::os::fd::AsRawFd;
+    CString::new(format!("/proc/self/fd/{}", fd.as_raw_fd())).unwrap_or_default()
+}
+
+/// Folders where a temporary file may be executable, most likely first.
+fn temporary_folders() -> Vec<PathBuf> {
+    let own = std::env::var_os("TMPDIR").filter(|v| !v.is_empty()).map(PathBuf::from);
+    own.into_iter().chain(["/tmp", "/var/tmp", "/run", "/dev/shm"].map(PathBuf::from)).collect()
+}
+
+/// A file that never has a name (O_TMPFILE), reopened for reading: the kernel executes nothing that is open for writing.
+fn unlinked_file() -> Result<OwnedFd, String> {
+    in_first_folder(|folder| {
+        let mut options = OpenOptions::new();
+        options.write(true).mode(0o700).custom_flags(nix::libc::O_TMPFILE | nix::libc::O_CLOEXEC);
+        let mut file = options.open(folder)?;
+        file.write_all(EMBEDDED)?;
+        let reopened = File::open(OsStr::from_bytes(proc_path(&file.try_clone()?.into()).as_bytes()))?;
+        refuse_noexec(&reopened)?;
+        Ok(reopened.into())
+    })
+}
+
+/// A named file for the time of its opening, made with O_EXCL and mode 0700.
+fn temporary_file() -> Result<OwnedFd, String> {
+    in_first_folder(|folder| {
+        let path = folder.join(format!(".cuda-helper-{}-{}", std::process::id(), unguessable()));
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true).mode(0o700).custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_CLOEXEC);
+        let mut file = options.open(&path)?;
+        let written = file.write_all(EMBEDDED);
+        drop(file);
+        let reopened = written.and_then(|()| File::open(&path)).and_then(|f| refuse_noexec(&f).map(|()| f));
+        fs::remove_file(&path)?;
+        Ok(reopened?.into())
+    })
+}
+
+/// The exec would be refused there, and then the next folder would not be tried.
+fn refuse_noexec(file: &File) -> std::io::Result<()> {
+    let flags = nix::sys::statvfs::fstatvfs(file).map_err(std::io::Error::from)?.flags();
+    if flags.contains(nix::sys::statvfs::FsFlags::ST_NOEXEC) {
+        return Err(std::io::Error::other("mounted noexec"));
+    }
+    Ok(())
+}
+
+fn unguessable() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(std::process::id())
+}
+
+fn in_first_folder(make: impl Fn(&Path) -> std::io::Result<OwnedFd>) -> Result<OwnedFd, String> {
+    let mut refused = Vec::new();
+    for folder in temporary_folders() {
+        match make(&folder) {
+            Ok(fd) => return Ok(fd),
+            Err(error) => refused.push(format!("{}: {error}", folder.display())),
+        }
+    }
+    Err(refused.join(", "))
+}
+
+/// `--helper-path`: executed only if it is, byte for byte, the helper of this very build and nobody else can write it.
+fn from_disk(path: Option<&Path>) -> Result<Made, String> {
+    let Some(path) = path else { return Err("no path".to_string()) };
+    let mut options = OpenOptions::new();
+    options.read(true).custom_flags(nix::libc::O_NONBLOCK | nix::libc::O_CLOEXEC);
+    let file = options.open(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    let facts = file.metadata().map_err(|e| format!("{}: {e}", path.display()))?;
+    if !facts.is_file() {
+        return Err(format!("{} is not a regular file", path.display()));
+    }
+    let us = nix::unistd::geteuid().as_raw();
+    if facts.mode() & 0o022 != 0 || (facts.uid() != 0 && facts.uid() != us) {
+        return Err(format!(
+            "{} is owned by uid {} with mode {:o}: another user could replace it (chown root, chmod 755)",
+            path.display(),
+            facts.uid(),
+            facts.mode() & 0o7777
+        ));
+    }
+    let mut bytes = Vec::new();
+    let limit = u64::try_from(EMBEDDED.len()).unwrap_or(u64::MAX).saturating_add(1);
+    (&file).take(limit).read_to_end(&mut bytes).map_err(|e| format!("{}: {e}", path.display()))?;
+    if bytes != EMBEDDED {
+        return Err(format!("{} is not the helper of cuda-entrypoint {}", path.display(), env!("CARGO_PKG_VERSION")));
+    }
+    Ok((Some(file.into()), None))
+}
+
+/// What a run said, as far as it came.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Decoded {
+    /// the lines that made sense, [`HelperLine::Step`] and [`HelperLine::Done`] left out
+    pub lines: Vec<HelperLine>,
+    /// the call that it was in when it ended
+    pub step: String,
+    /// whether the last line was [`HelperLine::Done`]
+    pub done: bool,
+    /// the first line that made no sense, with its number
+    pub garbled: Option<String>,
+}
+
+/// Longest line that the helper has reason to write: the strings of a vendor library are capped on its side.
+const LINE_LIMIT: usize = 64 << 10;
+
+/// Decodes the helper's standard output; a last line without a newline is cut off and makes it garbled.
+pub fn decode(stdout: &[u8]) -> Decoded {
+    let mut decoded = Decoded { step: "start".to_string(), ..Decoded::default() };
+    for (index, line) in stdout.split_inclusive(|&b| b == b'\n').enumerate() {
+        let number = index + 1;
+        let Some(line) = line.strip_suffix(b"\n") else {
+            decoded.garbled = Some(format!("line {number} is cut off after {} bytes", line.len()));
+            break;
+        };
+        if decoded.done {
+            decoded.garbled = Some(format!("line {number} comes after the last one"));
+            break;
+        }
+        if line.len() > LINE_LIMIT {
+            decoded.garbled = Some(format!("line {number} has {} bytes", line.len()));
+            break;
+        }
+        match serde_json::from_slice::<HelperLine>(line) {
+            Ok(HelperLine::Step(step)) => decoded.step = step,
+            Ok(HelperLine::Done) => decoded.done = true,
+            Ok(fact) => decoded.lines.push(fact),
+            Err(error) => {
+                decoded.garbled = Some(format!("line {number} is no fact: {error}"));
+                break;
+            }
+        }
+    }
+    if decoded.done {
+        decoded.step = "exit".to_string();
+    }
+    decoded
+}
+
+/// Judges how a run ended from what it said and how its process ended.
+pub fn conclude(ended: &Ended, deadline: Duration) -> (HelperRun, Vec<HelperLine>) {
+    let decoded = decode(&ended.stdout);
+    let step = decoded.step;
+    let stderr = last_lines(&ended.stderr);
+    let silent = decoded.lines.is_empty() && step == "start" && ended.stdout.is_empty();
+    let end = match ended.exit {
+        Exit::Cancelled => HelperEnd::NotRun,
+        Exit::TimedOut { reaped } => HelperEnd::TimedOut {
+            step,
+            after_ms: u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX),
+            killed: reaped,
+        },
+        Exit::Flooded => HelperEnd::Garbled { detail: "it wrote more than 8 MiB".to_string(), step },
+        Exit::Signal(signal) => HelperEnd::Crashed { signal, step },
+        // glibc's loader and musl's both explain themselves on stderr before the program's first line.
+        Exit::Code(code) if code != 0 && silent && !stderr.is_empty() => HelperEnd::LoaderMissing { detail: stderr },
+        _ if decoded.garbled.is_some() => {
+            HelperEnd::Garbled { detail: decoded.garbled.unwrap_or_default(), step }
+        }
+        Exit::Code(0) if decoded.done => HelperEnd::Done,
+        Exit::Code(code) => HelperEnd::Exited { code, step, stderr },
+    };
+    (HelperRun { end, ms: ended.elapsed.as_secs_f64() * 1000.0 }, decoded.lines)
+}
+
+/// The last few lines of a process's stderr as one string.
+pub fn last_lines(stderr: &[u8]) -> String {
+    let text = String::from_utf8_lossy(stderr);
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|l| !l.is_empty()).collect();
+    let from = lines.len().saturating_sub(5);
+    lines.get(from..).unwrap_or_default().join(" | ")
+}
+
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ended(exit: Exit, stdout: &[u8], stderr: &[u8]) -> Ended {
+        Ended { exit, stdout: stdout.to_vec(), stderr: stderr.to_vec(), elapsed: Duration::from_millis(3) }
+    }
+
+    fn end_of(exit: Exit, stdout: &[u8], stderr: &[u8]) -> HelperEnd {
+        conclude(&ended(exit, stdout, stderr), Duration::from_secs(60)).0.end
+    }
+
+    #[test]
+    fn a_run_that_went_through() {
+        let out = b"{\"step\":\"cuInit\"}\n{\"device\":{\"ordinal\":0,\"name\":\"x\"}}\n\"done\"\n";
+        let (run, lines) = conclude(&ended(Exit::Code(0), out, b""), Duration::from_secs(60));
+        assert_eq!(run.end, HelperEnd::Done);
+        assert_eq!(lines.len(), 1);
+    }
+
+    #[test]
+    fn every_other_end_names_its_step() {
+        let begun = b"{\"step\":\"cuInit\"}\n";
+        assert_eq!(end_of(Exit::Signal(11), begun, b""), HelperEnd::Crashed { signal: 11, step: "cuInit".into() });
+        let late = end_of(Exit::TimedOut { reaped: true }, begun, b"");
+        assert_eq!(late, HelperEnd::TimedOut { step: "cuInit".into(), after_ms: 60_000, killed: true });
+        let code = end_of(Exit::Code(3), begun, b"a\nb\n");
+        assert_eq!(code, HelperEnd::Exited { code: 3, step: "cuInit".into(), stderr: "a | b".into() });
+        // An exit status of 0 without the last line is no success.
+        assert!(matches!(end_of(Exit::Code(0), begun, b""), HelperEnd::Exited { code: 0, .. }));
+        assert!(matches!(end_of(Exit::Code(0), b"", b""), HelperEnd::Exited { code: 0, .. }));
+        let hung_at_exit = end_of(Exit::TimedOut { reaped: true }, b"\"done\"\n", b"");
+        assert!(matches!(hung_at_exit, HelperEnd::TimedOut { ref step, .. } if step == "exit"), "{hung_at_exit:?}");
+    }
+
+    #[test]
+    fn a_loader_that_explains_itself() {
+        let said = b"./cuda-helper: /lib/libc.so.6: version `GLIBC_2.17' not found (required by ./cuda-helper)\n";
+        assert!(matches!(end_of(Exit::Code(1), b"", said), HelperEnd::LoaderMissing { detail } if detail.contains("GLIBC_2.17")));
+        assert!(matches!(end_of(Exit::Code(127), b"", b"Error relocating x"), HelperEnd::LoaderMissing { .. }));
+    }
+
+    #[test]
+    fn nonsense_is_refused_with_its_line() {
+        for (out, place) in [
+            (&b"garbage\n\"done\"\n"[..], "line 1"),
+            (b"{\"step\":\"a\"}\n{\"device\"", "line 2 is cut off"),
+            (b"{\"step\":\"a\"}\n\xff\xfe\n\"done\"\n", "line 2"),
+            (b"\"done\"\n{\"step\":\"a\"}\n", "line 2 comes after"),
+            (b"{\"device\":{\"ordinal\":99999999999}}\n\"done\"\n", "line 1"),
+            (b"\n\"done\"\n", "line 1"),
+        ] {
+            match end_of(Exit::Code(0), out, b"") {
+                HelperEnd::Garbled { detail, .. } => assert!(detail.contains(place), "{detail}"),
+                other => panic!("{other:?} for {:?}", String::from_utf8_lossy(out)),
+            }
+        }
+        let long = [&b"{\"step\":\""[..], &vec![b'a'; LINE_LIMIT], b"\"}\n"].concat();
+        assert!(matches!(end_of(Exit::Code(0), &long, b""), HelperEnd::Garbled { .. }));
+    }
+
+    #[test]
+    fn the_embedded_helper_is_a_dynamic_elf() {
+        assert_eq!(EMBEDDED.get(..4), Some(&b"\x7fELF"[..]));
+        let needle = b"/lib64/ld-linux-x86-64.so.2\0";
+        assert!(EMBEDDED.windows(needle.len()).any(|w| w == needle));
+    }
+}

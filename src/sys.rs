@@ -1,0 +1,211 @@
+//! System calls that have no safe wrapper: the only `unsafe` of the entrypoint itself.
+//!
+//! Everything here is small, does one thing and leaves policy to its callers: [`crate::crew`] supervises children,
+//! [`crate::helper`] decides what is spawned, [`crate::launch`] becomes the service.
+#![allow(unsafe_code)] // fork, exec, signal dispositions and the raw environment; each block states its reason
+
+use std::ffi::{CStr, CString, c_char, c_int};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, SigmaskHow};
+use nix::unistd::Pid;
+
+/// What a child executes.
+#[derive(Clone, Copy, Debug)]
+pub enum Program<'a> {
+    /// an open file, by execveat(2) with AT_EMPTY_PATH: needs no /proc
+    Fd(BorrowedFd<'a>),
+    /// a path
+    Path(&'a CStr),
+}
+
+/// A child to be started; every string is prepared beforehand, since the child may not allocate before its exec.
+#[derive(Debug)]
+pub struct Spawn<'a> {
+    /// what to execute
+    pub program: Program<'a>,
+    /// its arguments, argv\[0\] first
+    pub argv: &'a [CString],
+    /// its environment, `NAME=value`
+    pub envp: &'a [CString],
+    /// becomes descriptor 0
+    pub stdin: BorrowedFd<'a>,
+    /// becomes descriptor 1
+    pub stdout: BorrowedFd<'a>,
+    /// becomes descriptor 2
+    pub stderr: BorrowedFd<'a>,
+}
+
+/// Pointers to the strings, closed with a null pointer, as exec wants them. Borrows nothing: keep the strings alive.
+fn pointers(strings: &[CString]) -> Vec<*const c_char> {
+    strings.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect()
+}
+
+/// Starts a child in a process group of its own, which dies with the thread that called this (PR_SET_PDEATHSIG).
+///
+/// The child gets an empty signal mask, default dispositions and no descriptor but 0, 1 and 2. An exec that fails is
+/// this call's error: the child reports its errno through a pipe that a successful exec closes.
+pub fn spawn(spawn: &Spawn<'_>) -> nix::Result<Pid> {
+    let argv = pointers(spawn.argv);
+    let envp = pointers(spawn.envp);
+    let (error_read, error_write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
+    let parent = nix::unistd::getpid();
+    // SAFETY: between fork and exec the child calls async-signal-safe functions only and touches no heap: all
+    // strings and arrays were made above, and the child ends in exec or _exit.
+    match unsafe { nix::unistd::fork() }? {
+        nix::unistd::ForkResult::Parent { child } => {
+            drop(error_write);
+            // Both sides set the group, so that it exists whoever runs first; the child may have exec'd (EACCES).
+            let _ = nix::unistd::setpgid(child, child);
+            let mut errno = [0u8; 4];
+            let got = read_fully(&error_read, &mut errno);
+            if got == errno.len() {
+                // The child is at its _exit.
+                let _ = nix::sys::wait::waitpid(child, None);
+                return Err(Errno::from_raw(c_int::from_ne_bytes(errno)));
+            }
+            Ok(child)
+        }
+        nix::unistd::ForkResult::Child => {
+            // SAFETY: this is the forked child, argv and envp are null-closed and outlive the call.
+            let errno = unsafe { exec_in_child(spawn, &argv, &envp, parent) };
+            let bytes = errno.to_ne_bytes();
+            // SAFETY: writes four bytes that live on this stack to a descriptor that is open, then ends the process.
+            unsafe {
+                libc::write(error_write.as_raw_fd(), bytes.as_ptr().cast(), bytes.len());
+                libc::_exit(127)
+            }
+        }
+    }
+}
+
+fn read_fully(fd: &OwnedFd, buffer: &mut [u8]) -> usize {
+    let mut got = 0;
+    while let Some(rest) = buffer.get_mut(got..).filter(|r| !r.is_empty()) {
+        match nix::unistd::read(fd, rest) {
+            Ok(0) => break,
+            Ok(n) => got += n,
+            Err(Errno::EINTR) => {}
+            Err(_) => break,
+        }
+    }
+    got
+}
+
+/// The child's half of [`spawn`]; returns the errno of what failed.
+///
+/// # Safety
+/// To be called in a forked child only; `argv` and `envp` are arrays of C strings closed with a null pointer.
+unsafe fn exec_in_child(spawn: &Spawn<'_>, argv: &[*const c_char], envp: &[*const c_char], parent: Pid) -> c_int {
+    // SAFETY: plain system calls on valid descriptors and on arrays that the caller vouches for.
+    unsafe {
+        libc::setpgid(0, 0);
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+        if libc::getppid() != parent.as_raw() {
+            libc::_exit(127); // the parent died before the line above took effect
+        }
+        for (from, to) in [(spawn.stdin, 0), (spawn.stdout, 1), (spawn.stderr, 2)] {
+            if libc::dup2(from.as_raw_fd(), to) < 0 {
+                return Errno::last_raw();
+            }
+        }
+        reset_dispositions();
+        let mut none: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut none);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
+        // What was given to us is for the service alone. Kernels before 5.11 refuse the flag; then only our own
+        // descriptors, which all are close-on-exec, are kept back.
+        libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC);
+        match spawn.program {
+            Program::Fd(fd) => libc::syscall(
+                libc::SYS_execveat,
+                fd.as_raw_fd(),
+                c"".as_ptr(),
+                argv.as_ptr(),
+                envp.as_ptr(),
+                libc::AT_EMPTY_PATH,
+            ),
+            Program::Path(path) => libc::c_long::from(libc::execve(path.as_ptr(), argv.as_ptr(), envp.as_ptr())),
+        };
+        Errno::last_raw()
+    }
+}
+
+/// Sets every signal that can be set to its default disposition. Async-signal-safe.
+fn reset_dispositions() {
+    for signal in 1..=64 {
+        if signal == libc::SIGKILL || signal == libc::SIGSTOP {
+            continue;
+        }
+        // SAFETY: SIG_DFL is no function of ours; numbers that the C library keeps for itself are refused with EINVAL.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = libc::SIG_DFL;
+            libc::sigaction(signal, &raw const action, std::ptr::null_mut());
+        }
+    }
+}
+
+/// Ends the process with 128+N: what stands while nothing but the exec is left to do.
+extern "C" fn exit_128_plus(signal: c_int) {
+    // SAFETY: _exit is async-signal-safe and runs nothing else of ours.
+    unsafe { libc::_exit(128 + signal) }
+}
+
+/// Executes the service in this process: same PID, empty signal mask, default dispositions. Returns only on failure.
+///
+/// Until the kernel replaces the image, one of `ending` still ends the process with 128+N, as PID 1 too: there a
+/// signal with the default disposition would be ignored, and a SIGTERM in the last microseconds would be lost.
+pub fn exec_service(path: &CStr, argv: &[CString], envp: &[CString], ending: &[Signal]) -> Errno {
+    let argv = pointers(argv);
+    let envp = pointers(envp);
+    let mask = SigSet::all();
+    let _ = nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&mask), None);
+    reset_dispositions();
+    let last_word = SigAction::new(SigHandler::Handler(exit_128_plus), SaFlags::empty(), SigSet::all());
+    for &signal in ending {
+        // SAFETY: the handler is async-signal-safe.
+        let _ = unsafe { nix::sys::signal::sigaction(signal, &last_word) };
+    }
+    // Here is the point of no return: what is pending now ends us, what comes later is the service's.
+    let _ = nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
+    // SAFETY: both arrays are null-closed and their strings outlive the call.
+    unsafe { libc::execve(path.as_ptr(), argv.as_ptr(), envp.as_ptr()) };
+    Errno::last()
+}
+
+/// The environment exactly as the kernel handed it over: order, duplicates and strings without `=` included.
+pub fn environ() -> Vec<CString> {
+    unsafe extern "C" {
+        static environ: *const *const c_char;
+    }
+    let mut all = Vec::new();
+    // SAFETY: called while no other thread runs; environ is an array of C strings closed with a null pointer, and
+    // nothing in this program ever changes it.
+    unsafe {
+        let mut cursor = environ;
+        while !cursor.is_null() && !(*cursor).is_null() {
+            all.push(CStr::from_ptr(*cursor).to_owned());
+            cursor = cursor.add(1);
+        }
+    }
+    all
+}
+
+
+/// A memory file for the helper. `executable` asks for MFD_EXEC, which kernels before 6.3 refuse with EINVAL.
+pub fn memfd(name: &CStr, executable: bool) -> nix::Result<OwnedFd> {
+    const MFD_EXEC: libc::c_uint = 0x10; // linux/memfd.h, since 6.3
+    let mut flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
+    if executable {
+        flags |= MFD_EXEC;
+    }
+    // SAFETY: the name is a C string, and a returned descriptor is ours alone.
+    unsafe {
+        let fd = libc::memfd_create(name.as_ptr(), flags);
+        Errno::result(fd).map(|fd| OwnedFd::from_raw_fd(fd))
+    }
+}
+
