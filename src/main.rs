@@ -1,2 +1,539 @@
-//! The pipeline, from top to bottom.
-fn main() {}
+//! The pipeline, from top to bottom, and the one place where an outcome becomes an exit code.
+
+use std::ffi::{CString, OsStr, OsString};
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use cuda_entrypoint::arch::ArchList;
+use cuda_entrypoint::check::{self, Code, Finding, Outcome, Status, Verdict};
+use cuda_entrypoint::cli::{self, Command, Invocation, SchemaOf, Setting, Settings, StageChoice, UsageError};
+use cuda_entrypoint::config::{self, Config, Format, Mode, ReportTarget, TerminationLog};
+use cuda_entrypoint::crew::Crew;
+use cuda_entrypoint::launch::{self, LaunchError};
+use cuda_entrypoint::pipeline::{self, Plan, Task};
+use cuda_entrypoint::report::human::{self, Colour};
+use cuda_entrypoint::report::{Report, json, sanitize, termination};
+use cuda_entrypoint::stack::{self, Stack};
+use cuda_entrypoint::{arch, discover, facts, help, kernels, logging, sys};
+use nix::sys::signal::Signal;
+
+/// sysexits.h
+const EX_USAGE: u8 = 64;
+const EX_SOFTWARE: u8 = 70;
+const EX_CONFIG: u8 = 78;
+
+/// The manifest of an image that brings its own.
+const DEFAULT_STACK: &str = "/etc/cuda-entrypoint/stack.json";
+
+fn main() -> ExitCode {
+    let started = Instant::now();
+    std::panic::set_hook(Box::new(|panic| {
+        complain(&format!("internal error, please report it: {panic}"), "CUDA_ENTRYPOINT_MODE=off starts the service unchecked");
+        std::process::exit(i32::from(EX_SOFTWARE));
+    }));
+    let args: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let environ = sys::environ();
+    let supervised = matches!(args.first().and_then(|a| a.to_str()), Some("run" | "check"));
+    // Signals first: from here on none is lost, as PID 1 too.
+    let crew = supervised.then(Crew::assemble);
+    let exit = match cli::parse(args.iter().cloned(), launch::to_os_pairs(&environ)) {
+        Ok(invocation) => dispatch(invocation, &environ, crew, started),
+        Err(error) => bad_usage(&args, &environ, &error),
+    };
+    ExitCode::from(exit)
+}
+
+type Assembled = Option<Result<Crew, cuda_entrypoint::crew::StartError>>;
+
+fn dispatch(invocation: Invocation, environ: &[CString], crew: Assembled, started: Instant) -> u8 {
+    let Invocation { command, settings, near_misses } = invocation;
+    match command {
+        Command::Help(None) => print(&help::overview()),
+        Command::Help(Some(name)) => print(&help::command(name)),
+        Command::Version => print(&format!("cuda-entrypoint {}\n", env!("CARGO_PKG_VERSION"))),
+        Command::Explain(None) => print(&help::findings()),
+        Command::Explain(Some(name)) => explain(&name),
+        Command::Schema(SchemaOf::Stack) => print(stack::SCHEMA_JSON),
+        Command::Schema(SchemaOf::Report) => print(json::SCHEMA_JSON),
+        Command::StackShow { json } => stack_show(&settings, json),
+        Command::Kernels { archs, json, paths } => list_kernels(archs, json, paths),
+        Command::Run { service } if config::is_off(&settings) => {
+            drop(crew);
+            start_unchecked(&service, environ)
+        }
+        Command::Check { .. } if config::is_off(&settings) => {
+            say("nothing is checked: mode is off");
+            0
+        }
+        Command::Run { service } => {
+            let session = Session { settings: &settings, near_misses: &near_misses, environ, service: &service, started };
+            supervise(crew, |crew| session.run(crew))
+        }
+        Command::Check { stage, service } => {
+            let session = Session { settings: &settings, near_misses: &near_misses, environ, service: &service, started };
+            supervise(crew, |crew| session.check(stage, crew))
+        }
+    }
+}
+
+fn supervise(crew: Assembled, go: impl FnOnce(Crew) -> u8) -> u8 {
+    match crew {
+        Some(Ok(crew)) => go(crew),
+        Some(Err(error)) => {
+            complain(
+                &format!("cannot supervise children: {error}"),
+                "raise the limits on descriptors and memory, or allow signalfd in the seccomp profile",
+            );
+            EX_SOFTWARE
+        }
+        None => EX_SOFTWARE,
+    }
+}
+
+/// One `run` or `check`.
+struct Session<'a> {
+    settings: &'a Settings,
+    near_misses: &'a [(String, String)],
+    environ: &'a [CString],
+    service: &'a [OsString],
+    started: Instant,
+}
+
+/// The manifest in force and where it came from.
+struct Loaded {
+    stack: Stack,
+    source: String,
+}
+
+impl Session<'_> {
+    fn run(&self, mut crew: Crew) -> u8 {
+        let config = match self.configure() {
+            Ok(config) => config,
+            Err(error) => {
+                let exit = error.exit_code();
+                return self.refuse(exit, "setting", &error.to_string(), &error.hint, &TerminationLog::Default, crew);
+            }
+        };
+        if self.service.is_empty() {
+            let hint = "set CMD in the Dockerfile, `args:` in the pod, or name it: docker run IMAGE COMMAND";
+            return self.refuse(EX_USAGE, "usage", "no service command was given", hint, &config.termination_log, crew);
+        }
+        if config.report == Some(ReportTarget::Stdout) {
+            let message = "--report -: under run, stdout belongs to the service";
+            return self.refuse(EX_USAGE, "usage", message, "name a file, or use check", &config.termination_log, crew);
+        }
+        // A typo is not worth a minute of checks.
+        let program = match self.resolve(self.environ) {
+            Ok(program) => program,
+            Err(error) => return self.cannot_launch(&error, &config.termination_log),
+        };
+        let loaded = match load_stack(config.stack.as_deref()) {
+            Ok(loaded) => loaded,
+            Err((message, hint)) => {
+                return self.refuse(EX_CONFIG, "manifest", &message, &hint, &config.termination_log, crew);
+            }
+        };
+        let env = self.service_environment(&loaded.stack);
+        let plan = Plan {
+            image: true,
+            device: true,
+            smoke: true,
+            health: false,
+            stop_early: pipeline::stops_early(config.mode),
+        };
+        let archs = config.archs.as_ref().or(loaded.stack.archs.as_ref());
+        let task = Task { config: &config, stack: &loaded.stack, archs, service: self.service, env: &env, plan };
+        let gathered = match pipeline::gather(&task, &mut crew) {
+            Ok(gathered) => gathered,
+            Err(signal) => return ended_by(signal, &mut crew, &config.termination_log),
+        };
+        let clean = crew.dismiss();
+        let report = self.report(&task, &loaded, &gathered);
+        write_report_file(&config, &report);
+        let service = program.display().to_string();
+        let failed = report.outcome.verdict == Verdict::Fail;
+        if failed {
+            self.say_failure(&config, &report, &service);
+            if config.mode == Mode::Enforce {
+                termination::write(&config.termination_log, &termination::message(&report));
+                return report.outcome.exit_code;
+            }
+        } else {
+            say_warnings(&gathered.findings);
+            say_success(&report, &service);
+        }
+        if !clean {
+            tracing::warn!("a helper sits in an uninterruptible driver call and was left behind");
+        }
+        if let Some(signal) = crew.pending_signal() {
+            return ended_by(signal, &mut crew, &config.termination_log);
+        }
+        let error = launch::exec(&program, self.service, &env);
+        self.cannot_launch(&error, &config.termination_log)
+    }
+
+    fn check(&self, stage: StageChoice, mut crew: Crew) -> u8 {
+        let config = match self.configure() {
+            Ok(config) => config,
+            Err(error) => {
+                let exit = error.exit_code();
+                complain(&error.to_string(), &error.hint);
+                termination::write(&TerminationLog::Default, &termination_text(exit, "setting", &error.to_string(), &error.hint));
+                return unless_warn(self.mode_is_warn(), exit);
+            }
+        };
+        let loaded = match load_stack(config.stack.as_deref()) {
+            Ok(loaded) => loaded,
+            Err((message, hint)) => {
+                complain(&message, &hint);
+                termination::write(&config.termination_log, &termination_text(EX_CONFIG, "manifest", &message, &hint));
+                return unless_warn(config.mode == Mode::Warn, EX_CONFIG);
+            }
+        };
+        let env = self.service_environment(&loaded.stack);
+        let wants = |one| stage == one || stage == StageChoice::All;
+        let plan = Plan {
+            image: wants(StageChoice::Image),
+            device: wants(StageChoice::Device),
+            smoke: wants(StageChoice::Smoke),
+            health: stage == StageChoice::Health,
+            stop_early: false,
+        };
+        let archs = config.archs.as_ref().or(loaded.stack.archs.as_ref());
+        let task = Task { config: &config, stack: &loaded.stack, archs, service: self.service, env: &env, plan };
+        let gathered = match pipeline::gather(&task, &mut crew) {
+            Ok(gathered) => gathered,
+            Err(signal) => return ended_by(signal, &mut crew, &config.termination_log),
+        };
+        crew.dismiss();
+        let report = self.report(&task, &loaded, &gathered);
+        write_report_file(&config, &report);
+        let text = if config.format == Format::Json || config.report == Some(ReportTarget::Stdout) {
+            json::document(&report)
+        } else {
+            human::table(&report, colour_of(&std::io::stdout()))
+        };
+        let printed = print(&text);
+        termination::write(&config.termination_log, &termination::message(&report));
+        match (report.outcome.verdict, config.mode) {
+            (Verdict::Fail, Mode::Enforce) => report.outcome.exit_code,
+            _ => printed,
+        }
+    }
+
+    /// Settings, logging, and the warnings about variables that nobody reads.
+    fn configure(&self) -> Result<Config, config::SettingError> {
+        let config = Config::from_settings(self.settings);
+        let (level, format) = config.as_ref().map_or_else(
+            |_| (tracing::level_filters::LevelFilter::INFO, Format::Human),
+            |c| (c.log, c.format),
+        );
+        logging::start(level, format);
+        for (name, meant) in self.near_misses {
+            tracing::warn!("the variable {name} is not known and has no effect; did you mean {meant}?");
+        }
+        config
+    }
+
+    fn mode_is_warn(&self) -> bool {
+        self.settings.get("mode").is_some_and(|Setting { value, .. }| value == "warn")
+    }
+
+    fn service_environment(&self, stack: &Stack) -> Vec<CString> {
+        let (env, overwritten) = launch::environment(self.environ, &stack.env);
+        for variable in overwritten {
+            tracing::warn!("{} was set to another value; the manifest's is used", variable.name);
+        }
+        env
+    }
+
+    fn resolve(&self, env: &[CString]) -> Result<PathBuf, LaunchError> {
+        let command = self.service.first().map_or(OsStr::new(""), |c| c.as_os_str());
+        launch::resolve(command, launch::lookup(env, "PATH"))
+    }
+
+    fn report<'r>(&self, task: &Task<'r>, loaded: &'r Loaded, gathered: &'r pipeline::Gathered) -> Report<'r> {
+        let mut timing = gathered.timing.clone();
+        timing.push(("total", self.started.elapsed()));
+        Report {
+            mode: task.config.mode,
+            stack_name: &loaded.stack.name,
+            stack_source: &loaded.source,
+            facts: &gathered.facts,
+            findings: &gathered.findings,
+            outcome: Outcome::of(&gathered.findings),
+            smoke: pipeline::smoke_report(task.config, task.stack),
+            timing,
+        }
+    }
+
+    fn say_failure(&self, config: &Config, report: &Report<'_>, service: &str) {
+        if config.format == Format::Human {
+            to_stderr(&human::failure(report, service, colour_of(&std::io::stderr())));
+            return;
+        }
+        for finding in report.findings.iter().filter(|f| f.status == Status::Fail) {
+            tracing::error!(
+                code = finding.code.name(),
+                stage = finding.stage.name(),
+                subject = sanitize(&finding.subject),
+                observed = sanitize(&finding.observed),
+                required = sanitize(&finding.required),
+                hint = sanitize(&finding.hint),
+                "{}",
+                sanitize(&finding.message)
+            );
+        }
+        say_warnings(report.findings);
+        let code = report.outcome.decisive.map_or("", |f| f.code.name());
+        let exit_code = report.outcome.exit_code;
+        if config.mode == Mode::Warn {
+            tracing::error!(verdict = "fail", code, exit_code, service, "starting the service all the same, mode is warn");
+        } else {
+            tracing::error!(verdict = "fail", code, exit_code, service, "not starting the service");
+        }
+    }
+
+    /// What keeps the checks from being made at all. Under `warn` the service starts even so.
+    fn refuse(&self, exit: u8, kind: &str, message: &str, hint: &str, log: &TerminationLog, crew: Crew) -> u8 {
+        if self.mode_is_warn() && !self.service.is_empty() {
+            complain(message, hint);
+            say("starting the service all the same, unchecked: mode is warn");
+            drop(crew);
+            return start(self.service, self.environ, log);
+        }
+        complain(message, hint);
+        termination::write(log, &termination_text(exit, kind, message, hint));
+        exit
+    }
+
+    fn cannot_launch(&self, error: &LaunchError, log: &TerminationLog) -> u8 {
+        complain(&error.message, &error.hint);
+        termination::write(log, &termination_text(error.exit_code, "service", &error.message, &error.hint));
+        error.exit_code
+    }
+}
+
+fn unless_warn(warn: bool, exit: u8) -> u8 {
+    if warn { 0 } else { exit }
+}
+
+fn termination_text(exit: u8, kind: &str, message: &str, hint: &str) -> String {
+    sanitize_lines(&format!("{kind} (exit {exit}): {message}"), hint)
+}
+
+fn sanitize_lines(message: &str, hint: &str) -> String {
+    let message = sanitize(message);
+    if hint.is_empty() { message } else { format!("{message}\nhint: {}", sanitize(hint)) }
+}
+
+fn ended_by(signal: Signal, crew: &mut Crew, log: &TerminationLog) -> u8 {
+    crew.terminate(signal);
+    let exit = 128 + u8::try_from(signal as i32).unwrap_or(0);
+    let message = format!("ended by {} during the checks", signal.as_str());
+    complain(&message, "");
+    termination::write(log, &termination_text(exit, "signal", &message, ""));
+    exit
+}
+
+/// Reads the manifest: `--stack`, else the image's own, else the embedded one.
+fn load_stack(given: Option<&Path>) -> Result<Loaded, (String, String)> {
+    let path = match given {
+        Some(path) => path,
+        None if Path::new(DEFAULT_STACK).exists() => Path::new(DEFAULT_STACK),
+        None => {
+            let stack = Stack::embedded().map_err(|e| (format!("the embedded manifest {e}"), String::new()))?;
+            return Ok(Loaded { stack, source: "embedded".to_string() });
+        }
+    };
+    let shown = path.display().to_string();
+    let bytes = discover::files::read_head(path, stack::MAX_BYTES + 1)
+        .map(|(bytes, _)| bytes)
+        .map_err(|e| (format!("cannot read the manifest {shown}: {e}"), "mount it, or correct --stack or CUDA_ENTRYPOINT_STACK".to_string()))?;
+    match Stack::parse_bytes(&bytes) {
+        Ok(stack) => Ok(Loaded { stack, source: shown }),
+        Err(e) => Err((format!("{shown} {e}"), e.hint)),
+    }
+}
+
+fn stack_show(settings: &Settings, as_json: bool) -> u8 {
+    let path = settings.get("stack").map(|s| PathBuf::from(&s.value));
+    let loaded = match load_stack(path.as_deref()) {
+        Ok(loaded) => loaded,
+        Err((message, hint)) => {
+            complain(&message, &hint);
+            return EX_CONFIG;
+        }
+    };
+    let mut stack = loaded.stack;
+    let mut source = loaded.source;
+    if let Some(setting) = settings.get("archs") {
+        match setting.value.to_string_lossy().parse::<ArchList>() {
+            Ok(list) => stack.archs = Some(list),
+            Err(error) => {
+                complain(&format!("{}: {error}", setting.origin), "such as 7.5;8.0;8.6;8.9;9.0");
+                return if matches!(setting.origin, cli::Origin::Flag(_)) { EX_USAGE } else { EX_CONFIG };
+            }
+        }
+        source = format!("{source}, archs from {}", setting.origin);
+    }
+    let as_json = as_json || settings.get("format").is_some_and(|s| s.value == "json");
+    if as_json {
+        match serde_json::to_string_pretty(&stack) {
+            Ok(text) => print(&format!("{text}\n")),
+            Err(error) => {
+                complain(&format!("cannot write the manifest as JSON: {error}"), "");
+                EX_SOFTWARE
+            }
+        }
+    } else {
+        print(&stack::table(&stack, &source))
+    }
+}
+
+fn explain(name: &str) -> u8 {
+    match name.parse::<Code>() {
+        Ok(code) => print(check::explain(code)),
+        Err(error) => {
+            complain(&error.to_string(), "cuda-entrypoint explain lists them");
+            EX_USAGE
+        }
+    }
+}
+
+/// Becomes the service without a check: mode `off`.
+fn start_unchecked(service: &[OsString], environ: &[CString]) -> u8 {
+    if service.is_empty() {
+        complain("no service command was given", "set CMD in the Dockerfile, or name it: docker run IMAGE COMMAND");
+        return EX_USAGE;
+    }
+    say("nothing is checked: mode is off");
+    start(service, environ, &TerminationLog::Default)
+}
+
+fn start(service: &[OsString], environ: &[CString], log: &TerminationLog) -> u8 {
+    let command = service.first().map_or(OsStr::new(""), |c| c.as_os_str());
+    let error = match launch::resolve(command, launch::lookup(environ, "PATH")) {
+        Ok(program) => launch::exec(&program, service, environ),
+        Err(error) => error,
+    };
+    complain(&error.message, &error.hint);
+    termination::write(log, &termination_text(error.exit_code, "service", &error.message, &error.hint));
+    error.exit_code
+}
+
+/// A command line that makes no sense. Where the mode is `off` or `warn` and the service can be told, it starts even
+/// so: the break-glass must not depend on the rest being right.
+fn bad_usage(args: &[OsString], environ: &[CString], error: &UsageError) -> u8 {
+    complain(&error.message, &error.hint);
+    if let Some(service) = break_glass(args, environ) {
+        say("starting the service all the same, unchecked: the mode is not enforce");
+        return start(service, environ, &TerminationLog::Default);
+    }
+    if args.first().is_some_and(|a| a == "run" || a == "check") {
+        termination::write(&TerminationLog::Default, &termination_text(EX_USAGE, "usage", &error.message, &error.hint));
+    }
+    EX_USAGE
+}
+
+/// The service behind `--` where flag or variable say a mode that starts it whatever happens.
+fn break_glass<'a>(args: &'a [OsString], environ: &[CString]) -> Option<&'a [OsString]> {
+    let at = args.iter().position(|a| a == "--")?;
+    let (ours, service) = (args.get(1..at)?, args.get(at + 1..)?);
+    if args.first().is_none_or(|a| a != "run") || service.is_empty() {
+        return None;
+    }
+    let mut mode = launch::lookup(environ, "CUDA_ENTRYPOINT_MODE").map(OsStr::to_os_string);
+    for (index, word) in ours.iter().enumerate() {
+        let word = word.to_string_lossy();
+        if let Some(value) = word.strip_prefix("--mode=") {
+            mode = Some(value.into());
+        } else if word == "--mode" {
+            mode = ours.get(index + 1).cloned();
+        }
+    }
+    mode.is_some_and(|m| m == "off" || m == "warn").then_some(service)
+}
+
+fn list_kernels(archs: Option<OsString>, json: bool, paths: Vec<OsString>) -> u8 {
+    let list = match archs {
+        Some(text) => match text.to_string_lossy().parse::<ArchList>() {
+            Ok(list) => Some(list),
+            Err(error) => {
+                complain(&format!("--archs: {error}"), "such as 7.5;8.0;8.6;8.9;9.0");
+                return EX_USAGE;
+            }
+        },
+        None => Stack::embedded().ok().and_then(|s| s.archs),
+    };
+    let capabilities: Vec<facts::ComputeCapability> =
+        list.iter().flat_map(ArchList::iter).map(|a: &arch::Arch| a.capability).collect();
+    let paths: Vec<PathBuf> = paths.into_iter().map(PathBuf::from).collect();
+    let (out, err) = (std::io::stdout(), std::io::stderr());
+    match kernels::run(&paths, &capabilities, json, &mut out.lock(), &mut err.lock()) {
+        Ok(exit) => exit,
+        Err(error) => write_failed(&error),
+    }
+}
+
+fn write_report_file(config: &Config, report: &Report<'_>) {
+    let Some(ReportTarget::File(path)) = &config.report else { return };
+    if let Err(error) = std::fs::write(path, json::document(report)) {
+        tracing::warn!("cannot write the report to {}: {error}", path.display());
+    }
+}
+
+fn say_warnings(findings: &[Finding]) {
+    for finding in findings.iter().filter(|f| matches!(f.status, Status::Warn | Status::Unknown)) {
+        let hint = if finding.hint.is_empty() { String::new() } else { format!("; {}", finding.hint) };
+        let text = sanitize(&format!("{}: {}: {}{hint}", finding.code, finding.subject, finding.message));
+        tracing::warn!(code = finding.code.name(), "{text}");
+    }
+}
+
+fn say_success(report: &Report<'_>, service: &str) {
+    let verdict = if report.outcome.verdict == Verdict::Warn { "warn" } else { "pass" };
+    tracing::info!(verdict, stack = sanitize(report.stack_name), "ok: {}", human::success(report, service));
+}
+
+fn colour_of(stream: &impl IsTerminal) -> Colour {
+    let variable = |name| std::env::var_os(name);
+    Colour::for_terminal(stream.is_terminal(), variable("NO_COLOR").as_deref(), variable("TERM").as_deref())
+}
+
+/// Writes to stdout; 0, or the exit code of a failed write. A reader that went away (`| head`) is no failure.
+fn print(text: &str) -> u8 {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => 0,
+        Err(error) => write_failed(&error),
+    }
+}
+
+fn write_failed(error: &std::io::Error) -> u8 {
+    if error.kind() == std::io::ErrorKind::BrokenPipe {
+        return 0;
+    }
+    complain(&format!("cannot write to stdout: {error}"), "");
+    74 // sysexits.h EX_IOERR
+}
+
+/// An error on stderr, with the next step.
+fn complain(message: &str, hint: &str) {
+    let mut text = format!("cuda-entrypoint: {}\n", sanitize(message));
+    if !hint.is_empty() {
+        text.push_str(&format!("  hint: {}\n", sanitize(hint)));
+    }
+    to_stderr(&text);
+}
+
+fn say(message: &str) {
+    to_stderr(&format!("cuda-entrypoint: {message}\n"));
+}
+
+/// One write; a stderr that is closed changes nothing.
+fn to_stderr(text: &str) {
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}

@@ -1,0 +1,67 @@
+//! Limits that GPU programs run into: information, unless the manifest states them. Pure.
+
+use crate::check::{Code, Finding, Severity};
+use crate::facts::Facts;
+use crate::stack::{Memlock, Stack};
+
+/// Docker's default /dev/shm, with which the workers of a PyTorch DataLoader die of SIGBUS.
+const DOCKER_SHM: u64 = 64 << 20;
+
+/// Judges /dev/shm and RLIMIT_MEMLOCK.
+pub fn judge(stack: &Stack, facts: &Facts) -> Vec<Finding> {
+    [shm(stack, facts), memlock(stack, facts)].into_iter().flatten().collect()
+}
+
+fn shm(stack: &Stack, facts: &Facts) -> Option<Finding> {
+    let size = facts.limits.shm_bytes;
+    let hint = "docker run --shm-size=1g (or --ipc=host); in a pod mount an emptyDir with medium: Memory at /dev/shm";
+    let observed = size.map_or_else(|| "not mounted".to_string(), bytes);
+    if let Some(required) = stack.limits.shm {
+        let required_text = format!("at least {}", bytes(required));
+        return Some(if size.is_some_and(|s| s >= required) {
+            Finding::pass(Code::ShmSmall, "/dev/shm").observed(observed).required(required_text).message("it is large enough")
+        } else {
+            Finding::problem_as(Code::ShmSmall, Severity::Fail, "/dev/shm")
+                .observed(observed)
+                .required(required_text)
+                .message("shared memory is smaller than the manifest asks for")
+                .hint(hint)
+        });
+    }
+    size.is_some_and(|s| s <= DOCKER_SHM).then(|| {
+        Finding::problem(Code::ShmSmall, "/dev/shm")
+            .observed(observed)
+            .required(format!("more than Docker's default of {}, for data loaders with workers", bytes(DOCKER_SHM)))
+            .message("data loaders with worker processes may die of a bus error")
+            .hint(hint)
+    })
+}
+
+fn memlock(stack: &Stack, facts: &Facts) -> Option<Finding> {
+    let limit = facts.limits.memlock_bytes;
+    let observed = limit.map_or_else(|| "unlimited".to_string(), bytes);
+    let required = stack.limits.memlock.as_ref()?;
+    let (holds, required) = match required {
+        Memlock::Unlimited => (limit.is_none(), "unlimited".to_string()),
+        Memlock::Bytes(wanted) => (limit.is_none_or(|l| l >= *wanted), format!("at least {}", bytes(*wanted))),
+    };
+    Some(if holds {
+        Finding::pass(Code::MemlockLow, "RLIMIT_MEMLOCK").observed(observed).required(required).message("it is high enough")
+    } else {
+        Finding::problem_as(Code::MemlockLow, Severity::Fail, "RLIMIT_MEMLOCK")
+            .observed(observed)
+            .required(required)
+            .message("less memory may be locked than the manifest asks for")
+            .hint("docker run --ulimit memlock=-1; on Kubernetes raise LimitMEMLOCK of the container runtime's unit")
+    })
+}
+
+/// `64 MiB` where it comes out even, else bytes.
+fn bytes(count: u64) -> String {
+    for (unit, name) in [(1u64 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")] {
+        if count >= unit && count.is_multiple_of(unit) {
+            return format!("{} {name}", count / unit);
+        }
+    }
+    format!("{count} bytes")
+}

@@ -1,0 +1,134 @@
+//! CUDA and NVML errors as sentences: what it usually is, and what to do about it.
+//!
+//! Numbers and names: `cudaError_enum` of the CUDA Driver API and `nvmlReturn_enum` of the NVML API reference. The
+//! causes are what people met, not what the enumerators' comments say.
+
+use crate::check::Code;
+use crate::facts::CallError;
+
+/// What an error means for the one who runs the container.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Meaning {
+    /// which finding it becomes
+    pub code: Code,
+    /// what it usually is
+    pub cause: &'static str,
+    /// what to do
+    pub hint: &'static str,
+    /// trying again may help
+    pub can_mend: bool,
+}
+
+macro_rules! meanings {
+    ($($number:literal $mend:literal $code:ident $cause:literal $hint:literal;)*) => {
+        &[$(($number, Meaning { code: Code::$code, cause: $cause, hint: $hint, can_mend: $mend }),)*]
+    };
+}
+
+/// CUresult values that people meet. The cudart library uses the same numbers for the same errors.
+const CUDA: &[(i32, Meaning)] = meanings! {
+    2 true GpuNotReady "the GPU's memory or the host's locked memory is used up"
+        "free the GPU (nvidia-smi shows who uses it), or raise the container's memory limit";
+    3 true GpuNotReady "the driver could not be initialised: a process that was forked after CUDA had started, or a driver in a broken state"
+        "if nvidia-smi fails on the host as well, reload the driver or reboot the node; in a program, start CUDA after the fork";
+    34 false StubDriver "a stub library of the CUDA toolkit was loaded instead of the driver"
+        "remove lib64/stubs from LD_LIBRARY_PATH and from /etc/ld.so.conf.d in the image, then run ldconfig";
+    35 false DriverTooOld "the driver is older than the CUDA runtime"
+        "update the node's driver, or use an image built for an older CUDA";
+    46 true GpuNotReady "all GPUs are busy or unavailable: exclusive mode with another process on them, or no access to the device"
+        "look at nvidia-smi for the process that holds it, or set the compute mode to DEFAULT (nvidia-smi -c 0)";
+    100 true GpuMissing "the driver runs and sees no GPU"
+        "";
+    101 false GpuNotReady "a device number is out of range"
+        "correct CUDA_VISIBLE_DEVICES: it counts from 0 within this container";
+    209 false KernelsUnusable "no kernel image fits this GPU"
+        "cuda-entrypoint kernels FILE shows which architectures the library carries";
+    214 false GpuUnhealthy "an uncorrectable ECC error was met"
+        "drain the node and reset the GPU (nvidia-smi -r) or reboot; watch it for Xid 48, 63, 64, 94 and 95 in dmesg";
+    304 true GpuNotReady "the operating system refused a call of the driver"
+        "check that the container may open /dev/nvidia* (docker run --gpus all, or the device plugin), and dmesg for NVRM lines";
+    719 true GpuNotReady "a kernel crashed on the GPU and left the context unusable"
+        "start again; if it comes back, look for Xid lines in dmesg";
+    800 false GpuNotReady "the operation is not permitted: a device cgroup or an MPS server of another user forbids it"
+        "recreate the container with its GPUs (docker run --gpus all), or run as the MPS server's user";
+    801 false GpuNotReady "the operation is not supported on this system"
+        "check that driver and GPU belong together (nvidia-smi on the host)";
+    802 true GpuNotReady "the NVSwitch fabric is not up: the fabric manager of this HGX or DGX machine does not run"
+        "start nvidia-fabricmanager on the node, of exactly the driver's version (systemctl status nvidia-fabricmanager); --wait 2m waits for a node that is booting";
+    803 false GpuNotReady "libcuda in the container and the kernel's driver are of different versions: a forced compat libcuda, or a driver that was updated under the running container"
+        "remove /usr/local/cuda/compat from LD_LIBRARY_PATH and ld.so.conf.d, and recreate the container (a restart keeps the old library mounted)";
+    804 false GpuNotReady "forward compatibility was tried on a GPU that does not support it"
+        "remove cuda-compat from the image (only data centre GPUs may use it) and use the node's own libcuda";
+    805 true GpuNotReady "the MPS control daemon cannot be reached"
+        "start nvidia-cuda-mps-control on the node, and mount its pipe directory (CUDA_MPS_PIPE_DIRECTORY) into the container";
+    806 true GpuNotReady "the MPS server could not be reached over its pipe"
+        "restart the MPS control daemon on the node; its logs are in CUDA_MPS_LOG_DIRECTORY";
+    807 true GpuNotReady "the MPS server is not ready for new clients"
+        "wait (--wait 1m), or restart the MPS control daemon";
+    999 true GpuNotReady "an unknown error: /dev/nvidia-uvm is missing, or the driver is wedged"
+        "on the host: nvidia-modprobe -c 0 -u, then recreate the container; if it stays, look for Xid lines in dmesg and reboot";
+};
+
+/// nvmlReturn_t values that people meet.
+const NVML: &[(i32, Meaning)] = meanings! {
+    4 false GpuNotReady "NVML may not access the driver"
+        "run with the device nodes (docker run --gpus all) and as a user who may open /dev/nvidiactl";
+    9 true GpuNotReady "the NVIDIA kernel module is not loaded"
+        "load it on the node (modprobe nvidia; nvidia-smi), or wait for the driver container (--wait 5m)";
+    15 false GpuUnhealthy "a GPU fell off the bus"
+        "drain the node and reboot it; look for Xid 79 in dmesg";
+    18 false GpuNotReady "NVML in the container and the kernel's driver are of different versions: the driver was updated under the running container"
+        "recreate the container; if nvidia-smi fails on the host as well, reload the driver or reboot";
+    999 true GpuNotReady "an unknown error: often the container's cgroup lost its devices, as `systemctl daemon-reload` on the host brings about"
+        "recreate the container; to keep it from happening, use CDI or the cgroupfs driver";
+};
+
+const OTHER: Meaning = Meaning {
+    code: Code::GpuNotReady,
+    cause: "the driver refused",
+    hint: "run nvidia-smi on the host and look for NVRM and Xid lines in dmesg",
+    can_mend: false,
+};
+
+fn lookup(table: &[(i32, Meaning)], error: &CallError) -> Meaning {
+    table.iter().find(|(number, _)| *number == error.code).map_or(OTHER, |(_, meaning)| *meaning)
+}
+
+/// What an error of libcuda means.
+pub fn cuda(error: &CallError) -> Meaning {
+    lookup(CUDA, error)
+}
+
+/// What an error of libnvidia-ml means.
+pub fn nvml(error: &CallError) -> Meaning {
+    lookup(NVML, error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_has_a_next_step_and_stands_once() {
+        for table in [CUDA, NVML] {
+            let numbers: std::collections::BTreeSet<i32> = table.iter().map(|(n, _)| *n).collect();
+            assert_eq!(numbers.len(), table.len());
+            for (number, meaning) in table {
+                // 100 gets its hint from what the variables say.
+                assert!(!meaning.hint.is_empty() || *number == 100, "{number}");
+                assert!(!meaning.cause.is_empty(), "{number}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_errors_of_the_design_lead_to_their_findings() {
+        let code = |n| cuda(&CallError { call: "cuInit".into(), code: n, name: String::new(), description: String::new() }).code;
+        assert_eq!(code(34), Code::StubDriver);
+        assert_eq!(code(35), Code::DriverTooOld);
+        assert_eq!(code(100), Code::GpuMissing);
+        for n in [3, 46, 101, 802, 803, 804, 999, 12345, -1] {
+            assert_eq!(code(n), Code::GpuNotReady, "{n}");
+        }
+    }
+}

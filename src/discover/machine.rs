@@ -1,0 +1,74 @@
+//! Facts of this container that need no helper: limits, device nodes, driver libraries off the loader's path, and the
+//! few variables that decide which GPUs are visible.
+
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::path::Path;
+
+use nix::sys::resource::{Resource, getrlimit};
+
+use crate::facts::Limits;
+use crate::launch;
+
+/// Variables whose values may stand in a report. Everything else in an environment may be a secret.
+pub const SHOWN_VARIABLES: [&str; 10] = [
+    "CUDA_VISIBLE_DEVICES",
+    "CUDA_DEVICE_ORDER",
+    "NVIDIA_VISIBLE_DEVICES",
+    "NVIDIA_DRIVER_CAPABILITIES",
+    "NVIDIA_REQUIRE_CUDA",
+    "NVIDIA_DISABLE_REQUIRE",
+    "CUDA_MPS_PIPE_DIRECTORY",
+    "LD_LIBRARY_PATH",
+    "SPCONV_DISABLE_JIT",
+    "CUMM_DISABLE_JIT",
+];
+
+/// Folders in which container runtimes and WSL2 leave the driver's libraries, whether or not a loader searches them.
+const DRIVER_FOLDERS: [&str; 6] = [
+    "/usr/local/nvidia/lib64", // GKE and older device plugins
+    "/usr/lib/wsl/lib",        // WSL2
+    "/usr/lib/x86_64-linux-gnu",
+    "/usr/lib64",
+    "/run/nvidia/driver/usr/lib/x86_64-linux-gnu", // GPU operator's driver container
+    "/opt/nvidia/lib64",
+];
+
+/// The variables of [`SHOWN_VARIABLES`] that are set.
+pub fn shown_environment(env: &[CString]) -> BTreeMap<String, String> {
+    SHOWN_VARIABLES
+        .iter()
+        .filter_map(|name| Some((name.to_string(), launch::lookup(env, name)?.to_string_lossy().into_owned())))
+        .collect()
+}
+
+/// Size of /dev/shm and RLIMIT_MEMLOCK, which the service inherits.
+pub fn limits() -> Limits {
+    let shm = Path::new("/dev/shm");
+    let shm_bytes = shm
+        .is_dir()
+        .then(|| nix::sys::statvfs::statvfs(shm).ok())
+        .flatten()
+        .map(|s| u64::from(s.blocks()).saturating_mul(u64::from(s.fragment_size())));
+    let memlock_bytes =
+        getrlimit(Resource::RLIMIT_MEMLOCK).ok().map(|(soft, _)| soft).filter(|soft| *soft != nix::libc::RLIM_INFINITY);
+    Limits { shm_bytes, memlock_bytes }
+}
+
+/// `/dev/nvidia*` and `/dev/dxg` (WSL2), sorted.
+pub fn device_nodes() -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir("/dev") else { return Vec::new() };
+    let mut nodes: Vec<String> = entries
+        .flatten()
+        .filter_map(|e| e.file_name().into_string().ok())
+        .filter(|n| n == "dxg" || (n.starts_with("nvidia") && !n.starts_with("nvidia-caps")))
+        .map(|n| format!("/dev/{n}"))
+        .collect();
+    nodes.sort();
+    nodes
+}
+
+/// Copies of libcuda.so.1 in the usual folders; worth naming where the loader found none.
+pub fn driver_copies() -> Vec<String> {
+    DRIVER_FOLDERS.iter().map(|f| format!("{f}/libcuda.so.1")).filter(|p| Path::new(p).exists()).collect()
+}

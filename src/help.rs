@@ -1,0 +1,164 @@
+//! Help that a person can learn from. The options come from [`crate::cli::OPTIONS`].
+
+use std::fmt::Write as _;
+
+use crate::check::{Code, Stage};
+use crate::cli::{OPTIONS, PREFIX};
+
+/// `--help`
+pub fn overview() -> String {
+    format!(
+        "\
+cuda-entrypoint {version}
+Proves that a CUDA image, its driver and its GPU fit together, then becomes the service.
+
+usage:
+  cuda-entrypoint run   [OPTIONS] -- COMMAND [ARG]...   check, then exec COMMAND
+  cuda-entrypoint check [OPTIONS] [--stage STAGE]       check, print, exit
+  cuda-entrypoint kernels [--archs LIST] [--json] PATH...
+                                                        which SASS and PTX architectures a library carries
+  cuda-entrypoint explain [CODE]                        what a finding means and how to mend it
+  cuda-entrypoint stack show [--json]                   the manifest in force
+  cuda-entrypoint schema stack|report                   the JSON Schema of the manifest, of the report
+  cuda-entrypoint help COMMAND                          the options of a command
+
+in a Dockerfile:
+  RUN cuda-entrypoint check --stage image
+  ENTRYPOINT [\"cuda-entrypoint\", \"run\", \"--\"]
+
+{exits}
+break-glass: {PREFIX}MODE=warn reports and starts the service anyway, {PREFIX}MODE=off looks at nothing.
+",
+        version = env!("CARGO_PKG_VERSION"),
+        exits = EXIT_CODES,
+    )
+}
+
+const EXIT_CODES: &str = "\
+exit codes, one for each party who must act:
+   0      all checks passed (check); otherwise the service's own code
+  64      bad usage                                          the caller
+  78      a bad manifest or variable                         its author
+  70      a fault of cuda-entrypoint                         us
+  81      the image is not the stack it claims to be         the image's builder
+  82      no usable driver or GPU here                       the operator
+  83      this image does not support this GPU               the scheduler: another node type
+  84      the smoke failed for a reason in the software      the image's builder
+  85      a deadline passed                                  the operator
+  126     the service command cannot be executed             the caller
+  127     the service command is not found                   the caller
+  128+N   signal N ended it during the checks
+";
+
+/// `--help` of one command.
+pub fn command(name: &str) -> String {
+    match name {
+        "run" => format!(
+            "\
+usage: cuda-entrypoint run [OPTIONS] -- COMMAND [ARG]...
+
+Checks image, driver, GPU and architecture, sets the manifest's variables and becomes COMMAND: same process, no
+descriptor, signal mask or child left behind. Says one line on stderr when all holds; what fails and what to do when
+not. Never writes to stdout.
+
+Every option has a variable, {PREFIX}NAME: --device-timeout is {PREFIX}DEVICE_TIMEOUT. A flag beats its variable, a
+variable beats the manifest. An empty variable is as good as none.
+
+{options}{EXIT_CODES}",
+            options = options()
+        ),
+        "check" => format!(
+            "\
+usage: cuda-entrypoint check [OPTIONS] [--stage STAGE] [-- COMMAND...]
+
+Checks, prints a table (or with --format json the report) on stdout, and exits with the code of the first stage that
+failed. Every failure is looked for; none hides another. COMMAND is not run: it only tells which Python the service
+would use.
+
+  --stage STAGE        image   files of the image; needs no GPU: for the end of a Dockerfile
+                       device  driver, GPUs, architecture
+                       smoke   what the manifest says is to be run (not in this version)
+                       all     everything (default)
+                       health  NVML alone, in milliseconds: for exec probes
+  --json               as --format json
+
+{options}{EXIT_CODES}",
+            options = options()
+        ),
+        "kernels" => "\
+usage: cuda-entrypoint kernels [--archs LIST] [--json] PATH...
+
+Prints which SASS and PTX architectures each CUDA library carries, and how many of its fatbins serve each architecture
+of LIST (default: the stack's). PATH is a file, or a folder that is searched for shared libraries. Needs no GPU and no
+CUDA toolkit.
+
+  --archs LIST         as TORCH_CUDA_ARCH_LIST: 7.5;8.0;9.0
+  --json               one JSON object
+"
+        .to_string(),
+        "explain" => "\
+usage: cuda-entrypoint explain [CODE]
+
+Without CODE the list of findings; with it, what the finding means, how it was judged and how to mend it.
+"
+        .to_string(),
+        "stack" => "\
+usage: cuda-entrypoint stack show [--stack FILE] [--archs LIST] [--json]
+
+Prints the manifest in force: --stack, else CUDA_ENTRYPOINT_STACK, else /etc/cuda-entrypoint/stack.json, else the
+embedded one. --json prints it as JSON, to start a manifest of one's own from.
+"
+        .to_string(),
+        "schema" => "\
+usage: cuda-entrypoint schema stack|report
+
+Prints the JSON Schema (draft 2020-12) of the manifest or of the report.
+"
+        .to_string(),
+        _ => overview(),
+    }
+}
+
+/// The options, grouped as in the table.
+fn options() -> String {
+    let mut text = String::new();
+    let mut group = "";
+    for option in OPTIONS {
+        if option.group != group {
+            group = option.group;
+            let _ = writeln!(text, "{group}:");
+        }
+        let left = format!("  --{} {}", option.flag, option.value);
+        let default = match option.default {
+            "" => String::new(),
+            value => format!(" (default: {value})"),
+        };
+        let mut lines = option.help.lines();
+        let first = lines.next().unwrap_or_default();
+        let one_line = option.help.lines().count() == 1;
+        let _ = writeln!(text, "{:<27}{first}{}", left.trim_end(), if one_line { default.as_str() } else { "" });
+        let rest: Vec<&str> = lines.collect();
+        for (index, line) in rest.iter().enumerate() {
+            let end = if index + 1 == rest.len() { default.as_str() } else { "" };
+            let _ = writeln!(text, "{:27}{line}{end}", "");
+        }
+    }
+    text.push('\n');
+    text
+}
+
+/// `explain` without a code.
+pub fn findings() -> String {
+    let mut text = String::new();
+    let width = Code::all().map(|c| c.name().len()).max().unwrap_or(0);
+    for stage in [Stage::Image, Stage::Device, Stage::Arch, Stage::Smoke] {
+        let _ = writeln!(text, "{}", stage.name());
+        for code in Code::all().filter(|c| c.stage() == stage) {
+            let severity = format!("{:?}", code.severity()).to_lowercase();
+            let _ = writeln!(text, "  {:<width$}  {severity:<4}  {}  {}", code.name(), code.exit_code(), code.summary());
+        }
+        text.push('\n');
+    }
+    text.push_str("cuda-entrypoint explain CODE says more. --allow, --warn and --deny CODE change the severity.\n");
+    text
+}

@@ -1,0 +1,394 @@
+//! Discovery and judgement of one run: starts what can overlap, waits for it, judges each stage once it is complete.
+//!
+//! What is found never depends on which child was faster: a stage is judged when all of it is there, and a failed
+//! image stage throws away whatever the device stage had found by then.
+
+use std::ffi::{CString, OsString};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use crate::arch::ArchList;
+use crate::check::{Code, Finding, Outcome, Stage, Status};
+use crate::checks;
+use crate::config::{Config, Gpu, Mode, SmokeMode};
+use crate::crew::{Crew, Event, JobId};
+use crate::discover::{editable, libraries, machine, named_files, python, wheels};
+use crate::facts::{DeviceFacts, Facts, HelperEnd, HelperLine, HelperRun, ImageFacts};
+use crate::helper::{self, Helper, Request};
+use crate::launch;
+use crate::report::SmokeReport;
+use crate::stack::Stack;
+
+/// Which stages are looked at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Plan {
+    /// files of the image
+    pub image: bool,
+    /// driver, GPUs, architecture
+    pub device: bool,
+    /// the smoke
+    pub smoke: bool,
+    /// NVML alone
+    pub health: bool,
+    /// a failed image stage ends the run: nobody waits for a driver whose answer cannot count
+    pub stop_early: bool,
+}
+
+/// What a run needs to know.
+#[derive(Debug)]
+pub struct Task<'a> {
+    /// the settings
+    pub config: &'a Config,
+    /// the manifest
+    pub stack: &'a Stack,
+    /// the list in force: `--archs`, else the manifest's
+    pub archs: Option<&'a ArchList>,
+    /// the service's argv; may be empty under `check`
+    pub service: &'a [OsString],
+    /// the service's environment
+    pub env: &'a [CString],
+    /// which stages
+    pub plan: Plan,
+}
+
+/// What came out.
+#[derive(Debug, Default)]
+pub struct Gathered {
+    /// what was found out
+    pub facts: Facts,
+    /// how it was judged, overrides applied
+    pub findings: Vec<Finding>,
+    /// how long the stages took
+    pub timing: Vec<(&'static str, Duration)>,
+}
+
+/// Runs the stages.
+///
+/// # Errors
+/// The signal that ended them; the children are still to be dismissed.
+pub fn gather(task: &Task<'_>, crew: &mut Crew) -> Result<Gathered, Signal> {
+    Run::new(task).go(crew)
+}
+
+/// The state of a run.
+struct Run<'a> {
+    task: &'a Task<'a>,
+    helper: Helper,
+    started: Instant,
+    facts: Facts,
+    image: Option<mpsc::Receiver<ImageFacts>>,
+    libraries: Option<JobId>,
+    driver: Option<JobId>,
+    nvml: Option<JobId>,
+    image_findings: Option<Vec<Finding>>,
+    device_findings: Option<Vec<Finding>>,
+    timing: Vec<(&'static str, Duration)>,
+    /// when to ask the driver again, under `--wait`
+    retry_at: Option<Instant>,
+    pause: Duration,
+}
+
+/// Pauses under `--wait`: short at first, since a fabric manager often is seconds away, then patient.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+impl<'a> Run<'a> {
+    fn new(task: &'a Task<'a>) -> Self {
+        let mut facts = Facts { environment: machine::shown_environment(task.env), ..Facts::default() };
+        if task.plan.device {
+            facts.limits = machine::limits();
+        }
+        Self {
+            task,
+            helper: Helper::new(task.config.helper_path.as_deref(), task.env),
+            started: Instant::now(),
+            facts,
+            image: None,
+            libraries: None,
+            driver: None,
+            nvml: None,
+            image_findings: None,
+            device_findings: None,
+            timing: Vec::new(),
+            retry_at: None,
+            pause: FIRST_PAUSE,
+        }
+    }
+
+    fn go(mut self, crew: &mut Crew) -> Result<Gathered, Signal> {
+        // The driver is the slowest by far, so it goes first.
+        self.start_device(crew);
+        self.start_image(crew);
+        self.settle(crew);
+        while self.is_waiting() {
+            match crew.next(self.retry_at) {
+                Event::Signal(signal) => return Err(signal),
+                Event::Woken => self.image_discovered(crew),
+                Event::Elapsed => {
+                    self.retry_at = None;
+                    self.start_device(crew);
+                }
+                Event::Ended(id, ended) => {
+                    let (run, lines) = helper::conclude(&ended, self.task.config.device_timeout);
+                    self.absorb(id, run, lines);
+                }
+            }
+            self.settle(crew);
+        }
+        Ok(self.finish())
+    }
+
+    fn is_waiting(&self) -> bool {
+        self.image.is_some()
+            || self.libraries.is_some()
+            || self.driver.is_some()
+            || self.nvml.is_some()
+            || self.retry_at.is_some()
+    }
+
+    fn start_device(&mut self, crew: &mut Crew) {
+        let plan = self.task.plan;
+        if self.task.config.gpu == Gpu::Off || !(plan.device || plan.health) {
+            return;
+        }
+        self.facts.device = DeviceFacts::default();
+        let time = self.task.config.device_timeout;
+        if plan.device {
+            match self.helper.start(crew, &Request::Driver, time) {
+                Ok(id) => self.driver = Some(id),
+                Err(end) => self.facts.device.helper = HelperRun { end, ms: 0.0 },
+            }
+        }
+        // Without a process for libcuda there is none for NVML either; one finding says it.
+        if self.driver.is_some() || plan.health {
+            match self.helper.start(crew, &Request::Nvml, time) {
+                Ok(id) => self.nvml = Some(id),
+                Err(end) => self.facts.device.nvml_helper = HelperRun { end, ms: 0.0 },
+            }
+        }
+    }
+
+    /// Reads the image's files in a thread of its own: a file system that hangs must not make us deaf to signals.
+    fn start_image(&mut self, crew: &Crew) {
+        if !self.task.plan.image {
+            return;
+        }
+        let stack = self.task.stack.clone();
+        let explicit = self.task.config.python.clone();
+        let service = self.task.service.to_vec();
+        let env = launch::to_os_pairs(self.task.env).collect();
+        let work = move || discover_image(&stack, explicit.as_deref(), &service, &env);
+        let (sender, receiver) = mpsc::channel();
+        let spawned = crew.waker().and_then(|waker| {
+            let work = work.clone();
+            std::thread::Builder::new().name("image".into()).spawn(move || {
+                let _ = sender.send(work());
+                waker.wake();
+            })
+        });
+        if spawned.is_ok() {
+            self.image = Some(receiver);
+        } else {
+            // No thread to be had: then here and now.
+            let (sender, receiver) = mpsc::channel();
+            let _ = sender.send(work());
+            self.image = Some(receiver);
+        }
+    }
+
+    fn image_discovered(&mut self, crew: &mut Crew) {
+        let Some(Ok(image)) = self.image.as_ref().map(mpsc::Receiver::try_recv) else { return };
+        self.image = None;
+        self.facts.image = image;
+        self.timing.push(("image_files", self.started.elapsed()));
+        if self.facts.image.libraries.is_empty() {
+            return;
+        }
+        let request = Request::libraries(&self.facts.image.libraries);
+        match self.helper.start(crew, &request, self.task.config.device_timeout) {
+            Ok(id) => self.libraries = Some(id),
+            Err(end) => self.facts.image.helper = HelperRun { end, ms: 0.0 },
+        }
+    }
+
+    /// Takes the answers of a helper run.
+    fn absorb(&mut self, id: JobId, run: HelperRun, lines: Vec<HelperLine>) {
+        let job = Some(id);
+        if job == self.libraries {
+            self.libraries = None;
+            self.facts.image.helper = run;
+        } else if job == self.driver {
+            self.driver = None;
+            self.facts.device.helper = run;
+        } else if job == self.nvml {
+            self.nvml = None;
+            self.facts.device.nvml_helper = run;
+        }
+        for line in lines {
+            match line {
+                HelperLine::Library(answer) => {
+                    if let Some(library) = self.facts.image.libraries.get_mut(answer.index) {
+                        library.answer = Some(answer);
+                    }
+                }
+                HelperLine::Driver(answer) => self.facts.device.driver = Some(answer),
+                HelperLine::Device(device) => self.facts.device.devices.push(device),
+                HelperLine::Nvml(answer) => self.facts.device.nvml = Some(answer),
+                HelperLine::NvmlDevice(device) => self.facts.device.nvml_devices.push(device),
+                HelperLine::Step(_) | HelperLine::Done => {}
+            }
+        }
+    }
+
+    /// Judges the stages that have become complete.
+    fn settle(&mut self, crew: &mut Crew) {
+        // A receiver that was filled before the loop is picked up here.
+        self.image_discovered(crew);
+        let plan = self.task.plan;
+        if self.image_findings.is_none() && plan.image && self.image.is_none() && self.libraries.is_none() {
+            self.timing.push(("image", self.started.elapsed()));
+            let mut findings = checks::image::judge(self.task.stack, &self.facts);
+            self.task.config.overrides.apply(&mut findings);
+            let failed = findings.iter().any(|f| f.status == Status::Fail);
+            self.image_findings = Some(findings);
+            if failed && plan.stop_early {
+                for job in [self.driver, self.nvml].into_iter().flatten() {
+                    crew.cancel(job);
+                }
+                self.retry_at = None;
+            }
+        }
+        if self.device_findings.is_some() || self.driver.is_some() || self.nvml.is_some() || self.retry_at.is_some() {
+            return;
+        }
+        if plan.device || plan.health {
+            self.judge_device();
+        }
+    }
+
+    fn judge_device(&mut self) {
+        let Task { config, stack, archs, plan, .. } = *self.task;
+        if plan.device && self.facts.device.driver.as_ref().is_none_or(|d| d.load_error.is_some()) {
+            self.facts.device.driver_elsewhere = machine::driver_copies();
+            self.facts.device.nodes = machine::device_nodes();
+        }
+        let mut findings = if plan.health {
+            checks::device::judge_health(config.gpu, &self.facts)
+        } else {
+            let mut all = checks::device::judge(stack, config.gpu, &self.facts);
+            all.extend(checks::limits::judge(stack, &self.facts));
+            if config.gpu != Gpu::Off {
+                all.extend(checks::arch::judge(archs, &self.facts));
+            }
+            all
+        };
+        config.overrides.apply(&mut findings);
+        let failures = || findings.iter().filter(|f| f.status == Status::Fail && f.stage != Stage::Arch);
+        let mendable = failures().count() > 0 && failures().all(|f| f.can_mend);
+        let image_failed =
+            self.image_findings.as_ref().is_some_and(|all| all.iter().any(|f| f.status == Status::Fail));
+        let give_up_at = self.started + config.wait;
+        let now = Instant::now();
+        if mendable && now < give_up_at && !(image_failed && plan.stop_early) {
+            if let Some(finding) = failures().next() {
+                let (code, left) = (finding.code.name(), give_up_at.saturating_duration_since(now));
+                let left = humantime::format_duration(Duration::from_secs(left.as_secs_f64().ceil() as u64));
+                tracing::info!(code, "waiting up to {left}: {}: {}", finding.subject, finding.message);
+            }
+            self.retry_at = Some((now + self.pause).min(give_up_at));
+            self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+            return;
+        }
+        self.timing.push(("device", self.started.elapsed()));
+        self.device_findings = Some(findings);
+    }
+
+    fn finish(mut self) -> Gathered {
+        let plan = self.task.plan;
+        let mut findings = self.image_findings.take().unwrap_or_default();
+        let image_failed = Outcome::of(&findings).decisive.is_some();
+        if image_failed && plan.stop_early {
+            self.facts.device = DeviceFacts::default();
+            self.timing.retain(|(name, _)| *name != "device");
+            if plan.device {
+                findings.push(
+                    Finding::skip(Code::DriverMissing, "driver and GPUs").message("not looked at: the image stage failed"),
+                );
+            }
+        } else {
+            findings.extend(self.device_findings.take().unwrap_or_default());
+        }
+        if plan.smoke {
+            findings.extend(smoke_skipped(self.task));
+        }
+        // A loader that only the device stage missed is the image's matter all the same.
+        findings.sort_by_key(|f| f.stage);
+        Gathered { facts: self.facts, findings, timing: self.timing }
+    }
+}
+
+/// Reads everything that the image's files tell.
+fn discover_image(
+    stack: &Stack,
+    explicit: Option<&Path>,
+    service: &[OsString],
+    env: &python::Environment,
+) -> ImageFacts {
+    let wanted = libraries::Wanted::by(&stack.cuda);
+    let needs_python = !stack.packages.is_empty()
+        || !stack.files.is_empty()
+        || stack.python.is_some()
+        || !wanted.is_empty()
+        || explicit.is_some();
+    if !needs_python {
+        return ImageFacts::default();
+    }
+    let cwd = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
+    let usual_places = python::USUAL_PLACES.map(PathBuf::from);
+    let python =
+        python::PythonQuery { explicit, command: service, env, cwd: &cwd, usual_places: &usual_places }.find();
+    let site = &python.site_packages;
+    let places = libraries::Places {
+        site_packages: site,
+        prefix: python.prefix.as_deref().map(Path::new),
+        toolkits: Path::new("/usr/local"),
+    };
+    let names: Vec<String> = stack.files.clone();
+    ImageFacts {
+        distributions: wheels::distributions(site),
+        files: named_files::find(site, &names),
+        editable: editable::traps(site),
+        libraries: libraries::runtime_copies(&places, &wanted),
+        helper: HelperRun { end: HelperEnd::NotRun, ms: 0.0 },
+        python,
+    }
+}
+
+fn smoke_skipped(task: &Task<'_>) -> Vec<Finding> {
+    let names: Vec<&str> = task.stack.smoke.iter().map(crate::stack::SmokeEntry::name).collect();
+    if names.is_empty() {
+        return Vec::new();
+    }
+    vec![Finding::skip(Code::SmokeImport, names.join(", ")).message(smoke_reason(task.config))]
+}
+
+fn smoke_reason(config: &Config) -> &'static str {
+    match config.smoke {
+        SmokeMode::Off => "not run: --smoke off",
+        SmokeMode::Separate => "not run: this version does not run the smoke yet",
+    }
+}
+
+/// The report's `smoke` key.
+pub fn smoke_report(config: &Config, stack: &Stack) -> SmokeReport {
+    let reason = if stack.smoke.is_empty() { "the manifest has no smoke" } else { smoke_reason(config) };
+    SmokeReport { mode: config.smoke, status: "not-run", reason: reason.to_string() }
+}
+
+/// Whether a mode lets a failed image stage end the run.
+pub fn stops_early(mode: Mode) -> bool {
+    mode == Mode::Enforce
+}

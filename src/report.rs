@@ -1,0 +1,88 @@
+//! What is said, to whom: [`human`] for a terminal, [`json`] for programs, [`termination`] for whoever reads why a
+//! container ended.
+
+use std::time::Duration;
+
+use crate::check::{Finding, Outcome};
+use crate::config::Mode;
+use crate::facts::Facts;
+
+pub mod human;
+pub mod json;
+pub mod termination;
+
+/// A whole run, as every form of report shows it.
+#[derive(Clone, Debug)]
+pub struct Report<'a> {
+    /// enforce or warn
+    pub mode: Mode,
+    /// the manifest's name
+    pub stack_name: &'a str,
+    /// where the manifest came from
+    pub stack_source: &'a str,
+    /// what was found out
+    pub facts: &'a Facts,
+    /// how it was judged, in the order of the stages
+    pub findings: &'a [Finding],
+    /// what that comes to
+    pub outcome: Outcome<'a>,
+    /// how the smoke was to run and why it did or did not
+    pub smoke: SmokeReport,
+    /// what took how long
+    pub timing: Vec<(&'static str, Duration)>,
+}
+
+/// The report's `smoke` key.
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
+pub struct SmokeReport {
+    /// `separate` or `off`
+    pub mode: crate::config::SmokeMode,
+    /// `not-run`, as long as no smoke exists
+    pub status: &'static str,
+    /// why
+    pub reason: String,
+}
+
+/// Takes what could steer a terminal or reorder a line out of text that came from files and libraries: control
+/// characters (C0, DEL, C1), line separators and bidirectional overrides become `\u{…}`.
+pub fn sanitize(text: &str) -> String {
+    let mut clean = String::with_capacity(text.len());
+    for c in text.chars() {
+        let steers = c.is_control()
+            || matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{61c}' | '\u{feff}')
+            || ('\u{202a}'..='\u{202e}').contains(&c)
+            || ('\u{2066}'..='\u{2069}').contains(&c);
+        if steers {
+            clean.extend(c.escape_unicode());
+        } else {
+            clean.push(c);
+        }
+    }
+    clean
+}
+
+/// Milliseconds with the precision that a person reads: `0.4 ms`, `153 ms`, `9.6 s`.
+pub fn milliseconds(duration: Duration) -> String {
+    let ms = duration.as_secs_f64() * 1000.0;
+    if ms < 10.0 {
+        format!("{ms:.1} ms")
+    } else if ms < 10_000.0 {
+        format!("{ms:.0} ms")
+    } else {
+        format!("{:.1} s", ms / 1000.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_that_steers_a_terminal_gets_through() {
+        assert_eq!(sanitize("plain — ünïcödé ✓"), "plain — ünïcödé ✓");
+        let nasty = "a\x1b[31mred\nline\r\x07\u{7f}\u{9b}2J\u{202e}gnp";
+        let clean = sanitize(nasty);
+        assert!(clean.starts_with("a\\u{1b}[31mred\\u{a}line"), "{clean}");
+        assert!(!clean.chars().any(|c| c.is_control() || c == '\u{202e}'));
+    }
+}

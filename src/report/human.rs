@@ -1,0 +1,186 @@
+//! Reports for people: grouped by stage, one mark a line, then what was seen and asked for, then the next step.
+
+use std::fmt::Write as _;
+
+use super::{Report, milliseconds, sanitize};
+use crate::check::{Finding, Stage, Status, Verdict};
+use crate::config::Mode;
+
+/// Whether to colour.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Colour {
+    /// ANSI escapes
+    Yes,
+    /// plain text
+    No,
+}
+
+impl Colour {
+    /// Colour only for a terminal, and never against <https://no-color.org>.
+    pub fn for_terminal(is_terminal: bool, no_color: Option<&std::ffi::OsStr>, term: Option<&std::ffi::OsStr>) -> Self {
+        let unwanted = no_color.is_some_and(|v| !v.is_empty()) || term.is_some_and(|t| t == "dumb");
+        if is_terminal && !unwanted { Self::Yes } else { Self::No }
+    }
+
+    fn paint(self, code: &str, text: &str) -> String {
+        match self {
+            Self::Yes => format!("\x1b[{code}m{text}\x1b[0m"),
+            Self::No => text.to_string(),
+        }
+    }
+}
+
+fn mark(status: Status, colour: Colour) -> String {
+    let (code, sign) = match status {
+        Status::Pass => ("32", "✓"),
+        Status::Fail => ("31", "✗"),
+        Status::Warn => ("33", "!"),
+        Status::Info => ("36", "i"),
+        Status::Skip => ("2", "-"),
+        Status::Unknown => ("33", "?"),
+    };
+    colour.paint(code, sign)
+}
+
+/// The table of `check`: every finding, then the verdict.
+pub fn table(report: &Report<'_>, colour: Colour) -> String {
+    let mut text = findings(report.findings, colour);
+    let _ = writeln!(text, "{}", verdict_line(report, colour));
+    text
+}
+
+/// Findings grouped by stage, in the order in which the stages count.
+pub fn findings(all: &[Finding], colour: Colour) -> String {
+    let mut text = String::new();
+    for stage in [Stage::Image, Stage::Device, Stage::Arch, Stage::Smoke] {
+        let of_stage: Vec<&Finding> = all.iter().filter(|f| f.stage == stage).collect();
+        if of_stage.is_empty() {
+            continue;
+        }
+        let name = stage.name();
+        let _ = writeln!(text, "{}\n{}", colour.paint("1", name), "-".repeat(name.len()));
+        for finding in of_stage {
+            text.push_str(&lines(finding, colour));
+        }
+        text.push('\n');
+    }
+    text
+}
+
+/// One finding. What holds takes one line; what does not, as many as it needs.
+fn lines(finding: &Finding, colour: Colour) -> String {
+    let mut text = String::new();
+    let subject = sanitize(&finding.subject);
+    let message = sanitize(&finding.message);
+    let head = [subject.as_str(), message.as_str()].into_iter().filter(|s| !s.is_empty()).collect::<Vec<_>>().join(": ");
+    let mark = mark(finding.status, colour);
+    let seen = sanitize(&finding.observed);
+    match finding.status {
+        Status::Pass | Status::Skip | Status::Unknown => {
+            let seen = if seen.is_empty() { String::new() } else { format!(" ({seen})") };
+            let _ = writeln!(text, "{mark} {head}{seen}");
+        }
+        Status::Fail | Status::Warn | Status::Info => {
+            let _ = writeln!(text, "{mark} {head} [{}]", finding.code);
+            for (label, value) in [("observed", &seen), ("required", &sanitize(&finding.required)), ("hint", &sanitize(&finding.hint))]
+            {
+                if !value.is_empty() {
+                    let _ = writeln!(text, "    {:<10}{value}", format!("{label}:"));
+                }
+            }
+        }
+    }
+    text
+}
+
+fn verdict_line(report: &Report<'_>, colour: Colour) -> String {
+    let total = report.timing.iter().find(|(name, _)| *name == "total").map(|(_, d)| milliseconds(*d)).unwrap_or_default();
+    let tail = format!("stack {} ({}), {total}", sanitize(report.stack_name), sanitize(report.stack_source));
+    let warnings = report.findings.iter().filter(|f| f.status == Status::Warn).count();
+    match (report.outcome.verdict, report.outcome.decisive) {
+        (Verdict::Fail, Some(finding)) => {
+            let word = colour.paint("31", "fail");
+            let code = finding.code;
+            let end = if report.mode == Mode::Warn {
+                format!("would exit {}; mode is warn", report.outcome.exit_code)
+            } else {
+                format!("exit {}", report.outcome.exit_code)
+            };
+            format!("{word}: {code} ({end}); cuda-entrypoint explain {code} says more; {tail}")
+        }
+        (Verdict::Warn, _) => {
+            let plural = if warnings == 1 { "" } else { "s" };
+            format!("{}: {warnings} warning{plural}; {tail}", colour.paint("33", "pass"))
+        }
+        _ => format!("{}: {tail}", colour.paint("32", "pass")),
+    }
+}
+
+/// What `run` says on stderr when the service does not start, or starts in spite of a failure: the findings that are
+/// problems, then the verdict.
+pub fn failure(report: &Report<'_>, service: &str, colour: Colour) -> String {
+    let problems: Vec<Finding> = report
+        .findings
+        .iter()
+        .filter(|f| matches!(f.status, Status::Fail | Status::Warn | Status::Unknown))
+        .cloned()
+        .collect();
+    let service = sanitize(service);
+    let mut text = match (report.mode, report.outcome.decisive) {
+        (Mode::Warn, Some(finding)) => {
+            format!("cuda-entrypoint: {}: starting {service} all the same, mode is warn\n\n", finding.code)
+        }
+        (_, Some(finding)) => format!("cuda-entrypoint: {}: not starting {service}\n\n", finding.code),
+        (_, None) => String::new(),
+    };
+    text.push_str(&findings(&problems, colour));
+    let _ = writeln!(text, "{}", verdict_line(report, colour));
+    text
+}
+
+/// The one line of a start that went through: what was proven, by which manifest, how long it took, what comes.
+pub fn success(report: &Report<'_>, service: &str) -> String {
+    let facts = report.facts;
+    let mut proven = Vec::new();
+    let asked: Vec<_> = facts.image.libraries.iter().filter_map(|l| Some((l.kind, l.answer.as_ref()?.version?))).collect();
+    for (kind, name) in [(crate::facts::LibraryKind::Cudart, "runtime"), (crate::facts::LibraryKind::Nvrtc, "nvrtc")] {
+        let versions: std::collections::BTreeSet<String> =
+            asked.iter().filter(|(k, _)| *k == kind).map(|(_, v)| v.to_string()).collect();
+        if !versions.is_empty() {
+            proven.push(format!("CUDA {name} {}", versions.into_iter().collect::<Vec<_>>().join(" and ")));
+        }
+    }
+    if let Some(version) = facts.device.driver.as_ref().and_then(|d| d.api_version) {
+        let release = facts.device.nvml.as_ref().and_then(|n| n.driver_release.as_deref());
+        proven.push(release.map_or_else(|| format!("driver for CUDA {version}"), |r| format!("driver {r} for CUDA {version}")));
+    }
+    proven.extend(gpus(facts));
+    let warnings = report.findings.iter().filter(|f| f.status == Status::Warn).count();
+    if warnings > 0 {
+        proven.push(format!("{warnings} warning{}", if warnings == 1 { "" } else { "s" }));
+    }
+    if proven.is_empty() {
+        proven.push("nothing to prove".to_string());
+    }
+    let total = report.timing.iter().find(|(name, _)| *name == "total").map(|(_, d)| milliseconds(*d)).unwrap_or_default();
+    sanitize(&format!(
+        "{}; stack {} ({}); {total}; exec {service}",
+        proven.join(", "),
+        report.stack_name,
+        report.stack_source
+    ))
+}
+
+/// `2 × NVIDIA H200 (9.0)`, one entry for each kind of GPU.
+fn gpus(facts: &crate::facts::Facts) -> Vec<String> {
+    let mut kinds: Vec<(String, usize)> = Vec::new();
+    for device in &facts.device.devices {
+        let capability = device.capability.map_or_else(|| "?".to_string(), |c| c.to_string());
+        let kind = format!("{} ({capability})", device.name);
+        match kinds.iter_mut().find(|(k, _)| *k == kind) {
+            Some((_, count)) => *count += 1,
+            None => kinds.push((kind, 1)),
+        }
+    }
+    kinds.into_iter().map(|(kind, count)| if count == 1 { kind } else { format!("{count} × {kind}") }).collect()
+}

@@ -1,0 +1,56 @@
+//! The report as JSON. Its fields are a contract: within a major version they are only ever added.
+
+use serde_json::{Map, Value, json};
+
+use super::{Report, sanitize};
+
+/// `schema` of the report.
+pub const SCHEMA: u32 = 1;
+/// The JSON Schema of the report.
+pub const SCHEMA_JSON: &str = include_str!("report.schema.json");
+
+/// The whole report.
+pub fn value(report: &Report<'_>) -> Value {
+    let timing: Map<String, Value> =
+        report.timing.iter().map(|(name, d)| (name.to_string(), json!(rounded(d.as_secs_f64() * 1000.0)))).collect();
+    let mut value = json!({
+        "schema": SCHEMA,
+        "version": env!("CARGO_PKG_VERSION"),
+        "verdict": report.outcome.verdict,
+        "exit_code": report.outcome.exit_code,
+        "mode": report.mode,
+        "stack": {"name": report.stack_name, "source": report.stack_source},
+        "facts": report.facts,
+        "findings": report.findings,
+        "smoke": report.smoke,
+        "timing_ms": timing,
+    });
+    sanitize_strings(&mut value);
+    value
+}
+
+/// The report as a file or standard output gets it: indented, with a line end.
+pub fn document(report: &Report<'_>) -> String {
+    let value = value(report);
+    format!("{value:#}\n")
+}
+
+/// Microseconds are what a clock of the kernel tells.
+fn rounded(ms: f64) -> f64 {
+    (ms * 1000.0).round() / 1000.0
+}
+
+/// JSON escapes C0 alone; a terminal that shows the report would still obey the rest.
+fn sanitize_strings(value: &mut Value) {
+    match value {
+        Value::String(text) => {
+            let clean = sanitize(text);
+            if clean != *text {
+                *text = clean;
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(sanitize_strings),
+        Value::Object(entries) => entries.values_mut().for_each(sanitize_strings),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
