@@ -1,0 +1,345 @@
+//! What a manifest wants to see run.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde::{Serialize, Serializer};
+
+use super::error::{Problem, printable, quoted};
+use super::json::{Flag, Object, Text, Texts, nearest, read_object};
+use super::names::check_label;
+
+/// A smoke that comes with this program.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+pub enum Builtin {
+    /// a tensor operation on the device
+    Torch,
+    /// a sparse convolution against a dense one
+    Spconv,
+    /// a compiled operator of torchvision
+    Torchvision,
+    /// a scatter on the device
+    TorchScatter,
+    /// a compiled operator of mmcv
+    Mmcv,
+}
+
+impl Builtin {
+    /// Every one, in the order of the documentation.
+    pub const ALL: [Self; 5] = [
+        Self::Torch,
+        Self::Spconv,
+        Self::Torchvision,
+        Self::TorchScatter,
+        Self::Mmcv,
+    ];
+
+    /// As manifests and reports write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Torch => "torch",
+            Self::Spconv => "spconv",
+            Self::Torchvision => "torchvision",
+            Self::TorchScatter => "torch-scatter",
+            Self::Mmcv => "mmcv",
+        }
+    }
+
+    fn parse(text: &str) -> Result<Self, Problem> {
+        if let Some(found) = Self::ALL.into_iter().find(|b| b.name() == text) {
+            return Ok(found);
+        }
+        let names = Self::ALL.map(Self::name);
+        let hint = match nearest(text, &names) {
+            Some(meant) => format!("did you mean `{meant}`?"),
+            None => format!(
+                "there are {}; a command of your own is an object with name and argv",
+                names.join(", ")
+            ),
+        };
+        Err(Problem::value(
+            format!("no built-in smoke is called {}", quoted(text)),
+            hint,
+        ))
+    }
+}
+
+/// One entry of a manifest's `smoke`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum SmokeEntry {
+    /// comes with this program and needs a GPU
+    Builtin(Builtin),
+    /// a command of the manifest's author
+    Command {
+        /// how reports call it; no other entry has this name
+        name: String,
+        /// the program and its arguments, run without a shell; never empty
+        argv: Vec<String>,
+        /// its own deadline; `None` leaves it to the smoke's
+        timeout: Option<Duration>,
+        /// whether it is skipped where no GPU is used
+        gpu: bool,
+    },
+}
+
+impl SmokeEntry {
+    /// How reports call it.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Builtin(builtin) => builtin.name(),
+            Self::Command { name, .. } => name,
+        }
+    }
+
+    /// Whether it is skipped where no GPU is used.
+    pub fn needs_gpu(&self) -> bool {
+        match self {
+            Self::Builtin(_) => true,
+            Self::Command { gpu, .. } => *gpu,
+        }
+    }
+}
+
+impl Serialize for SmokeEntry {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Command<'a> {
+            name: &'a str,
+            argv: &'a [String],
+            #[serde(skip_serializing_if = "Option::is_none")]
+            timeout: Option<String>,
+            #[serde(skip_serializing_if = "std::ops::Not::not")]
+            gpu: bool,
+        }
+        match self {
+            Self::Builtin(builtin) => serializer.serialize_str(builtin.name()),
+            Self::Command {
+                name,
+                argv,
+                timeout,
+                gpu,
+            } => Command {
+                name,
+                argv,
+                timeout: timeout.map(write_duration),
+                gpu: *gpu,
+            }
+            .serialize(serializer),
+        }
+    }
+}
+
+/// A duration as manifests write it; the parser reads it back as the same one.
+pub(super) fn write_duration(duration: Duration) -> String {
+    humantime::format_duration(duration).to_string()
+}
+
+/// The manifest's `smoke`.
+pub(super) struct SmokeSeed;
+
+impl<'de> DeserializeSeed<'de> for SmokeSeed {
+    type Value = Vec<SmokeEntry>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for SmokeSeed {
+    type Value = Vec<SmokeEntry>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array of smokes")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        let mut entries: Vec<SmokeEntry> = Vec::new();
+        while let Some(entry) = seq.next_element_seed(EntrySeed { earlier: &entries })? {
+            entries.push(entry);
+        }
+        Ok(entries)
+    }
+}
+
+struct EntrySeed<'a> {
+    earlier: &'a [SmokeEntry],
+}
+
+impl<'de> DeserializeSeed<'de> for EntrySeed<'_> {
+    type Value = SmokeEntry;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<SmokeEntry, D::Error> {
+        let earlier = self.earlier;
+        let entry = deserializer.deserialize_any(self)?;
+        match earlier.iter().any(|e| e.name() == entry.name()) {
+            true => Err(D::Error::custom(Problem::value(
+                format!("two smokes are called {}", quoted(entry.name())),
+                "remove or rename one of the two",
+            ))),
+            false => Ok(entry),
+        }
+    }
+}
+
+impl<'de> Visitor<'de> for EntrySeed<'_> {
+    type Value = SmokeEntry;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the name of a built-in smoke as a string, or an object with name and argv")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<SmokeEntry, E> {
+        Builtin::parse(text).map(SmokeEntry::Builtin).map_err(E::custom)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<SmokeEntry, A::Error> {
+        read_object::<CommandForm, A>(map)
+    }
+}
+
+/// `{"name": …, "argv": […], "timeout": "60s", "gpu": true}`.
+#[derive(Default)]
+pub(super) struct CommandForm {
+    name: Option<String>,
+    argv: Option<Vec<String>>,
+    timeout: Option<Duration>,
+    gpu: bool,
+}
+
+impl Object for CommandForm {
+    type Output = SmokeEntry;
+    const KEYS: &'static [&'static str] = &["name", "argv", "timeout", "gpu"];
+    const EXPECTING: &'static str = "an object with the keys name and argv, and perhaps timeout and gpu";
+
+    fn set<'de, A: MapAccess<'de>>(&mut self, key: &'static str, map: &mut A) -> Result<(), A::Error> {
+        match key {
+            "name" => {
+                self.name = Some(map.next_value_seed(Text {
+                    expecting: "a name as a string",
+                    parse: check_label,
+                })?);
+            }
+            "argv" => {
+                self.argv = Some(map.next_value_seed(Texts {
+                    expecting: "an array of strings, such as [\"python\", \"-m\", \"selftest\"]",
+                    parse: |earlier: &[String], word: &str| check_word(earlier.is_empty(), word),
+                })?);
+            }
+            "timeout" => {
+                self.timeout = Some(map.next_value_seed(Text {
+                    expecting: "a duration as a string, such as \"60s\"",
+                    parse: parse_timeout,
+                })?);
+            }
+            _ => self.gpu = map.next_value_seed(Flag("true or false"))?,
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Result<SmokeEntry, Problem> {
+        let missing = |key: &str| {
+            Problem::value(
+                format!("the key `{key}` is missing"),
+                "a command needs at least name and argv",
+            )
+        };
+        let name = self.name.ok_or_else(|| missing("name"))?;
+        let argv = self.argv.ok_or_else(|| missing("argv"))?;
+        if argv.is_empty() {
+            return Err(Problem::value(
+                "`argv` is empty",
+                "its first element is the program to run",
+            ));
+        }
+        Ok(SmokeEntry::Command {
+            name,
+            argv,
+            timeout: self.timeout,
+            gpu: self.gpu,
+        })
+    }
+}
+
+fn check_word(first: bool, word: &str) -> Result<String, Problem> {
+    if word.contains('\0') {
+        return Err(Problem::value(
+            "an argument cannot hold a NUL character",
+            "remove the \\u0000",
+        ));
+    }
+    if first && word.is_empty() {
+        return Err(Problem::value(
+            "the program's name is empty",
+            "the first element is the program to run",
+        ));
+    }
+    Ok(word.to_string())
+}
+
+/// A deadline of more than a day is a slip of the unit, and sums of times must stay within the clock's range.
+const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+
+fn parse_timeout(text: &str) -> Result<Duration, Problem> {
+    let shape = "write a number and a unit, such as \"60s\", \"5m\" or \"1m 30s\"";
+    match humantime::parse_duration(text.trim()) {
+        Err(error) => {
+            let reason = match error {
+                humantime::DurationError::Empty => "it is empty".to_string(),
+                humantime::DurationError::UnknownUnit { unit, .. } if !unit.is_empty() => {
+                    format!("no unit is called {}", quoted(&unit))
+                }
+                humantime::DurationError::UnknownUnit { .. } => "it has no unit".to_string(),
+                other => printable(&other.to_string()),
+            };
+            Err(Problem::value(
+                format!("{} is no duration: {reason}", quoted(text)),
+                shape,
+            ))
+        }
+        Ok(Duration::ZERO) => Err(Problem::value(
+            "a deadline of zero leaves no time to run",
+            "leave `timeout` out to use the smoke's own deadline",
+        )),
+        Ok(duration) if duration > LONGEST => Err(Problem::value(
+            format!("a deadline of {} is longer than a day", quoted(text)),
+            shape,
+        )),
+        Ok(duration) => Ok(duration),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_come_back_as_they_went() {
+        for text in ["60s", "5m", "1m 30s", "1500ms", "24h", "1ns"] {
+            let parsed = parse_timeout(text).unwrap_or_else(|e| panic!("{text}: {}", e.sentence()));
+            assert_eq!(parse_timeout(&write_duration(parsed)).unwrap(), parsed, "{text}");
+        }
+    }
+
+    #[test]
+    fn durations_that_cannot_be_deadlines_are_refused() {
+        let lines: Vec<String> = [
+            "",
+            "60",
+            "0s",
+            "-5s",
+            "25h",
+            "1e3s",
+            "99999999999999999999s",
+            "5 parsecs",
+            "\u{1b}s",
+        ]
+        .iter()
+        .map(|text| match parse_timeout(text) {
+            Ok(duration) => panic!("{text:?} was taken for {duration:?}"),
+            Err(problem) => format!("{text:?}: {}", problem.sentence()),
+        })
+        .collect();
+        insta::assert_snapshot!(lines.join("\n"));
+    }
+}
