@@ -281,7 +281,8 @@ impl Crew {
                 }
             },
         };
-        Ok(self.null.insert(null).as_fd())
+        let null: &OwnedFd = self.null.insert(null);
+        Ok(null.as_fd())
     }
 
     /// Whether any child is still to be waited for.
