@@ -122,7 +122,7 @@ pub struct LibraryAnswer {
 pub struct CallError {
     /// the function, such as `cuInit`
     pub call: String,
-    /// the numeric error
+    /// the numeric error, or [`CallError::NO_CODE`]
     pub code: i32,
     /// the enumerator's name, such as `CUDA_ERROR_NO_DEVICE`; empty where the library has none
     pub name: String,
@@ -130,8 +130,17 @@ pub struct CallError {
     pub description: String,
 }
 
+impl CallError {
+    /// No error came from the library: it does not export the function, or what the call returned makes no sense;
+    /// the description says which. No CUDA, NVRTC or NVML error is negative.
+    pub const NO_CODE: i32 = -1;
+}
+
 impl fmt::Display for CallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.code == Self::NO_CODE {
+            return write!(f, "{}: {}", self.call, self.description);
+        }
         write!(f, "{} returned {}", self.call, self.code)?;
         if !self.name.is_empty() {
             write!(f, " ({})", self.name)?;

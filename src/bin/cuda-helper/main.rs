@@ -1,2 +1,58 @@
 //! The glibc helper: the only place that loads CUDA libraries.
-fn main() {}
+//!
+//! The entrypoint is a static program and cannot dlopen, so it runs this one in a child: a driver that hangs or
+//! crashes then takes a child with it and not the container's PID 1.
+//!
+//! ```text
+//! cuda-helper [--fd N] libraries cudart=PATH nvrtc=PATH...   each copy's own version
+//! cuda-helper [--fd N] driver                                libcuda.so.1 and the devices that it shows
+//! cuda-helper [--fd N] nvml                                  libnvidia-ml.so.1 and the GPUs that it shows
+//! ```
+//!
+//! What it finds goes to descriptor N (1 if not given) as one [`cuda_entrypoint::facts::HelperLine`] a line, in JSON.
+//! Exit status: 0 when the last line, `"done"`, was written; 1 when nobody reads any more; 64 for bad usage. An error
+//! of a library is a fact, not a failure.
+
+mod abi;
+mod arguments;
+mod driver;
+mod foreign;
+mod libraries;
+mod nvml;
+mod output;
+mod text;
+
+use std::process::ExitCode;
+
+use arguments::{Arguments, Request};
+use output::Output;
+
+/// `EX_USAGE` of sysexits(3).
+const USAGE: u8 = 64;
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::parse(std::env::args_os().skip(1)) {
+        Ok(arguments) => arguments,
+        Err(problem) => {
+            eprintln!("cuda-helper: {problem}\n{}", arguments::USAGE);
+            return ExitCode::from(USAGE);
+        }
+    };
+    output::forbid_core_files();
+    let out = match Output::on(arguments.fd) {
+        Ok(out) => out,
+        Err(problem) => {
+            eprintln!(
+                "cuda-helper: cannot write to descriptor {}: {problem}",
+                arguments.fd
+            );
+            return ExitCode::from(USAGE);
+        }
+    };
+    match arguments.request {
+        Request::Libraries(wanted) => libraries::ask(&out, &wanted),
+        Request::Driver => driver::ask(&out),
+        Request::Nvml => nvml::ask(&out),
+    }
+    out.finish()
+}

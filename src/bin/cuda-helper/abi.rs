@@ -1,0 +1,158 @@
+//! Names and types of the foreign functions, as far as they are called.
+//!
+//! Sources: cuda.h, cuda_runtime_api.h, nvrtc.h and nvml.h of CUDA 12.4. All of these have kept their types since
+//! CUDA 11. C enumerations are passed as `int` or `unsigned int`, which are the same to a caller.
+// Only the marker trait needs it: its promise is that this file copies the headers right.
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, c_char, c_int, c_uint, c_ulonglong, c_void};
+
+use crate::foreign::Function;
+
+macro_rules! functions {
+    ($($type:ident = $name:literal ($($argument:ty),*) $(-> $result:ty)?;)*) => {$(
+        #[doc = stringify!($name)]
+        #[derive(Clone, Copy)]
+        #[repr(transparent)]
+        pub struct $type(pub unsafe extern "C" fn($($argument),*) -> functions!(@ $($result)?));
+        // SAFETY: the declaration is that of the vendor's header.
+        unsafe impl Function for $type {
+            const NAME: &'static CStr = $name;
+        }
+    )*};
+    (@) => { c_int };
+    (@ $result:ty) => { $result };
+}
+
+functions! {
+    CudaRuntimeGetVersion = c"cudaRuntimeGetVersion" (*mut c_int);
+    CudaGetErrorName = c"cudaGetErrorName" (c_int) -> *const c_char;
+    CudaGetErrorString = c"cudaGetErrorString" (c_int) -> *const c_char;
+}
+
+functions! {
+    NvrtcVersion = c"nvrtcVersion" (*mut c_int, *mut c_int);
+    NvrtcGetErrorString = c"nvrtcGetErrorString" (c_int) -> *const c_char;
+    NvrtcGetNumSupportedArchs = c"nvrtcGetNumSupportedArchs" (*mut c_int);
+    NvrtcGetSupportedArchs = c"nvrtcGetSupportedArchs" (*mut c_int);
+}
+
+/// `CUdevice`
+pub type CuDevice = c_int;
+
+/// `CU_DEVICE_ATTRIBUTE_COMPUTE_MODE`
+pub const COMPUTE_MODE: c_int = 20;
+/// `CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR`
+pub const CAPABILITY_MAJOR: c_int = 75;
+/// `CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR`
+pub const CAPABILITY_MINOR: c_int = 76;
+
+functions! {
+    CuDriverGetVersion = c"cuDriverGetVersion" (*mut c_int);
+    CuInit = c"cuInit" (c_uint);
+    CuGetErrorName = c"cuGetErrorName" (c_int, *mut *const c_char);
+    CuGetErrorString = c"cuGetErrorString" (c_int, *mut *const c_char);
+    CuDeviceGetCount = c"cuDeviceGetCount" (*mut c_int);
+    CuDeviceGet = c"cuDeviceGet" (*mut CuDevice, c_int);
+    CuDeviceGetName = c"cuDeviceGetName" (*mut c_char, c_int, CuDevice);
+    CuDeviceGetUuid = c"cuDeviceGetUuid" (*mut [u8; 16], CuDevice);
+    CuDeviceGetUuidV2 = c"cuDeviceGetUuid_v2" (*mut [u8; 16], CuDevice);
+    CuDeviceGetAttribute = c"cuDeviceGetAttribute" (*mut c_int, c_int, CuDevice);
+    CuDeviceTotalMem = c"cuDeviceTotalMem_v2" (*mut usize, CuDevice);
+    CuDeviceGetPciBusId = c"cuDeviceGetPCIBusId" (*mut c_char, c_int, CuDevice);
+}
+
+/// `nvmlDevice_t`
+pub type NvmlHandle = *mut c_void;
+
+/// `NVML_ERROR_NOT_SUPPORTED`
+pub const NVML_NOT_SUPPORTED: c_int = 3;
+/// `NVML_ERROR_NOT_FOUND`
+pub const NVML_NOT_FOUND: c_int = 6;
+/// `NVML_DEVICE_MIG_ENABLE`
+pub const MIG_ENABLED: c_uint = 1;
+/// `NVML_MEMORY_ERROR_TYPE_UNCORRECTED`
+pub const ECC_UNCORRECTED: c_uint = 1;
+/// `NVML_VOLATILE_ECC`: since the driver was loaded
+pub const ECC_VOLATILE: c_uint = 0;
+
+/// `nvmlMemory_t`, in bytes
+#[repr(C)]
+#[derive(Default)]
+pub struct NvmlMemory {
+    /// installed
+    pub total: c_ulonglong,
+    _free: c_ulonglong,
+    _used: c_ulonglong,
+}
+
+/// `nvmlPciInfo_t` as nvmlDeviceGetPciInfo_v3 fills it
+#[repr(C)]
+#[derive(Default)]
+pub struct NvmlPciInfo {
+    _bus_id_legacy: [u8; 16],
+    _domain_to_subsystem: [c_uint; 5],
+    /// `00000000:3B:00.0`, NUL-terminated
+    pub bus_id: [u8; 32],
+}
+
+functions! {
+    NvmlInit = c"nvmlInit_v2" ();
+    NvmlErrorString = c"nvmlErrorString" (c_int) -> *const c_char;
+    NvmlSystemGetDriverVersion = c"nvmlSystemGetDriverVersion" (*mut c_char, c_uint);
+    NvmlSystemGetCudaDriverVersion = c"nvmlSystemGetCudaDriverVersion_v2" (*mut c_int);
+    NvmlDeviceGetCount = c"nvmlDeviceGetCount_v2" (*mut c_uint);
+    NvmlDeviceGetHandleByIndex = c"nvmlDeviceGetHandleByIndex_v2" (c_uint, *mut NvmlHandle);
+    NvmlDeviceGetName = c"nvmlDeviceGetName" (NvmlHandle, *mut c_char, c_uint);
+    NvmlDeviceGetUuid = c"nvmlDeviceGetUUID" (NvmlHandle, *mut c_char, c_uint);
+    NvmlDeviceGetPciInfo = c"nvmlDeviceGetPciInfo_v3" (NvmlHandle, *mut NvmlPciInfo);
+    NvmlDeviceGetCapability = c"nvmlDeviceGetCudaComputeCapability" (NvmlHandle, *mut c_int, *mut c_int);
+    NvmlDeviceGetMemoryInfo = c"nvmlDeviceGetMemoryInfo" (NvmlHandle, *mut NvmlMemory);
+    NvmlDeviceGetMigMode = c"nvmlDeviceGetMigMode" (NvmlHandle, *mut c_uint, *mut c_uint);
+    NvmlDeviceGetMaxMigDeviceCount = c"nvmlDeviceGetMaxMigDeviceCount" (NvmlHandle, *mut c_uint);
+    NvmlDeviceGetMigDevice = c"nvmlDeviceGetMigDeviceHandleByIndex" (NvmlHandle, c_uint, *mut NvmlHandle);
+    NvmlDeviceGetTotalEccErrors =
+        c"nvmlDeviceGetTotalEccErrors" (NvmlHandle, c_uint, c_uint, *mut c_ulonglong);
+    NvmlDeviceGetRemappedRows =
+        c"nvmlDeviceGetRemappedRows" (NvmlHandle, *mut c_uint, *mut c_uint, *mut c_uint, *mut c_uint);
+    NvmlDeviceGetComputeMode = c"nvmlDeviceGetComputeMode" (NvmlHandle, *mut c_uint);
+}
+
+/// The enumerator of an `nvmlReturn_t`, which the library itself cannot name; empty for one that nvml.h does not
+/// have.
+pub fn nvml_error_name(code: c_int) -> &'static str {
+    match code {
+        1 => "NVML_ERROR_UNINITIALIZED",
+        2 => "NVML_ERROR_INVALID_ARGUMENT",
+        NVML_NOT_SUPPORTED => "NVML_ERROR_NOT_SUPPORTED",
+        4 => "NVML_ERROR_NO_PERMISSION",
+        5 => "NVML_ERROR_ALREADY_INITIALIZED",
+        NVML_NOT_FOUND => "NVML_ERROR_NOT_FOUND",
+        7 => "NVML_ERROR_INSUFFICIENT_SIZE",
+        8 => "NVML_ERROR_INSUFFICIENT_POWER",
+        9 => "NVML_ERROR_DRIVER_NOT_LOADED",
+        10 => "NVML_ERROR_TIMEOUT",
+        11 => "NVML_ERROR_IRQ_ISSUE",
+        12 => "NVML_ERROR_LIBRARY_NOT_FOUND",
+        13 => "NVML_ERROR_FUNCTION_NOT_FOUND",
+        14 => "NVML_ERROR_CORRUPTED_INFOROM",
+        15 => "NVML_ERROR_GPU_IS_LOST",
+        16 => "NVML_ERROR_RESET_REQUIRED",
+        17 => "NVML_ERROR_OPERATING_SYSTEM",
+        18 => "NVML_ERROR_LIB_RM_VERSION_MISMATCH",
+        19 => "NVML_ERROR_IN_USE",
+        20 => "NVML_ERROR_MEMORY",
+        21 => "NVML_ERROR_NO_DATA",
+        22 => "NVML_ERROR_VGPU_ECC_NOT_SUPPORTED",
+        23 => "NVML_ERROR_INSUFFICIENT_RESOURCES",
+        24 => "NVML_ERROR_FREQ_NOT_SUPPORTED",
+        25 => "NVML_ERROR_ARGUMENT_VERSION_MISMATCH",
+        26 => "NVML_ERROR_DEPRECATED",
+        27 => "NVML_ERROR_NOT_READY",
+        28 => "NVML_ERROR_GPU_NOT_FOUND",
+        29 => "NVML_ERROR_INVALID_STATE",
+        30 => "NVML_ERROR_RESET_TYPE_NOT_SUPPORTED",
+        999 => "NVML_ERROR_UNKNOWN",
+        _ => "",
+    }
+}

@@ -1,0 +1,96 @@
+//! The command line. Paths are bytes: a file's name need not be UTF-8.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+
+use cuda_entrypoint::facts::LibraryKind;
+
+/// Shown with every usage error.
+pub const USAGE: &str = "usage: cuda-helper [--fd N] libraries {cudart|nvrtc}=PATH...\n       \
+                         cuda-helper [--fd N] driver\n       \
+                         cuda-helper [--fd N] nvml";
+
+/// A command line that makes sense.
+pub struct Arguments {
+    /// the descriptor for the answer
+    pub fd: i32,
+    /// the question
+    pub request: Request,
+}
+
+/// What to ask.
+pub enum Request {
+    /// each copy of a runtime library
+    Libraries(Vec<Wanted>),
+    /// libcuda
+    Driver,
+    /// libnvidia-ml
+    Nvml,
+}
+
+/// One runtime library to ask.
+pub struct Wanted {
+    /// which function to call
+    pub kind: LibraryKind,
+    /// a path, or a name without a slash that the loader resolves
+    pub path: OsString,
+}
+
+impl Wanted {
+    /// Whether the loader is to find it.
+    pub fn is_soname(&self) -> bool {
+        !self.path.as_bytes().contains(&b'/')
+    }
+}
+
+impl Arguments {
+    /// Parses everything after the program's name.
+    pub fn parse(mut args: impl Iterator<Item = OsString>) -> Result<Self, String> {
+        let mut fd = 1;
+        let mut request = args.next();
+        if request.as_deref() == Some(OsStr::new("--fd")) {
+            fd = descriptor(args.next())?;
+            request = args.next();
+        }
+        let request = request.ok_or("no request")?;
+        let rest: Vec<OsString> = args.collect();
+        let request = match (request.to_str(), rest.as_slice()) {
+            (Some("libraries"), []) => return Err("`libraries` needs at least one KIND=PATH".into()),
+            (Some("libraries"), rest) => {
+                Request::Libraries(rest.iter().map(|arg| wanted(arg)).collect::<Result<_, _>>()?)
+            }
+            (Some("driver"), []) => Request::Driver,
+            (Some("nvml"), []) => Request::Nvml,
+            (Some("driver" | "nvml"), [extra, ..]) => return Err(format!("unexpected argument {extra:?}")),
+            _ => return Err(format!("unknown request {request:?}")),
+        };
+        Ok(Self { fd, request })
+    }
+}
+
+fn descriptor(arg: Option<OsString>) -> Result<i32, String> {
+    let arg = arg.ok_or("`--fd` needs a number")?;
+    let number = arg.to_str().and_then(|text| text.parse::<i32>().ok());
+    // 0 and 2 are left to the libraries.
+    number
+        .filter(|&fd| fd == 1 || fd > 2)
+        .ok_or_else(|| format!("`--fd` needs 1 or a number above 2, found {arg:?}"))
+}
+
+fn wanted(arg: &OsStr) -> Result<Wanted, String> {
+    let kinds: [(&[u8], LibraryKind); 2] =
+        [(b"cudart=", LibraryKind::Cudart), (b"nvrtc=", LibraryKind::Nvrtc)];
+    kinds
+        .into_iter()
+        .find_map(|(prefix, kind)| {
+            let path = arg
+                .as_bytes()
+                .strip_prefix(prefix)
+                .filter(|path| !path.is_empty())?;
+            Some(Wanted {
+                kind,
+                path: OsStr::from_bytes(path).to_owned(),
+            })
+        })
+        .ok_or_else(|| format!("expected cudart=PATH or nvrtc=PATH, found {arg:?}"))
+}

@@ -1,0 +1,156 @@
+//! A library that somebody else wrote, and calls into it.
+// dlopen runs a library's constructors and dlsym returns an address of unknown type: both are unsafe by nature.
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, OsStr, c_char, c_int, c_void};
+use std::mem::ManuallyDrop;
+use std::os::unix::ffi::OsStrExt;
+use std::{fs, ptr};
+
+use cuda_entrypoint::facts::CallError;
+use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
+
+use crate::output::Output;
+use crate::text;
+
+/// A function's name together with its type, so that neither can be used with the other's.
+///
+/// # Safety
+/// The implementor is a `repr(transparent)` struct around an `extern "C"` function pointer of the type that the
+/// vendor's header declares for `NAME`.
+pub unsafe trait Function: Copy {
+    /// as exported
+    const NAME: &'static CStr;
+}
+
+/// What a library says of one of its error codes.
+#[derive(Default)]
+pub struct Explanation {
+    /// the enumerator's name
+    pub name: String,
+    /// a sentence
+    pub description: String,
+}
+
+/// A loaded library. It is never unloaded: destructors of a driver are not worth their risk here.
+pub struct Foreign<'a> {
+    handle: *mut c_void,
+    library: ManuallyDrop<Library>,
+    explain: fn(&Foreign, c_int) -> Explanation,
+    out: &'a Output,
+}
+
+impl<'a> Foreign<'a> {
+    /// Loads `name`: a path, or a name without a slash that the loader looks for. The error is the loader's message.
+    pub fn open(
+        out: &'a Output,
+        name: &OsStr,
+        explain: fn(&Foreign, c_int) -> Explanation,
+    ) -> Result<Self, String> {
+        let shown = bounded(name.as_bytes());
+        out.step(format!("dlopen {shown}"));
+        // The loader would wait for a writer of a FIFO for ever.
+        if name.as_bytes().contains(&b'/') && fs::metadata(name).is_ok_and(|found| !found.is_file()) {
+            return Err(format!("{shown}: cannot load this: not a regular file"));
+        }
+        // SAFETY: runs the library's constructors. That they may do harm is why this process exists.
+        let library = unsafe { Library::open(Some(name), RTLD_NOW | RTLD_LOCAL) }.map_err(|error| {
+            let message = std::error::Error::source(&error).map(ToString::to_string);
+            bounded(message.unwrap_or_else(|| error.to_string()).as_bytes())
+        })?;
+        let handle = library.into_raw();
+        // SAFETY: the handle is the one that this very type gave out.
+        let library = ManuallyDrop::new(unsafe { Library::from_raw(handle) });
+        Ok(Self {
+            handle,
+            library,
+            explain,
+            out,
+        })
+    }
+
+    /// The file that was mapped, symbolic links resolved.
+    pub fn path(&self) -> Option<String> {
+        /// The part of `struct link_map` that link.h makes public, as far as it is needed here.
+        #[repr(C)]
+        struct LinkMap {
+            _base: usize,
+            name: *const c_char,
+        }
+        let mut map: *const LinkMap = ptr::null();
+        // SAFETY: the handle stays open, and RTLD_DI_LINKMAP stores one pointer, for which there is room.
+        let status = unsafe {
+            libc::dlinfo(
+                self.handle,
+                libc::RTLD_DI_LINKMAP,
+                (&raw mut map).cast::<c_void>(),
+            )
+        };
+        if status != 0 || map.is_null() {
+            return None;
+        }
+        // SAFETY: the loader keeps the map and its NUL-terminated name as long as the library is loaded.
+        let name = unsafe { (!(*map).name.is_null()).then(|| CStr::from_ptr((*map).name)) }?;
+        let name = OsStr::from_bytes(name.to_bytes());
+        let real = fs::canonicalize(name).unwrap_or_else(|_| name.into());
+        Some(bounded(real.as_os_str().as_bytes()))
+    }
+
+    /// Announces function `F` as the next step and runs `call` with it; `None` where the library does not have it.
+    /// `subject` says what the call is about, such as ` of device 3`.
+    pub fn call<F: Function, R>(&self, subject: &str, call: impl FnOnce(F) -> R) -> Option<R> {
+        // SAFETY: `Function` promises that F is the type of what NAME names.
+        let function = *unsafe { self.library.get::<F>(F::NAME) }.ok()?;
+        self.out.step(format!("{}{subject}", F::NAME.to_string_lossy()));
+        Some(call(function))
+    }
+
+    /// The same for a function that returns 0 for success and else an error code.
+    pub fn check<F: Function>(&self, subject: &str, call: impl FnOnce(F) -> c_int) -> Result<(), CallError> {
+        match self.call(subject, call) {
+            Some(0) => Ok(()),
+            Some(code) => {
+                let Explanation { name, description } = (self.explain)(self, code);
+                Err(CallError {
+                    call: F::NAME.to_string_lossy().into_owned(),
+                    code,
+                    name,
+                    description,
+                })
+            }
+            None => Err(nonsense::<F>("the library does not export this function".into())),
+        }
+    }
+}
+
+/// An error of a call that has no error code of its own.
+pub fn nonsense<F: Function>(description: String) -> CallError {
+    CallError {
+        call: F::NAME.to_string_lossy().into_owned(),
+        code: CallError::NO_CODE,
+        name: String::new(),
+        description,
+    }
+}
+
+/// Takes over a library's constant text; empty for a null pointer.
+///
+/// # Safety
+/// `text` is null or points to a NUL-terminated string that lives until this returns.
+pub unsafe fn text_at(text: *const c_char) -> String {
+    if text.is_null() {
+        return String::new();
+    }
+    // SAFETY: every byte up to the NUL may be read, and the count ends there or at the limit.
+    let bytes = unsafe {
+        let length = (0..text::LONGEST)
+            .take_while(|&index| *text.add(index) != 0)
+            .count();
+        std::slice::from_raw_parts(text.cast::<u8>(), length)
+    };
+    text::until_nul(bytes)
+}
+
+fn bounded(bytes: &[u8]) -> String {
+    text::until_nul(bytes)
+}

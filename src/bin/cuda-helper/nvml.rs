@@ -1,0 +1,258 @@
+//! libnvidia-ml: the driver's release and the health of the physical GPUs, without initialising CUDA.
+// Calls into libnvidia-ml.
+#![allow(unsafe_code)]
+
+use std::ffi::{OsStr, c_int, c_uint};
+use std::ptr;
+
+use cuda_entrypoint::facts::{CallError, CudaVersion, HelperLine, NvmlAnswer, NvmlDevice};
+
+use crate::abi::{self, NvmlHandle};
+use crate::driver::{FirstError, MOST_DEVICES, capability};
+use crate::foreign::{Explanation, Foreign, nonsense, text_at};
+use crate::output::Output;
+use crate::text;
+
+/// GPUs that are asked; the driver's limit is the same.
+const MOST_GPUS: u32 = MOST_DEVICES.unsigned_abs();
+/// MIG instances that are looked for on one GPU: there are at most seven today.
+const MOST_INSTANCES: u32 = 64;
+
+/// Loads `libnvidia-ml.so.1` as nvidia-smi does and asks it.
+pub fn ask(out: &Output) {
+    let mut answer = NvmlAnswer::default();
+    let nvml = match Foreign::open(out, OsStr::new("libnvidia-ml.so.1"), explain) {
+        Ok(nvml) => nvml,
+        Err(problem) => {
+            answer.load_error = Some(problem);
+            return out.line(&HelperLine::Nvml(answer));
+        }
+    };
+    answer.path = nvml.path();
+    let mut first = FirstError::default();
+    // SAFETY: takes nothing.
+    let ready = nvml.check("", |init: abi::NvmlInit| unsafe { init.0() });
+    if first.keep(ready).is_some() {
+        answer.driver_release = keep_if_offered(&mut first, driver_release(&nvml));
+        answer.api_version = keep_if_offered(&mut first, api_version(&nvml));
+        answer.device_count = first.keep(device_count(&nvml));
+    }
+    let count = answer.device_count.unwrap_or(0);
+    if count > MOST_GPUS {
+        first.keep::<()>(Err(nonsense::<abi::NvmlDeviceGetCount>(format!(
+            "reported {count} GPUs; only the first {MOST_GPUS} are asked"
+        ))));
+    }
+    answer.error = first.0;
+    out.line(&HelperLine::Nvml(answer));
+    for index in 0..count.min(MOST_GPUS) {
+        out.line(&HelperLine::NvmlDevice(ask_device(&nvml, index)));
+    }
+}
+
+/// What this GPU or this driver does not offer is not an error: the fact stays unknown.
+fn keep_if_offered<T>(first: &mut FirstError, result: Result<T, CallError>) -> Option<T> {
+    match result {
+        Err(error) if error.code == abi::NVML_NOT_SUPPORTED || error.code == CallError::NO_CODE => None,
+        result => first.keep(result),
+    }
+}
+
+fn explain(nvml: &Foreign, code: c_int) -> Explanation {
+    // SAFETY: returns constant text for every code, or null.
+    let description = nvml.call("", |get: abi::NvmlErrorString| unsafe { text_at(get.0(code)) });
+    Explanation {
+        name: abi::nvml_error_name(code).to_owned(),
+        description: description.unwrap_or_default(),
+    }
+}
+
+fn driver_release(nvml: &Foreign) -> Result<String, CallError> {
+    let mut buffer = [0u8; 256];
+    // SAFETY: writes at most as many bytes as it is told that there are.
+    nvml.check("", |get: abi::NvmlSystemGetDriverVersion| unsafe {
+        get.0(buffer.as_mut_ptr().cast(), 256)
+    })?;
+    Ok(text::until_nul(&buffer))
+}
+
+fn api_version(nvml: &Foreign) -> Result<CudaVersion, CallError> {
+    let mut number = 0;
+    // SAFETY: stores one int.
+    nvml.check("", |get: abi::NvmlSystemGetCudaDriverVersion| unsafe {
+        get.0(&mut number)
+    })?;
+    CudaVersion::from_api(number).ok_or_else(|| {
+        nonsense::<abi::NvmlSystemGetCudaDriverVersion>(format!("reported the version number {number}"))
+    })
+}
+
+fn device_count(nvml: &Foreign) -> Result<u32, CallError> {
+    let mut count = 0;
+    // SAFETY: stores one unsigned int.
+    nvml.check("", |get: abi::NvmlDeviceGetCount| unsafe { get.0(&mut count) })?;
+    Ok(count)
+}
+
+fn ask_device(nvml: &Foreign, index: u32) -> NvmlDevice {
+    let mut device = NvmlDevice {
+        index,
+        ..NvmlDevice::default()
+    };
+    let mut first = FirstError::default();
+    let subject = format!(" of GPU {index}");
+    let mut handle = ptr::null_mut();
+    // SAFETY: stores one handle.
+    let found = nvml.check(&subject, |get: abi::NvmlDeviceGetHandleByIndex| unsafe {
+        get.0(index, &mut handle)
+    });
+    if first.keep(found).is_some() {
+        let one = OneGpu {
+            nvml,
+            handle,
+            subject: &subject,
+        };
+        device.name = keep_if_offered(&mut first, one.name());
+        device.uuid = keep_if_offered(&mut first, one.uuid());
+        device.pci_bus_id = keep_if_offered(&mut first, one.pci_bus_id());
+        let parts = keep_if_offered(&mut first, one.capability()).unzip();
+        device.capability = capability(parts.0, parts.1);
+        device.memory = keep_if_offered(&mut first, one.memory());
+        device.mig_enabled = keep_if_offered(&mut first, one.mig_enabled());
+        if device.mig_enabled == Some(true) {
+            device.mig_instances = keep_if_offered(&mut first, one.mig_instances());
+        }
+        device.ecc_uncorrected = keep_if_offered(&mut first, one.ecc_uncorrected());
+        (device.remap_pending, device.remap_failed) =
+            keep_if_offered(&mut first, one.remapped_rows()).unzip();
+        device.compute_mode = keep_if_offered(&mut first, one.compute_mode());
+    }
+    device.error = first.0;
+    device
+}
+
+struct OneGpu<'a> {
+    nvml: &'a Foreign<'a>,
+    handle: NvmlHandle,
+    subject: &'a str,
+}
+
+impl OneGpu<'_> {
+    fn name(&self) -> Result<String, CallError> {
+        let mut buffer = [0u8; 256];
+        // SAFETY: writes at most as many bytes as it is told that there are.
+        self.nvml
+            .check(self.subject, |get: abi::NvmlDeviceGetName| unsafe {
+                get.0(self.handle, buffer.as_mut_ptr().cast(), 256)
+            })?;
+        Ok(text::until_nul(&buffer))
+    }
+
+    fn uuid(&self) -> Result<String, CallError> {
+        let mut buffer = [0u8; 256];
+        // SAFETY: writes at most as many bytes as it is told that there are.
+        self.nvml
+            .check(self.subject, |get: abi::NvmlDeviceGetUuid| unsafe {
+                get.0(self.handle, buffer.as_mut_ptr().cast(), 256)
+            })?;
+        Ok(text::until_nul(&buffer))
+    }
+
+    fn pci_bus_id(&self) -> Result<String, CallError> {
+        let mut info = abi::NvmlPciInfo::default();
+        // SAFETY: fills one struct of this layout.
+        self.nvml
+            .check(self.subject, |get: abi::NvmlDeviceGetPciInfo| unsafe {
+                get.0(self.handle, &mut info)
+            })?;
+        Ok(text::pci_bus_id(&text::until_nul(&info.bus_id)))
+    }
+
+    fn capability(&self) -> Result<(c_int, c_int), CallError> {
+        let (mut major, mut minor) = (0, 0);
+        // SAFETY: stores one int through each pointer.
+        self.nvml
+            .check(self.subject, |get: abi::NvmlDeviceGetCapability| unsafe {
+                get.0(self.handle, &mut major, &mut minor)
+            })?;
+        Ok((major, minor))
+    }
+
+    fn memory(&self) -> Result<u64, CallError> {
+        let mut memory = abi::NvmlMemory::default();
+        // SAFETY: fills one struct of this layout.
+        self.nvml
+            .check(self.subject, |get: abi::NvmlDeviceGetMemoryInfo| unsafe {
+                get.0(self.handle, &mut memory)
+            })?;
+        Ok(memory.total)
+    }
+
+    fn mig_enabled(&self) -> Result<bool, CallError> {
+        let (mut current, mut pending) = (0, 0);
+        // SAFETY: stores one unsigned int through each pointer.
+        self.nvml
+            .check(self.subject, |get: abi::NvmlDeviceGetMigMode| unsafe {
+                get.0(self.handle, &mut current, &mut pending)
+            })?;
+        Ok(current == abi::MIG_ENABLED)
+    }
+
+    /// Instances need not be numbered without gaps, so every place is looked at.
+    fn mig_instances(&self) -> Result<u32, CallError> {
+        let mut places = 0;
+        // SAFETY: stores one unsigned int.
+        self.nvml
+            .check(self.subject, |get: abi::NvmlDeviceGetMaxMigDeviceCount| unsafe {
+                get.0(self.handle, &mut places)
+            })?;
+        let mut instances = 0;
+        for place in 0..places.min(MOST_INSTANCES) {
+            let mut instance = ptr::null_mut();
+            // SAFETY: stores one handle.
+            let found = self
+                .nvml
+                .check(self.subject, |get: abi::NvmlDeviceGetMigDevice| unsafe {
+                    get.0(self.handle, place, &mut instance)
+                });
+            match found {
+                Ok(()) => instances += 1,
+                Err(error) if error.code == abi::NVML_NOT_FOUND => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(instances)
+    }
+
+    fn ecc_uncorrected(&self) -> Result<u64, CallError> {
+        let mut errors = 0;
+        // SAFETY: stores one unsigned long long.
+        self.nvml
+            .check(self.subject, |get: abi::NvmlDeviceGetTotalEccErrors| unsafe {
+                get.0(self.handle, abi::ECC_UNCORRECTED, abi::ECC_VOLATILE, &mut errors)
+            })?;
+        Ok(errors)
+    }
+
+    /// Whether a remap waits for a reset, and whether one failed.
+    fn remapped_rows(&self) -> Result<(bool, bool), CallError> {
+        let mut values: [c_uint; 4] = [0; 4];
+        let [corrected, uncorrected, pending, failed] = &mut values;
+        // SAFETY: stores one unsigned int through each pointer.
+        self.nvml
+            .check(self.subject, |get: abi::NvmlDeviceGetRemappedRows| unsafe {
+                get.0(self.handle, corrected, uncorrected, pending, failed)
+            })?;
+        Ok((*pending != 0, *failed != 0))
+    }
+
+    fn compute_mode(&self) -> Result<u32, CallError> {
+        let mut mode = 0;
+        // SAFETY: stores one enumerator.
+        self.nvml
+            .check(self.subject, |get: abi::NvmlDeviceGetComputeMode| unsafe {
+                get.0(self.handle, &mut mode)
+            })?;
+        Ok(mode)
+    }
+}

@@ -1,0 +1,342 @@
+//! The script that both fake libraries act out.
+//!
+//! `FAKE_GPU_SCRIPT` names a JSON file; without it there is one healthy H200 under driver 580.159.04. Every key is
+//! optional:
+//!
+//! ```json
+//! {
+//!   "driver_api": 12040,
+//!   "driver_release": "550.54.15",
+//!   "device_count": 3,
+//!   "devices": [
+//!     {"repeat": 8, "name": "NVIDIA H200", "cc": "9.0", "memory": 150754820096, "uuid": "GPU-…",
+//!      "pci": "00000000:3B:00.0", "compute_mode": 0, "mig": false, "mig_instances": 0, "ecc": 0,
+//!      "remap_pending": false, "remap_failed": false}
+//!   ],
+//!   "calls": {
+//!     "cuInit": {"returns": 999, "delay_ms": 100, "signal": 11, "hang": true, "print": "chatter", "flood": 1048576,
+//!                "exit": 3, "fork_daemon": true},
+//!     "nvmlDeviceGetName": {"device": 2, "returns": 15}
+//!   }
+//! }
+//! ```
+//!
+//! - `driver_api` is what the version calls return, 1000 × major + 10 × minor.
+//! - `device_count` is what the count calls return in place of the number of devices.
+//! - A device's `uuid` and `pci` are made up from its number if they are left out. `null` for `mig`, `ecc`,
+//!   `remap_pending` or `remap_failed` makes NVML answer "not supported".
+//! - A call does, in this order: print and flood to standard output, fork a daemon that keeps the descriptors open for
+//!   a minute, wait, hang, die of a signal, exit, return an error. `device` limits that to one device, by its number
+//!   in the script.
+//!
+//! A script that cannot be read or that has an unknown key aborts the process with a message on standard error: a
+//! test must not pass because its script was misspelt.
+
+use std::collections::BTreeMap;
+use std::ffi::c_int;
+use std::sync::OnceLock;
+use std::time::Duration;
+use std::{env, fs, thread};
+
+use serde::{Deserialize, Deserializer};
+
+/// Functions that the fakes export, and so the keys that `calls` may have.
+pub const FUNCTIONS: [&str; 29] = [
+    "cuDriverGetVersion",
+    "cuInit",
+    "cuGetErrorName",
+    "cuGetErrorString",
+    "cuDeviceGetCount",
+    "cuDeviceGet",
+    "cuDeviceGetName",
+    "cuDeviceGetUuid",
+    "cuDeviceGetUuid_v2",
+    "cuDeviceGetAttribute",
+    "cuDeviceTotalMem_v2",
+    "cuDeviceGetPCIBusId",
+    "nvmlInit_v2",
+    "nvmlErrorString",
+    "nvmlSystemGetDriverVersion",
+    "nvmlSystemGetCudaDriverVersion_v2",
+    "nvmlDeviceGetCount_v2",
+    "nvmlDeviceGetHandleByIndex_v2",
+    "nvmlDeviceGetName",
+    "nvmlDeviceGetUUID",
+    "nvmlDeviceGetPciInfo_v3",
+    "nvmlDeviceGetCudaComputeCapability",
+    "nvmlDeviceGetMemoryInfo",
+    "nvmlDeviceGetMigMode",
+    "nvmlDeviceGetMaxMigDeviceCount",
+    "nvmlDeviceGetMigDeviceHandleByIndex",
+    "nvmlDeviceGetTotalEccErrors",
+    "nvmlDeviceGetRemappedRows",
+    "nvmlDeviceGetComputeMode",
+];
+
+/// The whole script.
+#[derive(Deserialize, Debug)]
+#[serde(deny_unknown_fields, default)]
+pub struct Script {
+    /// CUDA version of the driver
+    pub driver_api: c_int,
+    /// release of the driver
+    pub driver_release: String,
+    /// a count that is not the number of devices
+    pub device_count: Option<c_int>,
+    /// physical GPUs; after loading without repetitions
+    pub devices: Vec<Gpu>,
+    /// what functions do before they answer
+    pub calls: BTreeMap<String, Behaviour>,
+}
+
+impl Default for Script {
+    fn default() -> Self {
+        Self {
+            driver_api: 13000,
+            driver_release: "580.159.04".into(),
+            device_count: None,
+            devices: vec![Gpu::default()],
+            calls: BTreeMap::new(),
+        }
+    }
+}
+
+/// A physical GPU.
+#[derive(Clone, Deserialize, Debug)]
+#[serde(deny_unknown_fields, default)]
+pub struct Gpu {
+    /// how many of this kind
+    pub repeat: usize,
+    /// marketing name
+    pub name: String,
+    /// `GPU-…`; filled in when the script is loaded
+    pub uuid: String,
+    /// compute capability
+    #[serde(deserialize_with = "capability")]
+    pub cc: (c_int, c_int),
+    /// bytes
+    pub memory: u64,
+    /// address as NVML writes it; filled in when the script is loaded
+    pub pci: String,
+    /// `NVML_COMPUTEMODE_*`
+    pub compute_mode: c_int,
+    /// MIG on or off
+    pub mig: Option<bool>,
+    /// instances, of at most 7
+    pub mig_instances: u32,
+    /// uncorrected errors
+    pub ecc: Option<u64>,
+    /// a remap waits for a reset
+    pub remap_pending: Option<bool>,
+    /// a remap failed
+    pub remap_failed: Option<bool>,
+}
+
+impl Default for Gpu {
+    fn default() -> Self {
+        Self {
+            repeat: 1,
+            name: "NVIDIA H200".into(),
+            uuid: String::new(),
+            cc: (9, 0),
+            memory: 150_754_820_096,
+            pci: String::new(),
+            compute_mode: 0,
+            mig: Some(false),
+            mig_instances: 0,
+            ecc: Some(0),
+            remap_pending: Some(false),
+            remap_failed: Some(false),
+        }
+    }
+}
+
+impl Gpu {
+    /// The 16 bytes of the UUID.
+    pub fn uuid_bytes(&self) -> [u8; 16] {
+        let digits: Vec<u8> = self.uuid.bytes().skip(4).filter(|byte| *byte != b'-').collect();
+        let mut bytes = [0; 16];
+        for (byte, pair) in bytes.iter_mut().zip(digits.chunks(2)) {
+            let pair = std::str::from_utf8(pair).unwrap_or_default();
+            *byte =
+                u8::from_str_radix(pair, 16).unwrap_or_else(|_| refuse(&format!("bad uuid {:?}", self.uuid)));
+        }
+        bytes
+    }
+
+    /// Whether CUDA shows a MIG instance in place of the GPU.
+    pub fn shows_instance(&self) -> bool {
+        self.mig == Some(true) && self.mig_instances > 0
+    }
+}
+
+fn capability<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(c_int, c_int), D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let parts = text
+        .split_once('.')
+        .and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
+    parts.ok_or_else(|| serde::de::Error::custom(format!("cc must be like \"9.0\", found {text:?}")))
+}
+
+/// What a function does before, or in place of, its answer.
+#[derive(Deserialize, Debug, Default)]
+#[serde(deny_unknown_fields, default)]
+pub struct Behaviour {
+    /// only for this device
+    pub device: Option<usize>,
+    /// error code
+    pub returns: Option<c_int>,
+    /// milliseconds to wait
+    pub delay_ms: u64,
+    /// signal to die of
+    pub signal: Option<c_int>,
+    /// never return
+    pub hang: bool,
+    /// text for standard output
+    pub print: Option<String>,
+    /// bytes for standard output
+    pub flood: usize,
+    /// status to exit with
+    pub exit: Option<c_int>,
+    /// leave a process behind
+    pub fork_daemon: bool,
+}
+
+/// The script in force, read once in each library.
+pub fn script() -> &'static Script {
+    static SCRIPT: OnceLock<Script> = OnceLock::new();
+    SCRIPT.get_or_init(|| match env::var_os("FAKE_GPU_SCRIPT") {
+        None => parse("{}").unwrap_or_else(|problem| refuse(&problem)),
+        Some(path) => fs::read_to_string(&path)
+            .map_err(|error| error.to_string())
+            .and_then(|text| parse(&text))
+            .unwrap_or_else(|problem| refuse(&format!("{}: {problem}", path.display()))),
+    })
+}
+
+/// Reads a script and writes its repetitions out.
+pub fn parse(text: &str) -> Result<Script, String> {
+    let mut script: Script = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    if let Some(unknown) = script
+        .calls
+        .keys()
+        .find(|name| !FUNCTIONS.contains(&name.as_str()))
+    {
+        return Err(format!("calls: no function {unknown:?} here"));
+    }
+    let kinds = std::mem::take(&mut script.devices);
+    for kind in kinds {
+        for _ in 0..kind.repeat {
+            let number = script.devices.len();
+            let mut gpu = Gpu {
+                repeat: 1,
+                ..kind.clone()
+            };
+            if gpu.uuid.is_empty() {
+                gpu.uuid = format!("GPU-00000000-0000-4000-8000-{number:012x}");
+            }
+            if gpu.pci.is_empty() {
+                gpu.pci = format!("{:08X}:{:02X}:00.0", number / 256, number % 256);
+            }
+            script.devices.push(gpu);
+        }
+    }
+    Ok(script)
+}
+
+fn refuse(problem: &str) -> ! {
+    eprintln!("fake driver: {problem}");
+    std::process::abort()
+}
+
+/// Does what the script says of `function`; the error to return, if any.
+pub fn act(function: &str, device: Option<usize>) -> Option<c_int> {
+    assert!(
+        FUNCTIONS.contains(&function),
+        "{function} is missing in FUNCTIONS"
+    );
+    let behaviour = script().calls.get(function)?;
+    if behaviour.device.is_some() && behaviour.device != device {
+        return None;
+    }
+    if let Some(text) = &behaviour.print {
+        print(text.as_bytes());
+    }
+    print(&vec![b'x'; behaviour.flood]);
+    if behaviour.fork_daemon {
+        leave_daemon();
+    }
+    thread::sleep(Duration::from_millis(behaviour.delay_ms));
+    while behaviour.hang {
+        thread::sleep(Duration::from_secs(3600));
+    }
+    if let Some(signal) = behaviour.signal {
+        die_of(signal);
+    }
+    if let Some(status) = behaviour.exit {
+        // SAFETY: takes an integer and does not return.
+        unsafe { libc::_exit(status) };
+    }
+    behaviour.returns
+}
+
+/// Writes to descriptor 1 as a C library would, whoever owns `std::io::stdout`.
+fn print(mut text: &[u8]) {
+    while !text.is_empty() {
+        // SAFETY: the pointer and the length are those of one slice.
+        let written = unsafe { libc::write(1, text.as_ptr().cast(), text.len()) };
+        match usize::try_from(written) {
+            Ok(written) => text = &text[written..],
+            Err(_) => return,
+        }
+    }
+}
+
+fn leave_daemon() {
+    // SAFETY: the child calls nothing but async-signal-safe functions.
+    unsafe {
+        if libc::fork() == 0 {
+            libc::setsid();
+            libc::sleep(60);
+            libc::_exit(0);
+        }
+    }
+}
+
+fn die_of(signal: c_int) {
+    // SAFETY: integers and one constant. The default action is restored first, since a program may catch signals
+    // that a crash would raise again and again.
+    unsafe {
+        libc::signal(signal, libc::SIG_DFL);
+        libc::raise(signal);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn repetitions_get_numbers_of_their_own() {
+        let script = parse(r#"{"devices": [{"repeat": 2}, {"name": "other"}]}"#).unwrap();
+        let uuids: Vec<&str> = script.devices.iter().map(|gpu| gpu.uuid.as_str()).collect();
+        assert_eq!(uuids.len(), 3);
+        assert_eq!(uuids[2], "GPU-00000000-0000-4000-8000-000000000002");
+        assert_eq!(script.devices[2].name, "other");
+        assert_eq!(script.devices[1].uuid_bytes()[15], 1);
+    }
+
+    #[test]
+    fn misspelt_scripts_are_refused() {
+        for wrong in [
+            r#"{"driver": 1}"#,
+            r#"{"devices": [{"nam": "x"}]}"#,
+            r#"{"devices": [{"cc": "nine"}]}"#,
+            r#"{"calls": {"cuInit": {"return": 1}}}"#,
+            r#"{"calls": {"cuinit": {}}}"#,
+            "[]",
+        ] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! Real libcudart and libnvrtc from NVIDIA's wheels on PyPI, fetched once into target/.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use nix::fcntl::{Flock, FlockArg};
+
+/// `libcudart.so.12` of CUDA "12.1", "12.4" or "12.6".
+pub fn cudart(version: &str) -> PathBuf {
+    fetch(version).join("libcudart.so.12")
+}
+
+/// `libnvrtc.so.12` of CUDA "12.1", "12.4" or "12.6".
+pub fn nvrtc(version: &str) -> PathBuf {
+    fetch(version).join("libnvrtc.so.12")
+}
+
+/// The folder that holds both, and what nvrtc loads besides.
+fn fetch(version: &str) -> PathBuf {
+    let release = match version {
+        "12.1" => "12.1.105",
+        "12.4" => "12.4.127",
+        "12.6" => "12.6.77",
+        other => panic!("no wheels are known for CUDA {other}"),
+    };
+    let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("target");
+    let done = target.join("cuda").join(release);
+    if done.exists() {
+        return done; // it gets its name when it is complete
+    }
+    let wheels = target.join("wheels");
+    let draft = target.join("cuda").join(format!("{release}.draft"));
+    fs::create_dir_all(&wheels).unwrap();
+    fs::create_dir_all(&draft).unwrap();
+    // Other test programs want the same files; the lock goes when the descriptor is closed.
+    let file = File::create(target.join("cuda").join(format!("{release}.lock"))).unwrap();
+    let _lock = Flock::lock(file, FlockArg::LockExclusive).unwrap();
+    if done.exists() {
+        return done;
+    }
+    for package in ["nvidia-cuda-runtime-cu12", "nvidia-cuda-nvrtc-cu12"] {
+        unpack_libraries(&wheel(package, release, &wheels), &draft);
+    }
+    fs::rename(&draft, &done).unwrap();
+    done
+}
+
+/// Downloads a wheel unless it is there already.
+fn wheel(package: &str, release: &str, wheels: &Path) -> PathBuf {
+    let prefix = format!("{}-{release}-", package.replace('-', "_"));
+    let present = || {
+        let names = fs::read_dir(wheels).unwrap().map(|entry| entry.unwrap().path());
+        names.into_iter().find(|path| {
+            let name = path.file_name().unwrap().to_string_lossy();
+            name.starts_with(&prefix) && name.ends_with(".whl")
+        })
+    };
+    if let Some(wheel) = present() {
+        return wheel;
+    }
+    let mut command = Command::new("python3");
+    command.args(["-m", "pip", "download", "--quiet", "--disable-pip-version-check"]);
+    command
+        .args(["--no-deps", "--only-binary=:all:", "--dest"])
+        .arg(wheels);
+    command.arg(format!("{package}=={release}"));
+    let advice = "these tests load NVIDIA's own libraries: run the command by hand where the network is reachable, \
+                  or put the wheel there";
+    let status = command
+        .status()
+        .unwrap_or_else(|error| panic!("cannot start {command:?}: {error}; {advice}"));
+    assert!(status.success(), "{status}: {command:?}; {advice}");
+    present().unwrap_or_else(|| panic!("{command:?} left no {prefix}*.whl"))
+}
+
+/// Takes the shared libraries out of a wheel: `nvidia/*/lib/*.so*`.
+fn unpack_libraries(wheel: &Path, into: &Path) {
+    let whole = tempfile::tempdir_in(into.parent().unwrap()).unwrap();
+    let mut command = Command::new("python3");
+    command.args(["-m", "zipfile", "-e"]).arg(wheel).arg(whole.path());
+    let status = command
+        .status()
+        .unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
+    assert!(
+        status.success(),
+        "{status}: {command:?}; delete the wheel if it is damaged"
+    );
+    for package in fs::read_dir(whole.path().join("nvidia")).unwrap() {
+        let Ok(libraries) = fs::read_dir(package.unwrap().path().join("lib")) else {
+            continue;
+        };
+        for library in libraries {
+            let library = library.unwrap().path();
+            let name = library.file_name().unwrap();
+            if name.to_string_lossy().contains(".so") {
+                fs::rename(&library, into.join(name)).unwrap();
+            }
+        }
+    }
+}

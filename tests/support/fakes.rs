@@ -1,0 +1,111 @@
+//! Builds, once per test run, the fake driver (tests/fakes) and the helper as a program of its own.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::{env, fs, process};
+
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// A folder with `libcuda.so.1` and `libnvidia-ml.so.1`, for `LD_LIBRARY_PATH`. They act out the JSON file that
+/// `FAKE_GPU_SCRIPT` names; tests/fakes/script/src/lib.rs describes it.
+pub fn fake_driver_dir() -> &'static Path {
+    static DIR: OnceLock<PathBuf> = OnceLock::new();
+    DIR.get_or_init(|| {
+        let target_dir = root().join("target/fakes");
+        let flags = dynamic_without_libgcc(&target_dir);
+        cargo(
+            &[
+                "build",
+                "--quiet",
+                "--locked",
+                "--manifest-path",
+                "tests/fakes/Cargo.toml",
+            ],
+            &target_dir,
+            &flags,
+        );
+        let built = target_dir.join(TARGET).join("debug");
+        let dir = target_dir.join("lib");
+        fs::create_dir_all(&dir).unwrap();
+        replace(&built.join("libcuda.so"), &dir.join("libcuda.so.1"));
+        replace(&built.join("libnvidia_ml.so"), &dir.join("libnvidia-ml.so.1"));
+        dir
+    })
+}
+
+/// The helper as a file: the one that `CUDA_ENTRYPOINT_HELPER_BIN` names, else one with this machine's glibc.
+pub fn helper_binary() -> PathBuf {
+    static HELPER: OnceLock<PathBuf> = OnceLock::new();
+    let build = || {
+        let target_dir = root().join("target/helper-for-tests");
+        let flags = dynamic_without_libgcc(&target_dir);
+        cargo(
+            &[
+                "build",
+                "--quiet",
+                "--locked",
+                "--profile",
+                "helper",
+                "--no-default-features",
+                "--features",
+                "helper",
+                "--bin",
+                "cuda-helper",
+            ],
+            &target_dir,
+            &flags,
+        );
+        target_dir.join(TARGET).join("helper/cuda-helper")
+    };
+    let named = || env::var_os("CUDA_ENTRYPOINT_HELPER_BIN").map(PathBuf::from);
+    HELPER.get_or_init(|| named().unwrap_or_else(build)).clone()
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Flags for shared objects that need nothing but glibc, so that they load in an image without libgcc_s.so.1: the
+/// linker script takes the static library where `std` asks for the shared one.
+fn dynamic_without_libgcc(target_dir: &Path) -> String {
+    let dir = target_dir.join("static-libgcc");
+    fs::create_dir_all(&dir).unwrap();
+    let script = dir.join("libgcc_s.so");
+    if !script.exists() {
+        let draft = dir.join(format!("draft.{}", process::id()));
+        fs::write(&draft, "INPUT(-lgcc_eh -lgcc)\n").unwrap();
+        fs::rename(draft, script).unwrap();
+    }
+    format!("-Ctarget-feature=-crt-static\x1f-Lnative={}", dir.display())
+}
+
+/// Several test programs may come here at once: cargo locks the target folder.
+fn cargo(arguments: &[&str], target_dir: &Path, flags: &str) {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command
+        .current_dir(root())
+        .args(arguments)
+        .args(["--target", TARGET, "--target-dir"])
+        .arg(target_dir);
+    command.env("CARGO_ENCODED_RUSTFLAGS", flags);
+    for inherited in [
+        "RUSTFLAGS",
+        "RUSTC_WRAPPER",
+        "RUSTC_WORKSPACE_WRAPPER",
+        "LD_LIBRARY_PATH",
+    ] {
+        command.env_remove(inherited);
+    }
+    let status = command
+        .status()
+        .unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
+    assert!(status.success(), "{status}: {command:?}");
+}
+
+/// Puts a copy in place in one step: another test program may be loading the file right now.
+fn replace(from: &Path, to: &Path) {
+    let draft = to.with_extension(format!("draft.{}", process::id()));
+    fs::copy(from, &draft).unwrap_or_else(|error| panic!("cannot copy {}: {error}", from.display()));
+    fs::rename(&draft, to).unwrap();
+}
