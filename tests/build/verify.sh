@@ -43,7 +43,7 @@ bytes=$(stat -c %s "$file")
 
 # The helper is the one part that must be dynamic: it loads the CUDA libraries.
 readelf --program-headers --wide "$helper" | grep -q INTERP || complain "$helper has no interpreter: it is static"
-newest=$(readelf --version-info --wide "$helper" | grep -Eo 'GLIBC_[0-9.]+' | cut -d _ -f 2 | sort -uV | tail -n 1)
+newest=$(readelf --version-info --wide "$helper" | grep -Eo 'GLIBC_[0-9.]+' | cut -d _ -f 2 | sort -uV | tail -n 1 || true)
 if [[ -z $newest ]]; then
   complain "$helper states no glibc version at all"
 elif [[ $(printf '%s\n' "$newest" "$floor" | sort -V | tail -n 1) != "$floor" ]]; then

@@ -15,11 +15,11 @@ else
   help=$(cargo run --quiet --locked --bin cuda-entrypoint -- --help)
 fi
 
-# Rows of the table start with an option in backquotes; lines of the help that describe an option start with it.
-# Options that are only mentioned elsewhere do not count.
-in_table=$(grep -E '^\| *`--' "$readme" | cut -d '|' -f 2 | grep -Eo -e '--[a-z][a-z-]*' | sort -u || true)
-in_help=$(grep -E '^ +(-[A-Za-z], )?--[a-z]' <<<"$help" | grep -Eo -e '^ +(-[A-Za-z], )?(--[a-z][a-z-]*(, )?)+' |
-  grep -Eo -e '--[a-z][a-z-]*' | sort -u || true)
+# A row of the table starts with its options in backquotes; a line of the help that describes options starts with them
+# and goes on, if it does, after two blanks. Options that are only mentioned elsewhere do not count.
+options() { grep -Eo -e '--[a-z][a-z-]*' | sort -u || true; }
+in_table=$(grep -E '^\| *`--' "$readme" | cut -d '|' -f 2 | options)
+in_help=$(sed -nE '/^ +(-[A-Za-z], )?--[a-z]/ { s/^ +//; s/  .*//; p }' <<<"$help" | options)
 
 wrong=0
 if [[ -z $in_table || -z $in_help ]]; then
