@@ -10,8 +10,8 @@ if [[ ! -x dist/cuda-entrypoint ]]; then
   exit 1
 fi
 
-# The wheels by their newest Python. Installed one by one and without dependencies: pip refuses this pair of spconv and
-# cumm, although they work together, and the demo has no use for torch.
+# Without dependencies: pip refuses this pair of spconv and cumm, although they work together, and the demo has no use
+# for torch. The wheels exist for these versions of Python.
 wheels=(nvidia-cuda-runtime-cu12==12.4.127 nvidia-cuda-nvrtc-cu12==12.4.127 cumm-cu124==0.8.2 spconv-cu124==2.3.8)
 supported='3\.(9|10|11|12|13)'
 fallback=3.11
@@ -36,18 +36,18 @@ site_packages=$environment/lib/python$version/site-packages
 mkdir -p "$site_packages"
 
 echo "== fetching real wheels for Python $version into $environment (about 125 MB, kept by pip for the next time)"
-for wheel in "${wheels[@]}"; do
-  echo "   $wheel"
-  tests/build/pip.sh install --quiet --no-deps --only-binary=:all: --implementation cp --python-version "$version" \
-    --platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64 --target "$site_packages" "$wheel"
-done
+printf '   %s\n' "${wheels[@]}"
+# In one go, since `--target` does not merge a second wheel into the folder `nvidia`. The version of Python is the one
+# asked for, whichever runs pip.
+tests/build/pip.sh install --quiet --no-deps --no-compile --only-binary=:all: --ignore-requires-python \
+  --implementation cp --python-version "$version" --platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64 \
+  --target "$site_packages" "${wheels[@]}"
 
-command=(dist/cuda-entrypoint run --stack tests/demo/stack.json --gpu optional --python "$environment"
-  -- "${service[@]}")
+options=(--stack tests/demo/stack.json --gpu optional --python "$environment")
 echo "== what an image would have as its ENTRYPOINT and command: check that these wheels are one CUDA 12.4 stack, ask"
 echo "   their CUDA libraries for their versions, look for a driver and a GPU (none is fine here), become the service:"
-printf '   %q' "${command[@]}"
-printf '\n'
-"${command[@]}"
-echo "== the service ended with 0. Next, see what is refused and why:"
-echo "   dist/cuda-entrypoint check --stack tests/demo/stack.json --python $environment"
+echo "   dist/cuda-entrypoint run ${options[*]} \\"
+echo "     -- ${service[0]} -c \"${service[2]}\""
+dist/cuda-entrypoint run "${options[@]}" -- "${service[@]}"
+echo "== the service ended with 0. To see every check:"
+echo "   dist/cuda-entrypoint check ${options[*]}"
