@@ -4,7 +4,7 @@
 //! checked, and everything that makes no sense is an error with its line, column and path: a manifest with a slip in
 //! it would otherwise pass images that it should stop. `src/stack/stack.schema.json` says the same to editors.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use pep440_rs::VersionSpecifiers;
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
@@ -188,9 +188,10 @@ impl Object for Manifest {
             }
             "packages" => self.packages = map.next_value_seed(packages::PackagesSeed)?,
             "files" => {
+                let mut seen = BTreeSet::new();
                 self.files = map.next_value_seed(Texts {
                     expecting: "an array of file names",
-                    parse: names::check_file,
+                    parse: |_, name: &str| names::check_file(&mut seen, name),
                 })?;
             }
             "smoke" => self.smoke = map.next_value_seed(smoke::SmokeSeed)?,

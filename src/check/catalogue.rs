@@ -126,3 +126,79 @@ catalogue! {
     /// the smoke did not finish in time
     SmokeTimeout "smoke-timeout" Smoke Fail 85;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A page is found by its heading, agrees with the row above, fits a terminal, and says all that a person needs.
+    #[test]
+    fn every_page_agrees_with_its_row() {
+        for code in Code::all() {
+            let page = explain(code);
+            assert!(
+                page.starts_with(&format!("# {}\n\n", code.name())),
+                "{code}: heading"
+            );
+            let facts = page
+                .lines()
+                .find(|line| line.starts_with("Stage: "))
+                .unwrap_or_else(|| panic!("{code}: no line `Stage: ...`"));
+            let paragraph = page
+                .split("\n\n")
+                .find(|p| p.starts_with("Stage: "))
+                .unwrap()
+                .replace('\n', " ");
+            let severity = format!("{:?}", code.severity()).to_lowercase();
+            assert!(
+                facts.starts_with(&format!("Stage: {}. Default: {severity}", code.stage().name())),
+                "{code}: {facts}"
+            );
+            assert!(
+                paragraph.contains(&format!(" Exit code: {} (", code.exit_code())),
+                "{code}: {paragraph}"
+            );
+            for part in [
+                "**Why it matters.**",
+                "**What was compared.**",
+                "**How to mend it.**",
+                "**If it is wrong.**",
+            ] {
+                assert_eq!(page.matches(part).count(), 1, "{code}: {part}");
+            }
+            assert!(
+                page.contains(&format!("--allow {code}")) || page.contains(&format!("--deny {code}")),
+                "{code}"
+            );
+            assert!(
+                (15..=40).contains(&page.lines().count()),
+                "{code}: {} lines",
+                page.lines().count()
+            );
+            for line in page.lines() {
+                assert!(line.chars().count() <= 100, "{code}: {line}");
+            }
+            assert_eq!(
+                page.matches("```").count() % 2,
+                0,
+                "{code}: a fence is not closed"
+            );
+        }
+    }
+
+    /// `explain OTHER` and names in backquotes lead somewhere.
+    #[test]
+    fn pages_name_codes_that_exist() {
+        for code in Code::all() {
+            for rest in explain(code).split("`explain ").skip(1) {
+                let name = rest.split('`').next().unwrap();
+                assert!(name.parse::<Code>().is_ok(), "{code}: explain {name}");
+            }
+            for option in ["--allow ", "--warn ", "--deny "] {
+                for rest in explain(code).split(option).skip(1) {
+                    assert!(rest.starts_with(code.name()), "{code}: {option}{rest:.30}");
+                }
+            }
+        }
+    }
+}

@@ -36,13 +36,13 @@ impl<T, F: FnOnce(&str) -> Result<T, Problem>> Visitor<'_> for Text<F> {
     }
 }
 
-/// An array of strings; `parse` sees what came before.
+/// An array of strings; `parse` also gets the index.
 pub(super) struct Texts<F> {
     pub(super) expecting: &'static str,
     pub(super) parse: F,
 }
 
-impl<'de, F: Fn(&[String], &str) -> Result<String, Problem>> DeserializeSeed<'de> for Texts<F> {
+impl<'de, F: FnMut(usize, &str) -> Result<String, Problem>> DeserializeSeed<'de> for Texts<F> {
     type Value = Vec<String>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Vec<String>, D::Error> {
@@ -50,19 +50,19 @@ impl<'de, F: Fn(&[String], &str) -> Result<String, Problem>> DeserializeSeed<'de
     }
 }
 
-impl<'de, F: Fn(&[String], &str) -> Result<String, Problem>> Visitor<'de> for Texts<F> {
+impl<'de, F: FnMut(usize, &str) -> Result<String, Problem>> Visitor<'de> for Texts<F> {
     type Value = Vec<String>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.expecting)
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<String>, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut seq: A) -> Result<Vec<String>, A::Error> {
         let mut items = Vec::new();
         loop {
             let next = seq.next_element_seed(Text {
                 expecting: "a string",
-                parse: |text: &str| (self.parse)(&items, text),
+                parse: |text: &str| (self.parse)(items.len(), text),
             })?;
             match next {
                 Some(item) => items.push(item),

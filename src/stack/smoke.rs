@@ -1,5 +1,6 @@
 //! What a manifest wants to see run.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
@@ -154,8 +155,9 @@ impl<'de> Visitor<'de> for SmokeSeed {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-        let mut entries: Vec<SmokeEntry> = Vec::new();
-        while let Some(entry) = seq.next_element_seed(EntrySeed { earlier: &entries })? {
+        let mut entries = Vec::new();
+        let mut names = BTreeSet::new();
+        while let Some(entry) = seq.next_element_seed(EntrySeed { names: &mut names })? {
             entries.push(entry);
         }
         Ok(entries)
@@ -163,26 +165,27 @@ impl<'de> Visitor<'de> for SmokeSeed {
 }
 
 struct EntrySeed<'a> {
-    earlier: &'a [SmokeEntry],
+    names: &'a mut BTreeSet<String>,
 }
 
 impl<'de> DeserializeSeed<'de> for EntrySeed<'_> {
     type Value = SmokeEntry;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<SmokeEntry, D::Error> {
-        let earlier = self.earlier;
-        let entry = deserializer.deserialize_any(self)?;
-        match earlier.iter().any(|e| e.name() == entry.name()) {
-            true => Err(D::Error::custom(Problem::value(
+        let entry = deserializer.deserialize_any(EntryVisitor)?;
+        match self.names.insert(entry.name().to_string()) {
+            true => Ok(entry),
+            false => Err(D::Error::custom(Problem::value(
                 format!("two smokes are called {}", quoted(entry.name())),
                 "remove or rename one of the two",
             ))),
-            false => Ok(entry),
         }
     }
 }
 
-impl<'de> Visitor<'de> for EntrySeed<'_> {
+struct EntryVisitor;
+
+impl<'de> Visitor<'de> for EntryVisitor {
     type Value = SmokeEntry;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -223,7 +226,7 @@ impl Object for CommandForm {
             "argv" => {
                 self.argv = Some(map.next_value_seed(Texts {
                     expecting: "an array of strings, such as [\"python\", \"-m\", \"selftest\"]",
-                    parse: |earlier: &[String], word: &str| check_word(earlier.is_empty(), word),
+                    parse: |index: usize, word: &str| check_word(index == 0, word),
                 })?);
             }
             "timeout" => {

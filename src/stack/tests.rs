@@ -115,6 +115,33 @@ fn messages_are_short_and_hold_no_control_characters() {
     assert_eq!(refused, Manifest::KEYS.len() - 1 + 4 + 2 + 4 + 2);
 }
 
+/// As many entries as fit: looking for equal names must not be quadratic, or this test would not come back.
+#[test]
+fn a_full_megabyte_is_read() {
+    let files: Vec<String> = (0..100_000).map(|n| format!("{n:x}")).collect();
+    assert_eq!(
+        Stack::parse(&with("files", json!(files))).unwrap().files.len(),
+        100_000
+    );
+    let smoke: Vec<Value> = (0..25_000)
+        .map(|n| json!({"name": format!("{n:x}"), "argv": ["a"]}))
+        .collect();
+    assert_eq!(
+        Stack::parse(&with("smoke", json!(smoke))).unwrap().smoke.len(),
+        25_000
+    );
+    let env: BTreeMap<String, &str> = (0..70_000).map(|n| (format!("A{n:x}"), "")).collect();
+    assert_eq!(Stack::parse(&with("env", json!(env))).unwrap().env.len(), 70_000);
+    let packages: BTreeMap<String, &str> = (0..60_000).map(|n| (format!("a{n:x}"), "*")).collect();
+    assert_eq!(
+        Stack::parse(&with("packages", json!(packages)))
+            .unwrap()
+            .packages
+            .len(),
+        60_000
+    );
+}
+
 #[test]
 fn another_format_is_told_wherever_its_number_stands() {
     let error = error("{\"weather\": {\"name\": 1},\n \"schema\": 2}");

@@ -1,0 +1,31 @@
+# The same steps that .ci/run takes. `cargo build` and `cargo test` work without any of this: they build a helper for
+# this machine's own glibc, which is all that development needs.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+.PHONY: help build verify verify-reproducible demo test lint clean
+
+help: ## list these targets
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## dist/cuda-entrypoint: static, stripped, reproducible, helper inside
+	@tests/build/build.sh
+
+verify: ## check dist/cuda-entrypoint against what `make build` promises
+	@tests/build/verify.sh dist/cuda-entrypoint
+
+verify-reproducible: ## build twice in two folders and compare the sha256
+	@tests/build/reproducible.sh
+
+demo: build ## fetch real CUDA 12.4 wheels and start a command behind the entrypoint; needs no GPU
+	@tests/demo/demo.sh
+
+test: build ## every test; CUDA_ENTRYPOINT_SKIP_DOCKER=1 leaves out those that need Docker
+	@tests/test.sh
+
+lint: ## formats, clippy, shell, Dockerfiles, licenses, texts
+	@tests/lint/lint.sh
+
+clean: ## remove dist and the demo; `cargo clean` removes the rest
+	rm -rf dist target/demo

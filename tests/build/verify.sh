@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# verify.sh FILE [HELPER]: fails unless FILE is what `make build` promises: static, stripped, small, with HELPER inside,
+# whose glibc floor is 2.17. HELPER is the one that the last build left, unless named.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+
+file=$1
+helper=${2:-target/helper/x86_64-unknown-linux-gnu/release/cuda-helper}
+max_bytes=$((5 * 1024 * 1024 / 2))
+floor=2.17
+
+wrong=0
+complain() {
+  echo "verify: $*" >&2
+  wrong=1
+}
+
+for each in "$file" "$helper"; do
+  if ! readelf --file-header "$each" >/dev/null 2>&1; then
+    echo "verify: $each is not there or not an ELF file; run: make build" >&2
+    exit 1
+  fi
+  # Symbols and debug information: half the size, and the names of this machine's folders.
+  if readelf --section-headers --wide "$each" | grep -Eq ' \.(symtab|debug_[a-z]+) '; then
+    complain "$each is not stripped"
+  fi
+  # A build folder in the bytes would tell on the builder and differ elsewhere. Short names such as /src are parts of
+  # the standard library's own file names, and prove nothing.
+  for folder in "$PWD" "${CARGO_HOME:-$HOME/.cargo}"; do
+    if [[ $folder == /*/* ]] && LC_ALL=C grep -aFq "$folder/" "$each"; then
+      complain "$each names the folder $folder"
+    fi
+  done
+done
+
+interpreter=$(readelf --program-headers --wide "$file" | grep -c INTERP || true)
+[[ $interpreter == 0 ]] || complain "$file asks for an interpreter (PT_INTERP): it is not static"
+needed=$(readelf --dynamic --wide "$file" | grep NEEDED || true)
+[[ -z $needed ]] || complain "$file needs shared libraries: $needed"
+
+bytes=$(stat -c %s "$file")
+((bytes <= max_bytes)) || complain "$file has $bytes bytes, more than the $max_bytes that it may have"
+
+# The helper is the one part that must be dynamic: it loads the CUDA libraries.
+readelf --program-headers --wide "$helper" | grep -q INTERP || complain "$helper has no interpreter: it is static"
+newest=$(readelf --version-info --wide "$helper" | grep -Eo 'GLIBC_[0-9.]+' | cut -d _ -f 2 | sort -uV | tail -n 1 || true)
+if [[ -z $newest ]]; then
+  complain "$helper states no glibc version at all"
+elif [[ $(printf '%s\n' "$newest" "$floor" | sort -V | tail -n 1) != "$floor" ]]; then
+  complain "$helper needs glibc $newest, newer than $floor"
+fi
+
+python3 - "$file" "$helper" <<'PYTHON' || complain "$file does not contain $helper byte for byte"
+import sys
+
+whole, part = (open(path, "rb").read() for path in sys.argv[1:3])
+sys.exit(part not in whole)
+PYTHON
+
+((wrong)) || echo "verify: $file is static, stripped, $bytes bytes; its helper needs glibc $newest"
+exit "$wrong"

@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# Runs every check, whatever the ones before said, then lists those that failed.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit 1
+
+tests/build/prerequisites.sh lint || exit 1
+tools=$(tests/build/tools.sh lint) || exit 1
+
+failed=()
+check() {
+  local name=$1
+  shift
+  echo "== lint: $name"
+  "$@" || failed+=("$name")
+}
+
+shell_scripts() { git ls-files -z -- '*.sh' .ci/run | xargs -0 --no-run-if-empty shellcheck; }
+dockerfiles() { git ls-files -z -- '*Dockerfile*' ':!*.dockerignore' | xargs -0 --no-run-if-empty "$tools/bin/hadolint"; }
+
+check "rustfmt" cargo fmt --check
+check "clippy" cargo clippy --quiet --all-targets --locked -- -D warnings
+check "clippy of the helper" cargo clippy --quiet --locked --no-default-features --features helper \
+  --bin cuda-helper --lib -- -D warnings
+
+# Crates that only tests build. They may make shared libraries, which a static C runtime does not go with.
+while IFS= read -r -d '' manifest; do
+  check "rustfmt of $manifest" cargo fmt --manifest-path "$manifest" --check
+  check "clippy of $manifest" env CARGO_ENCODED_RUSTFLAGS=-Ctarget-feature=-crt-static \
+    cargo clippy --quiet --all-targets --manifest-path "$manifest" --target-dir target/lint -- -D warnings
+done < <(git ls-files -z -- 'tests/**/Cargo.toml' 'tests/*/Cargo.toml')
+
+check "shellcheck" shell_scripts
+check "hadolint" dockerfiles
+check "Python syntax" tests/lint/python.py
+check "licenses, sources and duplicates of the crates" tests/lint/crates.py
+check "texts" tests/lint/text.py
+check "README.md against --help" tests/lint/readme.sh
+
+if ((${#failed[@]})); then
+  printf 'lint: failed: %s\n' "${failed[@]}" >&2
+  exit 1
+fi
+echo "lint: all of it holds"

@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# Every test there is, after `make build`: first those that need nothing but cargo, then the ignored ones, which use
+# dist/cuda-entrypoint and Docker.
+# CUDA_ENTRYPOINT_SKIP_DOCKER=1: leave the second half out, and say so.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+if [[ ! -x dist/cuda-entrypoint ]]; then
+  echo "test: no dist/cuda-entrypoint; run: make build" >&2
+  exit 1
+fi
+
+# Asked before the long part, so that nobody waits for minutes to read that Docker is missing.
+docker=1
+if [[ ${CUDA_ENTRYPOINT_SKIP_DOCKER:-} == 1 ]]; then
+  docker=0
+elif ! docker info >/dev/null 2>&1; then
+  if command -v docker >/dev/null; then
+    echo "test: no Docker daemon answers \`docker info\`: start it (service docker start)," \
+      "or set CUDA_ENTRYPOINT_SKIP_DOCKER=1 to leave out the tests that need it" >&2
+  else
+    echo "test: no docker on PATH: install it (apt-get install -y docker.io)," \
+      "or set CUDA_ENTRYPOINT_SKIP_DOCKER=1 to leave out the tests that need it" >&2
+  fi
+  exit 1
+fi
+
+cargo test --locked
+if ((docker)); then
+  echo "== tests of dist/cuda-entrypoint and Docker"
+  # Not the documentation's examples: some are ignored because they do not compile.
+  cargo test --locked --tests -- --ignored
+else
+  echo "== NOT TESTED: dist/cuda-entrypoint and Docker, because CUDA_ENTRYPOINT_SKIP_DOCKER=1 is set ==" >&2
+fi
