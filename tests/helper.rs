@@ -1,4 +1,6 @@
 //! The helper as a program: real libcudart and libnvrtc, and a driver that does as it is told.
+// Everything here is test code, also outside of the functions marked so.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[path = "support/cuda.rs"]
 mod cuda;

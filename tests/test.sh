@@ -25,11 +25,11 @@ elif ! docker info >/dev/null 2>&1; then
   exit 1
 fi
 
-cargo test --locked
+cargo test --locked --no-fail-fast
 if ((docker)); then
   echo "== tests of dist/cuda-entrypoint and Docker"
   # Not the documentation's examples: some are ignored because they do not compile.
-  cargo test --locked --tests -- --ignored
+  cargo test --locked --no-fail-fast --tests -- --ignored
 else
   echo "== NOT TESTED: dist/cuda-entrypoint and Docker, because CUDA_ENTRYPOINT_SKIP_DOCKER=1 is set ==" >&2
 fi

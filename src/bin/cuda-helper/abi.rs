@@ -69,6 +69,8 @@ pub type NvmlHandle = *mut c_void;
 pub const NVML_NOT_SUPPORTED: c_int = 3;
 /// `NVML_ERROR_NOT_FOUND`
 pub const NVML_NOT_FOUND: c_int = 6;
+/// `NVML_ERROR_FUNCTION_NOT_FOUND`
+pub const NVML_FUNCTION_NOT_FOUND: c_int = 13;
 /// `NVML_DEVICE_MIG_ENABLE`
 pub const MIG_ENABLED: c_uint = 1;
 /// `NVML_MEMORY_ERROR_TYPE_UNCORRECTED`
@@ -134,7 +136,7 @@ pub fn nvml_error_name(code: c_int) -> &'static str {
         10 => "NVML_ERROR_TIMEOUT",
         11 => "NVML_ERROR_IRQ_ISSUE",
         12 => "NVML_ERROR_LIBRARY_NOT_FOUND",
-        13 => "NVML_ERROR_FUNCTION_NOT_FOUND",
+        NVML_FUNCTION_NOT_FOUND => "NVML_ERROR_FUNCTION_NOT_FOUND",
         14 => "NVML_ERROR_CORRUPTED_INFOROM",
         15 => "NVML_ERROR_GPU_IS_LOST",
         16 => "NVML_ERROR_RESET_REQUIRED",

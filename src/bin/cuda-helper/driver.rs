@@ -8,7 +8,7 @@ use std::ptr;
 use cuda_entrypoint::facts::{CallError, ComputeCapability, CudaVersion, Device, DriverAnswer, HelperLine};
 
 use crate::abi::{self, CuDevice};
-use crate::foreign::{Explanation, Foreign, nonsense, text_at};
+use crate::foreign::{Explanation, Foreign, Function, nonsense, text_at};
 use crate::output::Output;
 use crate::text;
 
@@ -143,13 +143,16 @@ struct OneDevice<'a> {
 }
 
 impl OneDevice<'_> {
+    fn check<F: Function>(&self, call: impl FnOnce(F) -> c_int) -> Result<(), CallError> {
+        self.driver.check(self.subject, call)
+    }
+
     fn name(&self) -> Result<String, CallError> {
         let mut buffer = [0u8; 256];
         // SAFETY: writes at most as many bytes as it is told that there are.
-        self.driver
-            .check(self.subject, |get: abi::CuDeviceGetName| unsafe {
-                get.0(buffer.as_mut_ptr().cast(), 256, self.handle)
-            })?;
+        self.check(|get: abi::CuDeviceGetName| unsafe {
+            get.0(buffer.as_mut_ptr().cast(), 256, self.handle)
+        })?;
         Ok(text::until_nul(&buffer))
     }
 
@@ -158,17 +161,9 @@ impl OneDevice<'_> {
     fn uuid(&self, name: &str) -> Result<String, CallError> {
         let (mut own, mut gpu) = ([0; 16], [0; 16]);
         // SAFETY: stores 16 bytes.
-        let old = self
-            .driver
-            .check(self.subject, |get: abi::CuDeviceGetUuid| unsafe {
-                get.0(&mut gpu, self.handle)
-            });
+        let old = self.check(|get: abi::CuDeviceGetUuid| unsafe { get.0(&mut gpu, self.handle) });
         // SAFETY: stores 16 bytes.
-        let new = self
-            .driver
-            .check(self.subject, |get: abi::CuDeviceGetUuidV2| unsafe {
-                get.0(&mut own, self.handle)
-            });
+        let new = self.check(|get: abi::CuDeviceGetUuidV2| unsafe { get.0(&mut own, self.handle) });
         match (new, old) {
             (Ok(()), old) => {
                 let is_instance = text::names_a_mig_instance(name) || (old.is_ok() && own != gpu);
@@ -182,30 +177,23 @@ impl OneDevice<'_> {
     fn attribute(&self, attribute: c_int) -> Result<c_int, CallError> {
         let mut value = 0;
         // SAFETY: stores one int.
-        self.driver
-            .check(self.subject, |get: abi::CuDeviceGetAttribute| unsafe {
-                get.0(&mut value, attribute, self.handle)
-            })?;
+        self.check(|get: abi::CuDeviceGetAttribute| unsafe { get.0(&mut value, attribute, self.handle) })?;
         Ok(value)
     }
 
     fn memory(&self) -> Result<u64, CallError> {
         let mut bytes = 0;
         // SAFETY: stores one size_t.
-        self.driver
-            .check(self.subject, |get: abi::CuDeviceTotalMem| unsafe {
-                get.0(&mut bytes, self.handle)
-            })?;
+        self.check(|get: abi::CuDeviceTotalMem| unsafe { get.0(&mut bytes, self.handle) })?;
         Ok(bytes as u64)
     }
 
     fn pci_bus_id(&self) -> Result<String, CallError> {
         let mut buffer = [0u8; 64];
         // SAFETY: writes at most as many bytes as it is told that there are.
-        self.driver
-            .check(self.subject, |get: abi::CuDeviceGetPciBusId| unsafe {
-                get.0(buffer.as_mut_ptr().cast(), 64, self.handle)
-            })?;
+        self.check(|get: abi::CuDeviceGetPciBusId| unsafe {
+            get.0(buffer.as_mut_ptr().cast(), 64, self.handle)
+        })?;
         Ok(text::pci_bus_id(&text::until_nul(&buffer)))
     }
 }

@@ -8,7 +8,7 @@ use cuda_entrypoint::facts::{CallError, CudaVersion, HelperLine, LibraryAnswer, 
 
 use crate::abi;
 use crate::arguments::Wanted;
-use crate::foreign::{Explanation, Foreign, nonsense, text_at};
+use crate::foreign::{Explanation, Foreign, Function, nonsense, text_at};
 use crate::output::Output;
 
 /// Architectures that NVRTC may list: it has had fewer than twenty so far.
@@ -45,10 +45,10 @@ fn ask_cudart(out: &Output, path: &OsStr, answer: &mut LibraryAnswer) -> Result<
     let cudart = Foreign::open(out, path, explain_cudart)?;
     answer.path = cudart.path();
     let mut number = 0;
-    // SAFETY: stores one int.
     cudart
-        .check("", |get: abi::CudaRuntimeGetVersion| unsafe {
-            get.0(&mut number)
+        .check("", |get: abi::CudaRuntimeGetVersion| {
+            // SAFETY: stores one int.
+            unsafe { get.0(&mut number) }
         })
         .map_err(|error| error.to_string())?;
     answer.version = CudaVersion::from_api(number);
@@ -73,10 +73,10 @@ fn ask_nvrtc(out: &Output, path: &OsStr, answer: &mut LibraryAnswer) -> Result<(
     let nvrtc = Foreign::open(out, path, explain_nvrtc)?;
     answer.path = nvrtc.path();
     let (mut major, mut minor) = (0, 0);
-    // SAFETY: stores one int through each pointer.
     nvrtc
-        .check("", |get: abi::NvrtcVersion| unsafe {
-            get.0(&mut major, &mut minor)
+        .check("", |get: abi::NvrtcVersion| {
+            // SAFETY: stores one int through each pointer.
+            unsafe { get.0(&mut major, &mut minor) }
         })
         .map_err(|error| error.to_string())?;
     let number = major
@@ -104,25 +104,25 @@ fn explain_nvrtc(nvrtc: &Foreign, code: c_int) -> Explanation {
 
 fn supported_archs(nvrtc: &Foreign) -> Option<Vec<i32>> {
     let mut count = 0;
-    // SAFETY: stores one int.
     nvrtc
-        .check("", |get: abi::NvrtcGetNumSupportedArchs| unsafe {
-            get.0(&mut count)
+        .check("", |get: abi::NvrtcGetNumSupportedArchs| {
+            // SAFETY: stores one int.
+            unsafe { get.0(&mut count) }
         })
         .ok()?;
     let count = usize::try_from(count).ok().filter(|&count| count <= MOST_ARCHS)?;
     let mut archs = vec![0; MOST_ARCHS];
-    // SAFETY: stores as many ints as it has just said, for which there is room.
     nvrtc
-        .check("", |get: abi::NvrtcGetSupportedArchs| unsafe {
-            get.0(archs.as_mut_ptr())
+        .check("", |get: abi::NvrtcGetSupportedArchs| {
+            // SAFETY: stores as many ints as it has just said, for which there is room.
+            unsafe { get.0(archs.as_mut_ptr()) }
         })
         .ok()?;
     archs.truncate(count);
     Some(archs)
 }
 
-fn no_such_version<F: crate::foreign::Function>(number: c_int) -> CallError {
+fn no_such_version<F: Function>(number: c_int) -> CallError {
     nonsense::<F>(format!(
         "reported the version number {number}, which no CUDA release has"
     ))

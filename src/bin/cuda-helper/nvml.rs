@@ -9,7 +9,7 @@ use cuda_entrypoint::facts::{CallError, CudaVersion, HelperLine, NvmlAnswer, Nvm
 
 use crate::abi::{self, NvmlHandle};
 use crate::driver::{FirstError, MOST_DEVICES, capability};
-use crate::foreign::{Explanation, Foreign, nonsense, text_at};
+use crate::foreign::{Explanation, Foreign, Function, nonsense, text_at};
 use crate::output::Output;
 use crate::text;
 
@@ -50,10 +50,15 @@ pub fn ask(out: &Output) {
     }
 }
 
-/// What this GPU or this driver does not offer is not an error: the fact stays unknown.
+/// What this GPU, this driver or this release of the library does not offer is not an error: the fact stays unknown.
 fn keep_if_offered<T>(first: &mut FirstError, result: Result<T, CallError>) -> Option<T> {
+    const NOT_OFFERED: [c_int; 3] = [
+        abi::NVML_NOT_SUPPORTED,
+        abi::NVML_FUNCTION_NOT_FOUND,
+        CallError::NO_CODE,
+    ];
     match result {
-        Err(error) if error.code == abi::NVML_NOT_SUPPORTED || error.code == CallError::NO_CODE => None,
+        Err(error) if NOT_OFFERED.contains(&error.code) => None,
         result => first.keep(result),
     }
 }
@@ -138,63 +143,57 @@ struct OneGpu<'a> {
 }
 
 impl OneGpu<'_> {
+    fn check<F: Function>(&self, call: impl FnOnce(F) -> c_int) -> Result<(), CallError> {
+        self.nvml.check(self.subject, call)
+    }
+
     fn name(&self) -> Result<String, CallError> {
         let mut buffer = [0u8; 256];
         // SAFETY: writes at most as many bytes as it is told that there are.
-        self.nvml
-            .check(self.subject, |get: abi::NvmlDeviceGetName| unsafe {
-                get.0(self.handle, buffer.as_mut_ptr().cast(), 256)
-            })?;
+        self.check(|get: abi::NvmlDeviceGetName| unsafe {
+            get.0(self.handle, buffer.as_mut_ptr().cast(), 256)
+        })?;
         Ok(text::until_nul(&buffer))
     }
 
     fn uuid(&self) -> Result<String, CallError> {
         let mut buffer = [0u8; 256];
         // SAFETY: writes at most as many bytes as it is told that there are.
-        self.nvml
-            .check(self.subject, |get: abi::NvmlDeviceGetUuid| unsafe {
-                get.0(self.handle, buffer.as_mut_ptr().cast(), 256)
-            })?;
+        self.check(|get: abi::NvmlDeviceGetUuid| unsafe {
+            get.0(self.handle, buffer.as_mut_ptr().cast(), 256)
+        })?;
         Ok(text::until_nul(&buffer))
     }
 
     fn pci_bus_id(&self) -> Result<String, CallError> {
         let mut info = abi::NvmlPciInfo::default();
         // SAFETY: fills one struct of this layout.
-        self.nvml
-            .check(self.subject, |get: abi::NvmlDeviceGetPciInfo| unsafe {
-                get.0(self.handle, &mut info)
-            })?;
+        self.check(|get: abi::NvmlDeviceGetPciInfo| unsafe { get.0(self.handle, &mut info) })?;
         Ok(text::pci_bus_id(&text::until_nul(&info.bus_id)))
     }
 
     fn capability(&self) -> Result<(c_int, c_int), CallError> {
         let (mut major, mut minor) = (0, 0);
         // SAFETY: stores one int through each pointer.
-        self.nvml
-            .check(self.subject, |get: abi::NvmlDeviceGetCapability| unsafe {
-                get.0(self.handle, &mut major, &mut minor)
-            })?;
+        self.check(|get: abi::NvmlDeviceGetCapability| unsafe {
+            get.0(self.handle, &mut major, &mut minor)
+        })?;
         Ok((major, minor))
     }
 
     fn memory(&self) -> Result<u64, CallError> {
         let mut memory = abi::NvmlMemory::default();
         // SAFETY: fills one struct of this layout.
-        self.nvml
-            .check(self.subject, |get: abi::NvmlDeviceGetMemoryInfo| unsafe {
-                get.0(self.handle, &mut memory)
-            })?;
+        self.check(|get: abi::NvmlDeviceGetMemoryInfo| unsafe { get.0(self.handle, &mut memory) })?;
         Ok(memory.total)
     }
 
     fn mig_enabled(&self) -> Result<bool, CallError> {
         let (mut current, mut pending) = (0, 0);
         // SAFETY: stores one unsigned int through each pointer.
-        self.nvml
-            .check(self.subject, |get: abi::NvmlDeviceGetMigMode| unsafe {
-                get.0(self.handle, &mut current, &mut pending)
-            })?;
+        self.check(|get: abi::NvmlDeviceGetMigMode| unsafe {
+            get.0(self.handle, &mut current, &mut pending)
+        })?;
         Ok(current == abi::MIG_ENABLED)
     }
 
@@ -202,19 +201,14 @@ impl OneGpu<'_> {
     fn mig_instances(&self) -> Result<u32, CallError> {
         let mut places = 0;
         // SAFETY: stores one unsigned int.
-        self.nvml
-            .check(self.subject, |get: abi::NvmlDeviceGetMaxMigDeviceCount| unsafe {
-                get.0(self.handle, &mut places)
-            })?;
+        self.check(|get: abi::NvmlDeviceGetMaxMigDeviceCount| unsafe { get.0(self.handle, &mut places) })?;
         let mut instances = 0;
         for place in 0..places.min(MOST_INSTANCES) {
             let mut instance = ptr::null_mut();
             // SAFETY: stores one handle.
-            let found = self
-                .nvml
-                .check(self.subject, |get: abi::NvmlDeviceGetMigDevice| unsafe {
-                    get.0(self.handle, place, &mut instance)
-                });
+            let found = self.check(|get: abi::NvmlDeviceGetMigDevice| unsafe {
+                get.0(self.handle, place, &mut instance)
+            });
             match found {
                 Ok(()) => instances += 1,
                 Err(error) if error.code == abi::NVML_NOT_FOUND => {}
@@ -227,10 +221,9 @@ impl OneGpu<'_> {
     fn ecc_uncorrected(&self) -> Result<u64, CallError> {
         let mut errors = 0;
         // SAFETY: stores one unsigned long long.
-        self.nvml
-            .check(self.subject, |get: abi::NvmlDeviceGetTotalEccErrors| unsafe {
-                get.0(self.handle, abi::ECC_UNCORRECTED, abi::ECC_VOLATILE, &mut errors)
-            })?;
+        self.check(|get: abi::NvmlDeviceGetTotalEccErrors| unsafe {
+            get.0(self.handle, abi::ECC_UNCORRECTED, abi::ECC_VOLATILE, &mut errors)
+        })?;
         Ok(errors)
     }
 
@@ -239,20 +232,16 @@ impl OneGpu<'_> {
         let mut values: [c_uint; 4] = [0; 4];
         let [corrected, uncorrected, pending, failed] = &mut values;
         // SAFETY: stores one unsigned int through each pointer.
-        self.nvml
-            .check(self.subject, |get: abi::NvmlDeviceGetRemappedRows| unsafe {
-                get.0(self.handle, corrected, uncorrected, pending, failed)
-            })?;
+        self.check(|get: abi::NvmlDeviceGetRemappedRows| unsafe {
+            get.0(self.handle, corrected, uncorrected, pending, failed)
+        })?;
         Ok((*pending != 0, *failed != 0))
     }
 
     fn compute_mode(&self) -> Result<u32, CallError> {
         let mut mode = 0;
         // SAFETY: stores one enumerator.
-        self.nvml
-            .check(self.subject, |get: abi::NvmlDeviceGetComputeMode| unsafe {
-                get.0(self.handle, &mut mode)
-            })?;
+        self.check(|get: abi::NvmlDeviceGetComputeMode| unsafe { get.0(self.handle, &mut mode) })?;
         Ok(mode)
     }
 }

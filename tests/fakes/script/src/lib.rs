@@ -267,8 +267,10 @@ pub fn act(function: &str, device: Option<usize>) -> Option<c_int> {
         leave_daemon();
     }
     thread::sleep(Duration::from_millis(behaviour.delay_ms));
-    while behaviour.hang {
-        thread::sleep(Duration::from_secs(3600));
+    if behaviour.hang {
+        loop {
+            thread::sleep(Duration::from_secs(3600));
+        }
     }
     if let Some(signal) = behaviour.signal {
         die_of(signal);
@@ -334,7 +336,7 @@ mod tests {
             r#"{"devices": [{"cc": "nine"}]}"#,
             r#"{"calls": {"cuInit": {"return": 1}}}"#,
             r#"{"calls": {"cuinit": {}}}"#,
-            "[]",
+            r#"{"devices": 3}"#,
         ] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
