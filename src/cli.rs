@@ -202,7 +202,10 @@ pub struct UsageError {
 
 impl UsageError {
     fn new(message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { message: message.into(), hint: hint.into() }
+        Self {
+            message: message.into(),
+            hint: hint.into(),
+        }
     }
 }
 
@@ -220,7 +223,12 @@ pub fn parse(
     let (mut settings, near_misses) = from_variables(variables);
     let mut parser = lexopt::Parser::from_args(args);
     let command = match next(&mut parser)? {
-        None => return Err(UsageError::new("no command was given", "cuda-entrypoint --help lists them")),
+        None => {
+            return Err(UsageError::new(
+                "no command was given",
+                "cuda-entrypoint --help lists them",
+            ));
+        }
         Some(Arg::Short('h') | Arg::Long("help")) => Command::Help(None),
         Some(Arg::Short('V') | Arg::Long("version")) => Command::Version,
         Some(Arg::Value(name)) => match name.to_str().unwrap_or_default() {
@@ -235,22 +243,33 @@ pub fn parse(
         },
         Some(Arg::Long(flag)) if OPTIONS.iter().any(|o| o.flag == flag) => {
             let hint = format!("cuda-entrypoint run --{flag} … -- COMMAND");
-            return Err(UsageError::new(format!("--{flag} stands before the command"), hint));
+            return Err(UsageError::new(
+                format!("--{flag} stands before the command"),
+                hint,
+            ));
         }
         Some(other) => return Err(unexpected(&other, &[])),
     };
-    Ok(Invocation { command, settings, near_misses })
+    Ok(Invocation {
+        command,
+        settings,
+        near_misses,
+    })
 }
 
 fn next<'a>(parser: &'a mut lexopt::Parser) -> Result<Option<Arg<'a>>, UsageError> {
-    parser.next().map_err(|e| UsageError::new(e.to_string(), "cuda-entrypoint --help"))
+    parser
+        .next()
+        .map_err(|e| UsageError::new(e.to_string(), "cuda-entrypoint --help"))
 }
 
 fn unknown_command(name: &OsStr) -> UsageError {
     let name = name.to_string_lossy();
     let hint = match nearest(&name, COMMANDS) {
         Some(known) => format!("did you mean `{known}`?"),
-        None => format!("to start a service: cuda-entrypoint run -- {name} …; cuda-entrypoint --help lists the commands"),
+        None => format!(
+            "to start a service: cuda-entrypoint run -- {name} …; cuda-entrypoint --help lists the commands"
+        ),
     };
     UsageError::new(format!("`{name}` is no command of cuda-entrypoint"), hint)
 }
@@ -258,8 +277,10 @@ fn unknown_command(name: &OsStr) -> UsageError {
 fn unexpected(arg: &Arg<'_>, known: &[&'static str]) -> UsageError {
     match arg {
         Arg::Long(flag) => {
-            let hint = nearest(flag, known.iter().copied())
-                .map_or_else(|| "cuda-entrypoint --help lists the options".to_string(), |k| format!("did you mean --{k}?"));
+            let hint = nearest(flag, known.iter().copied()).map_or_else(
+                || "cuda-entrypoint --help lists the options".to_string(),
+                |k| format!("did you mean --{k}?"),
+            );
             UsageError::new(format!("there is no option --{flag}"), hint)
         }
         Arg::Short(flag) => UsageError::new(format!("there is no option -{flag}"), "cuda-entrypoint --help"),
@@ -271,24 +292,42 @@ fn unexpected(arg: &Arg<'_>, known: &[&'static str]) -> UsageError {
 }
 
 fn all_flags(extra: &[&'static str]) -> Vec<&'static str> {
-    OPTIONS.iter().map(|o| o.flag).chain(extra.iter().copied()).chain(["help"]).collect()
+    OPTIONS
+        .iter()
+        .map(|o| o.flag)
+        .chain(extra.iter().copied())
+        .chain(["help"])
+        .collect()
 }
 
 /// Takes a flag of the table; `false` when it is none.
 fn take_option(flag: &str, parser: &mut lexopt::Parser, settings: &mut Settings) -> Result<bool, UsageError> {
-    let Some(spec) = OPTIONS.iter().find(|o| o.flag == flag) else { return Ok(false) };
-    let value = if spec.value.is_empty() { OsString::from("true") } else { value_of(spec.flag, parser)? };
-    settings.0.entry(spec.flag).or_default().push(Setting { value, origin: Origin::Flag(spec.flag) });
+    let Some(spec) = OPTIONS.iter().find(|o| o.flag == flag) else {
+        return Ok(false);
+    };
+    let value = if spec.value.is_empty() {
+        OsString::from("true")
+    } else {
+        value_of(spec.flag, parser)?
+    };
+    settings.0.entry(spec.flag).or_default().push(Setting {
+        value,
+        origin: Origin::Flag(spec.flag),
+    });
     Ok(true)
 }
 
 fn value_of(flag: &str, parser: &mut lexopt::Parser) -> Result<OsString, UsageError> {
-    parser.value().map_err(|_| UsageError::new(format!("--{flag} needs a value"), format!("--{flag}=VALUE")))
+    parser
+        .value()
+        .map_err(|_| UsageError::new(format!("--{flag} needs a value"), format!("--{flag}=VALUE")))
 }
 
 /// Everything from `first` on is the service's, options included.
 fn rest(first: Option<OsString>, parser: &mut lexopt::Parser) -> Result<Vec<OsString>, UsageError> {
-    let others = parser.raw_args().map_err(|e| UsageError::new(e.to_string(), "put -- before the command"))?;
+    let others = parser
+        .raw_args()
+        .map_err(|e| UsageError::new(e.to_string(), "put -- before the command"))?;
     Ok(first.into_iter().chain(others).collect())
 }
 
@@ -298,7 +337,11 @@ fn run(parser: &mut lexopt::Parser, settings: &mut Settings) -> Result<Command, 
             None => return Ok(Command::Run { service: Vec::new() }),
             Some(Arg::Short('h') | Arg::Long("help")) => return Ok(Command::Help(Some("run"))),
             // The first plain word begins the command, so that a forgotten `--` does no harm.
-            Some(Arg::Value(word)) => return Ok(Command::Run { service: rest(Some(word), parser)? }),
+            Some(Arg::Value(word)) => {
+                return Ok(Command::Run {
+                    service: rest(Some(word), parser)?,
+                });
+            }
             Some(Arg::Long(flag)) => {
                 let flag = flag.to_string();
                 if !take_option(&flag, parser, settings)? {
@@ -314,15 +357,28 @@ fn check(parser: &mut lexopt::Parser, settings: &mut Settings) -> Result<Command
     let mut stage = StageChoice::All;
     loop {
         match next(parser)? {
-            None => return Ok(Command::Check { stage, service: Vec::new() }),
+            None => {
+                return Ok(Command::Check {
+                    stage,
+                    service: Vec::new(),
+                });
+            }
             Some(Arg::Short('h') | Arg::Long("help")) => return Ok(Command::Help(Some("check"))),
-            Some(Arg::Value(word)) => return Ok(Command::Check { stage, service: rest(Some(word), parser)? }),
+            Some(Arg::Value(word)) => {
+                return Ok(Command::Check {
+                    stage,
+                    service: rest(Some(word), parser)?,
+                });
+            }
             Some(Arg::Long("stage")) => {
                 let value = value_of("stage", parser)?;
                 stage = stage_named(&value.to_string_lossy())?;
             }
             Some(Arg::Long("json")) => {
-                let json = Setting { value: "json".into(), origin: Origin::Flag("format") };
+                let json = Setting {
+                    value: "json".into(),
+                    origin: Origin::Flag("format"),
+                };
                 settings.0.entry("format").or_default().push(json);
             }
             Some(Arg::Long(flag)) => {
@@ -345,7 +401,10 @@ fn stage_named(name: &str) -> Result<StageChoice, UsageError> {
         "health" => StageChoice::Health,
         _ => {
             let message = format!("--stage `{name}` is none of image, device, smoke, all, health");
-            return Err(UsageError::new(message, "cuda-entrypoint check --help says what each looks at"));
+            return Err(UsageError::new(
+                message,
+                "cuda-entrypoint check --help says what each looks at",
+            ));
         }
     })
 }
@@ -355,7 +414,10 @@ fn kernels(parser: &mut lexopt::Parser) -> Result<Command, UsageError> {
     loop {
         match next(parser)? {
             None if paths.is_empty() => {
-                return Err(UsageError::new("no file or folder was given", "cuda-entrypoint kernels [--archs LIST] PATH…"));
+                return Err(UsageError::new(
+                    "no file or folder was given",
+                    "cuda-entrypoint kernels [--archs LIST] PATH…",
+                ));
             }
             None => return Ok(Command::Kernels { archs, json, paths }),
             Some(Arg::Short('h') | Arg::Long("help")) => return Ok(Command::Help(Some("kernels"))),
@@ -396,8 +458,14 @@ fn stack(parser: &mut lexopt::Parser, settings: &mut Settings) -> Result<Command
     }
     match verb.as_deref() {
         Some("show") => Ok(Command::StackShow { json }),
-        Some("capture") => Err(UsageError::new("`stack capture` is not in this version", "cuda-entrypoint stack show --json is a manifest to start from")),
-        _ => Err(UsageError::new("`stack` needs `show`", "cuda-entrypoint stack show")),
+        Some("capture") => Err(UsageError::new(
+            "`stack capture` is not in this version",
+            "cuda-entrypoint stack show --json is a manifest to start from",
+        )),
+        _ => Err(UsageError::new(
+            "`stack` needs `show`",
+            "cuda-entrypoint stack show",
+        )),
     }
 }
 
@@ -414,7 +482,10 @@ fn schema(parser: &mut lexopt::Parser) -> Result<Command, UsageError> {
     match which.as_deref() {
         Some("stack") => Ok(Command::Schema(SchemaOf::Stack)),
         Some("report") => Ok(Command::Schema(SchemaOf::Report)),
-        _ => Err(UsageError::new("`schema` needs `stack` or `report`", "cuda-entrypoint schema stack")),
+        _ => Err(UsageError::new(
+            "`schema` needs `stack` or `report`",
+            "cuda-entrypoint schema stack",
+        )),
     }
 }
 
@@ -423,22 +494,31 @@ fn help(parser: &mut lexopt::Parser) -> Result<Command, UsageError> {
         Some(Arg::Value(word)) => {
             let word = word.to_string_lossy().into_owned();
             let known = COMMANDS.into_iter().find(|c| *c == word);
-            known.map(|c| Command::Help(Some(c))).ok_or_else(|| unknown_command(OsStr::new(&word)))
+            known
+                .map(|c| Command::Help(Some(c)))
+                .ok_or_else(|| unknown_command(OsStr::new(&word)))
         }
         _ => Ok(Command::Help(None)),
     }
 }
 
 /// Settings from `CUDA_ENTRYPOINT_…`. An empty value is as good as none: compose files and charts make such.
-fn from_variables(variables: impl IntoIterator<Item = (OsString, OsString)>) -> (Settings, Vec<(String, String)>) {
+fn from_variables(
+    variables: impl IntoIterator<Item = (OsString, OsString)>,
+) -> (Settings, Vec<(String, String)>) {
     let mut settings = Settings::default();
     let mut near_misses = Vec::new();
     for (name, value) in variables {
         let Some(name) = name.to_str() else { continue };
-        let Some(short) = name.strip_prefix(PREFIX) else { continue };
+        let Some(short) = name.strip_prefix(PREFIX) else {
+            continue;
+        };
         if let Some(spec) = OPTIONS.iter().find(|o| o.variable() == short) {
             if !value.is_empty() {
-                let setting = Setting { value, origin: Origin::Variable(name.to_string()) };
+                let setting = Setting {
+                    value,
+                    origin: Origin::Variable(name.to_string()),
+                };
                 settings.0.entry(spec.flag).or_default().push(setting);
             }
         } else if let Some(meant) = near_miss(short) {
@@ -469,15 +549,22 @@ mod tests {
     use super::*;
 
     fn parse_words(args: &str, variables: &[(&str, &str)]) -> Result<Invocation, UsageError> {
-        let variables = variables.iter().map(|(n, v)| (OsString::from(n), OsString::from(v)));
+        let variables = variables
+            .iter()
+            .map(|(n, v)| (OsString::from(n), OsString::from(v)));
         parse(args.split_whitespace().map(OsString::from), variables)
     }
 
     #[test]
     fn everything_after_the_command_is_the_service_s() {
-        for line in ["run --gpu off -- python -m svc --mode=x -- -h", "run --gpu=off python -m svc --mode=x -- -h"] {
+        for line in [
+            "run --gpu off -- python -m svc --mode=x -- -h",
+            "run --gpu=off python -m svc --mode=x -- -h",
+        ] {
             let parsed = parse_words(line, &[]).unwrap();
-            let Command::Run { service } = parsed.command else { panic!("{line}") };
+            let Command::Run { service } = parsed.command else {
+                panic!("{line}")
+            };
             assert_eq!(service, ["python", "-m", "svc", "--mode=x", "--", "-h"], "{line}");
             assert_eq!(parsed.settings.get("gpu").unwrap().value, "off");
         }
@@ -491,7 +578,10 @@ mod tests {
         assert_eq!(parsed.settings.get("gpu"), None);
         let parsed = parse_words("run x", &set).unwrap();
         let mode = parsed.settings.get("mode").unwrap();
-        assert_eq!((mode.value.as_os_str(), mode.origin.to_string()), (OsStr::new("warn"), "CUDA_ENTRYPOINT_MODE".into()));
+        assert_eq!(
+            (mode.value.as_os_str(), mode.origin.to_string()),
+            (OsStr::new("warn"), "CUDA_ENTRYPOINT_MODE".into())
+        );
     }
 
     #[test]
@@ -508,8 +598,18 @@ mod tests {
             ],
         )
         .unwrap();
-        let names: Vec<_> = parsed.near_misses.iter().map(|(a, b)| format!("{a} {b}")).collect();
-        assert_eq!(names, ["CUDA_ENTRYPOINT_ARCH CUDA_ENTRYPOINT_ARCHS", "CUDA_ENTRYPOINT_MODES CUDA_ENTRYPOINT_MODE"]);
+        let names: Vec<_> = parsed
+            .near_misses
+            .iter()
+            .map(|(a, b)| format!("{a} {b}"))
+            .collect();
+        assert_eq!(
+            names,
+            [
+                "CUDA_ENTRYPOINT_ARCH CUDA_ENTRYPOINT_ARCHS",
+                "CUDA_ENTRYPOINT_MODES CUDA_ENTRYPOINT_MODE"
+            ]
+        );
     }
 
     #[test]

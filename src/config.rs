@@ -128,7 +128,11 @@ impl SettingError {
 }
 
 fn wrong(setting: &Setting, message: impl Into<String>, hint: impl Into<String>) -> SettingError {
-    SettingError { origin: setting.origin.clone(), message: message.into(), hint: hint.into() }
+    SettingError {
+        origin: setting.origin.clone(),
+        message: message.into(),
+        hint: hint.into(),
+    }
 }
 
 /// The mode alone, wrong values of it left to [`Config::from_settings`]: `off` must work whatever else is broken.
@@ -144,17 +148,46 @@ impl Config {
     pub fn from_settings(settings: &Settings) -> Result<Self, SettingError> {
         absent_in_this_version(settings)?;
         Ok(Self {
-            mode: choice(settings, "mode", &[("enforce", Mode::Enforce), ("warn", Mode::Warn), ("off", Mode::Off)])?,
+            mode: choice(
+                settings,
+                "mode",
+                &[
+                    ("enforce", Mode::Enforce),
+                    ("warn", Mode::Warn),
+                    ("off", Mode::Off),
+                ],
+            )?,
             stack: path(settings, "stack")?,
-            gpu: choice(settings, "gpu", &[("required", Gpu::Required), ("optional", Gpu::Optional), ("off", Gpu::Off)])?,
-            smoke: choice(settings, "smoke", &[("separate", SmokeMode::Separate), ("off", SmokeMode::Off)])?,
+            gpu: choice(
+                settings,
+                "gpu",
+                &[
+                    ("required", Gpu::Required),
+                    ("optional", Gpu::Optional),
+                    ("off", Gpu::Off),
+                ],
+            )?,
+            smoke: choice(
+                settings,
+                "smoke",
+                &[("separate", SmokeMode::Separate), ("off", SmokeMode::Off)],
+            )?,
             archs: archs(settings)?,
             python: path(settings, "python")?,
             wait: duration(settings, "wait", Duration::ZERO)?,
             device_timeout: deadline(settings, "device-timeout", Duration::from_secs(60))?,
-            report: path(settings, "report")?
-                .map(|p| if p.as_os_str() == "-" { ReportTarget::Stdout } else { ReportTarget::File(p) }),
-            format: choice(settings, "format", &[("human", Format::Human), ("json", Format::Json)])?,
+            report: path(settings, "report")?.map(|p| {
+                if p.as_os_str() == "-" {
+                    ReportTarget::Stdout
+                } else {
+                    ReportTarget::File(p)
+                }
+            }),
+            format: choice(
+                settings,
+                "format",
+                &[("human", Format::Human), ("json", Format::Json)],
+            )?,
             termination_log: path(settings, "termination-log")?
                 .map_or(TerminationLog::Default, TerminationLog::File),
             overrides: overrides(settings)?,
@@ -176,11 +209,17 @@ impl Config {
 
 /// Options of the contract that later versions bring. Taking them in silence would be a lie.
 fn absent_in_this_version(settings: &Settings) -> Result<(), SettingError> {
-    let absent = |setting: &Setting, instead: &str| wrong(setting, "this version does not have it yet", instead);
+    let absent =
+        |setting: &Setting, instead: &str| wrong(setting, "this version does not have it yet", instead);
     if let Some(setting) = settings.get("init") {
         match setting.value.to_string_lossy().to_ascii_lowercase().as_str() {
             "0" | "false" | "no" | "off" => {}
-            _ => return Err(absent(setting, "docker run --init, or tini before cuda-entrypoint, does the same")),
+            _ => {
+                return Err(absent(
+                    setting,
+                    "docker run --init, or tini before cuda-entrypoint, does the same",
+                ));
+            }
         }
     }
     if let Some(setting) = settings.get("receipt") {
@@ -210,29 +249,46 @@ fn choice<T: Copy>(settings: &Settings, flag: &str, words: &[(&str, T)]) -> Resu
         return Ok(*value);
     }
     let all: Vec<&str> = words.iter().map(|w| w.0).collect();
-    let hint = nearest(&given, all.iter().copied()).map_or(String::new(), |word| format!("did you mean `{word}`?"));
-    Err(wrong(setting, format!("`{given}` is none of {}", all.join(", ")), hint))
+    let hint =
+        nearest(&given, all.iter().copied()).map_or(String::new(), |word| format!("did you mean `{word}`?"));
+    Err(wrong(
+        setting,
+        format!("`{given}` is none of {}", all.join(", ")),
+        hint,
+    ))
 }
 
 fn path(settings: &Settings, flag: &str) -> Result<Option<PathBuf>, SettingError> {
     match settings.get(flag) {
-        Some(setting) if setting.value.is_empty() => Err(wrong(setting, "the path is empty", "leave it out for none")),
+        Some(setting) if setting.value.is_empty() => {
+            Err(wrong(setting, "the path is empty", "leave it out for none"))
+        }
         Some(setting) => Ok(Some(PathBuf::from(&setting.value))),
         None => Ok(None),
     }
 }
 
 fn duration(settings: &Settings, flag: &str, default: Duration) -> Result<Duration, SettingError> {
-    let Some(setting) = settings.get(flag) else { return Ok(default) };
+    let Some(setting) = settings.get(flag) else {
+        return Ok(default);
+    };
     let given = setting.value.to_string_lossy();
     let parsed = humantime::parse_duration(&given).map_err(|error| {
         let bare = !given.is_empty() && given.bytes().all(|b| b.is_ascii_digit());
-        let hint = if bare { format!("did you mean {given}s?") } else { "write 500ms, 90s, 5m or 1h30m".to_string() };
+        let hint = if bare {
+            format!("did you mean {given}s?")
+        } else {
+            "write 500ms, 90s, 5m or 1h30m".to_string()
+        };
         wrong(setting, format!("`{given}` is no duration: {error}"), hint)
     })?;
     // A deadline further off than this cannot be told from none, and would overflow a clock.
     if parsed > Duration::from_secs(365 * 24 * 3600) {
-        return Err(wrong(setting, format!("`{given}` is longer than a year"), "write 500ms, 90s, 5m or 1h30m"));
+        return Err(wrong(
+            setting,
+            format!("`{given}` is longer than a year"),
+            "write 500ms, 90s, 5m or 1h30m",
+        ));
     }
     Ok(parsed)
 }
@@ -240,15 +296,19 @@ fn duration(settings: &Settings, flag: &str, default: Duration) -> Result<Durati
 fn deadline(settings: &Settings, flag: &str, default: Duration) -> Result<Duration, SettingError> {
     let parsed = duration(settings, flag, default)?;
     match settings.get(flag) {
-        Some(setting) if parsed.is_zero() => {
-            Err(wrong(setting, "a deadline of nothing always passes", "write how long it may take, such as 60s"))
-        }
+        Some(setting) if parsed.is_zero() => Err(wrong(
+            setting,
+            "a deadline of nothing always passes",
+            "write how long it may take, such as 60s",
+        )),
         _ => Ok(parsed),
     }
 }
 
 fn archs(settings: &Settings) -> Result<Option<ArchList>, SettingError> {
-    let Some(setting) = settings.get("archs") else { return Ok(None) };
+    let Some(setting) = settings.get("archs") else {
+        return Ok(None);
+    };
     let given = setting.value.to_string_lossy();
     ArchList::from_str(&given)
         .map(Some)
@@ -260,9 +320,16 @@ fn archs(settings: &Settings) -> Result<Option<ArchList>, SettingError> {
 fn overrides(settings: &Settings) -> Result<Overrides, SettingError> {
     let mut overrides = Overrides::default();
     for from_flags in [false, true] {
-        for (flag, severity) in [("allow", Severity::Info), ("warn", Severity::Warn), ("deny", Severity::Fail)] {
+        for (flag, severity) in [
+            ("allow", Severity::Info),
+            ("warn", Severity::Warn),
+            ("deny", Severity::Fail),
+        ] {
             let all = settings.0.get(flag).map(Vec::as_slice).unwrap_or_default();
-            for setting in all.iter().filter(|s| matches!(s.origin, Origin::Flag(_)) == from_flags) {
+            for setting in all
+                .iter()
+                .filter(|s| matches!(s.origin, Origin::Flag(_)) == from_flags)
+            {
                 for code in codes(setting)? {
                     overrides.0.insert(code, severity);
                 }
@@ -279,7 +346,13 @@ fn codes(setting: &Setting) -> Result<Vec<Code>, SettingError> {
         .map(str::trim)
         .filter(|name| !name.is_empty())
         .map(|name| {
-            name.parse::<Code>().map_err(|e| wrong(setting, e.to_string(), "cuda-entrypoint explain lists the findings"))
+            name.parse::<Code>().map_err(|e| {
+                wrong(
+                    setting,
+                    e.to_string(),
+                    "cuda-entrypoint explain lists the findings",
+                )
+            })
         })
         .collect()
 }
@@ -289,7 +362,9 @@ mod tests {
     use super::*;
 
     fn config(line: &str, variables: &[(&str, &str)]) -> Result<Config, SettingError> {
-        let variables = variables.iter().map(|(n, v)| (OsString::from(n), OsString::from(v)));
+        let variables = variables
+            .iter()
+            .map(|(n, v)| (OsString::from(n), OsString::from(v)));
         let words = format!("run {line} -- x");
         let parsed = crate::cli::parse(words.split_whitespace().map(OsString::from), variables).unwrap();
         Config::from_settings(&parsed.settings)
@@ -298,8 +373,14 @@ mod tests {
     #[test]
     fn defaults_are_those_of_the_help() {
         let config = config("", &[]).unwrap();
-        assert_eq!((config.mode, config.gpu, config.smoke), (Mode::Enforce, Gpu::Required, SmokeMode::Separate));
-        assert_eq!((config.wait, config.device_timeout), (Duration::ZERO, Duration::from_secs(60)));
+        assert_eq!(
+            (config.mode, config.gpu, config.smoke),
+            (Mode::Enforce, Gpu::Required, SmokeMode::Separate)
+        );
+        assert_eq!(
+            (config.wait, config.device_timeout),
+            (Duration::ZERO, Duration::from_secs(60))
+        );
         for option in crate::cli::OPTIONS.iter().filter(|o| !o.default.is_empty()) {
             let line = format!("--{} {}", option.flag, option.default);
             assert_eq!(super::tests::config(&line, &[]).unwrap(), config, "{line}");
@@ -310,14 +391,24 @@ mod tests {
     fn wrong_values_say_whose_they_are() {
         for (line, variables, code, part) in [
             ("--mode of", &[][..], 64, "did you mean `off`?"),
-            ("", &[("CUDA_ENTRYPOINT_MODE", "enforced")][..], 78, "did you mean `enforce`?"),
+            (
+                "",
+                &[("CUDA_ENTRYPOINT_MODE", "enforced")][..],
+                78,
+                "did you mean `enforce`?",
+            ),
             ("--wait 60", &[], 64, "did you mean 60s?"),
             ("--wait soon", &[], 64, "500ms"),
             ("--device-timeout 0s", &[], 64, "such as 60s"),
             ("--device-timeout 2000000years", &[], 64, ""),
             ("--archs 7,5", &[], 64, ""),
             ("--allow cudart-verison", &[], 64, "explain lists"),
-            ("", &[("CUDA_ENTRYPOINT_DENY", "shm-small, nonsense")], 78, "explain lists"),
+            (
+                "",
+                &[("CUDA_ENTRYPOINT_DENY", "shm-small, nonsense")],
+                78,
+                "explain lists",
+            ),
             ("--receipt /x", &[], 64, "leave it out"),
             ("--init", &[], 64, "docker run --init"),
             ("--smoke handoff", &[], 64, "off"),
@@ -325,14 +416,24 @@ mod tests {
         ] {
             let error = config(line, variables).expect_err(line);
             assert_eq!(error.exit_code(), code, "{line}: {error}");
-            assert!(format!("{error} {}", error.hint).contains(part), "{line}: {error} / {}", error.hint);
+            assert!(
+                format!("{error} {}", error.hint).contains(part),
+                "{line}: {error} / {}",
+                error.hint
+            );
         }
     }
 
     #[test]
     fn flags_override_variables_code_by_code() {
-        let set = [("CUDA_ENTRYPOINT_ALLOW", "shm-small,gpu-missing"), ("CUDA_ENTRYPOINT_DENY", "memlock-low")];
-        let overrides = config("--deny shm-small --warn memlock-low", &set).unwrap().overrides.0;
+        let set = [
+            ("CUDA_ENTRYPOINT_ALLOW", "shm-small,gpu-missing"),
+            ("CUDA_ENTRYPOINT_DENY", "memlock-low"),
+        ];
+        let overrides = config("--deny shm-small --warn memlock-low", &set)
+            .unwrap()
+            .overrides
+            .0;
         assert_eq!(overrides.get(&Code::ShmSmall), Some(&Severity::Fail));
         assert_eq!(overrides.get(&Code::GpuMissing), Some(&Severity::Info));
         assert_eq!(overrides.get(&Code::MemlockLow), Some(&Severity::Warn));

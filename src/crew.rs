@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
-use nix::sys::signal::{SigSet, Signal, SigmaskHow, killpg, sigprocmask};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, killpg, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
@@ -196,10 +196,14 @@ impl Crew {
         let mut mask: SigSet = ENDING.into_iter().collect();
         mask.add(Signal::SIGCHLD);
         sigprocmask(SigmaskHow::SIG_BLOCK, Some(&mask), None).map_err(fail("sigprocmask"))?;
-        let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC).map_err(fail("signalfd"))?;
+        let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
+            .map_err(fail("signalfd"))?;
         let (wake_read, wake_write) =
             nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).map_err(fail("pipe"))?;
-        let nobody = waitid(Id::All, WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT);
+        let nobody = waitid(
+            Id::All,
+            WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT,
+        );
         let subreaper_before = prctl::get_child_subreaper().unwrap_or(false);
         // A vendor library that forks a daemon must not leave it to the service: its orphans become our children.
         let _ = prctl::set_child_subreaper(true);
@@ -324,7 +328,10 @@ impl Crew {
             None => j.deadline,
             Some((at, _)) => at + KILL_PATIENCE,
         });
-        let timeout = alarms.chain(until).min().map(|t| t.saturating_duration_since(now));
+        let timeout = alarms
+            .chain(until)
+            .min()
+            .map(|t| t.saturating_duration_since(now));
         // Rounded up: waking a moment early would only spin.
         let timeout = timeout.map_or(PollTimeout::NONE, |t| {
             PollTimeout::try_from(t + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
@@ -350,7 +357,9 @@ impl Crew {
 
     fn read_signal(&mut self) -> Option<Signal> {
         while let Ok(Some(info)) = self.signals.read_signal() {
-            let signal = i32::try_from(info.ssi_signo).ok().and_then(|n| Signal::try_from(n).ok());
+            let signal = i32::try_from(info.ssi_signo)
+                .ok()
+                .and_then(|n| Signal::try_from(n).ok());
             match signal {
                 Some(Signal::SIGCHLD) | None => {}
                 Some(signal) => return Some(signal),
@@ -364,7 +373,10 @@ impl Crew {
         let now = Instant::now();
         let (index, exit) = self.jobs.iter().enumerate().find_map(|(i, job)| {
             // WNOWAIT: the zombie keeps its process group's number taken until the group was killed below.
-            match waitid(Id::Pid(job.pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT) {
+            match waitid(
+                Id::Pid(job.pid),
+                WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT,
+            ) {
                 Ok(WaitStatus::Exited(_, code)) => Some((i, Exit::Code(code))),
                 Ok(WaitStatus::Signaled(_, signal, _)) => Some((i, Exit::Signal(signal as i32))),
                 Err(Errno::ECHILD) => Some((i, Exit::Code(0))), // somebody ignores SIGCHLD for us: gone all the same
@@ -387,7 +399,15 @@ impl Crew {
             (true, Some((_, reason))) => reason,
             (true, None) => exit,
         };
-        Some((job.id, Ended { exit, stdout: job.out, stderr: job.err, elapsed: job.started.elapsed() }))
+        Some((
+            job.id,
+            Ended {
+                exit,
+                stdout: job.out,
+                stderr: job.err,
+                elapsed: job.started.elapsed(),
+            },
+        ))
     }
 
     /// Passes `signal` to every child's group, waits up to 2 s for them to end, then kills what remains. A second
@@ -434,7 +454,10 @@ impl Crew {
 
 impl std::fmt::Debug for Crew {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Crew").field("signals", &self.signals.as_raw_fd()).field("jobs", &self.jobs.len()).finish()
+        f.debug_struct("Crew")
+            .field("signals", &self.signals.as_raw_fd())
+            .field("jobs", &self.jobs.len())
+            .finish()
     }
 }
 
@@ -460,10 +483,18 @@ fn reap_strays() -> bool {
 
 /// Children by proc(5)'s `children` file (needs CONFIG_PROC_CHILDREN, which every distribution sets).
 fn own_children() -> Vec<Pid> {
-    let Ok(tasks) = std::fs::read_dir("/proc/self/task") else { return Vec::new() };
-    let lists = tasks.flatten().filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
+    let Ok(tasks) = std::fs::read_dir("/proc/self/task") else {
+        return Vec::new();
+    };
+    let lists = tasks
+        .flatten()
+        .filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
     lists
-        .flat_map(|list| list.split_ascii_whitespace().filter_map(|p| p.parse().ok()).collect::<Vec<i32>>())
+        .flat_map(|list| {
+            list.split_ascii_whitespace()
+                .filter_map(|p| p.parse().ok())
+                .collect::<Vec<i32>>()
+        })
         .map(Pid::from_raw)
         .collect()
 }

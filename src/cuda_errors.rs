@@ -91,7 +91,10 @@ const OTHER: Meaning = Meaning {
 };
 
 fn lookup(table: &[(i32, Meaning)], error: &CallError) -> Meaning {
-    table.iter().find(|(number, _)| *number == error.code).map_or(OTHER, |(_, meaning)| *meaning)
+    table
+        .iter()
+        .find(|(number, _)| *number == error.code)
+        .map_or(OTHER, |(_, meaning)| *meaning)
 }
 
 /// What an error of libcuda means.
@@ -123,7 +126,15 @@ mod tests {
 
     #[test]
     fn the_errors_of_the_design_lead_to_their_findings() {
-        let code = |n| cuda(&CallError { call: "cuInit".into(), code: n, name: String::new(), description: String::new() }).code;
+        let code = |n| {
+            cuda(&CallError {
+                call: "cuInit".into(),
+                code: n,
+                name: String::new(),
+                description: String::new(),
+            })
+            .code
+        };
         assert_eq!(code(34), Code::StubDriver);
         assert_eq!(code(35), Code::DriverTooOld);
         assert_eq!(code(100), Code::GpuMissing);

@@ -136,10 +136,19 @@ fn options() -> String {
         let mut lines = option.help.lines();
         let first = lines.next().unwrap_or_default();
         let one_line = option.help.lines().count() == 1;
-        let _ = writeln!(text, "{:<27}{first}{}", left.trim_end(), if one_line { default.as_str() } else { "" });
+        let _ = writeln!(
+            text,
+            "{:<27}{first}{}",
+            left.trim_end(),
+            if one_line { default.as_str() } else { "" }
+        );
         let rest: Vec<&str> = lines.collect();
         for (index, line) in rest.iter().enumerate() {
-            let end = if index + 1 == rest.len() { default.as_str() } else { "" };
+            let end = if index + 1 == rest.len() {
+                default.as_str()
+            } else {
+                ""
+            };
             let _ = writeln!(text, "{:27}{line}{end}", "");
         }
     }
@@ -155,10 +164,18 @@ pub fn findings() -> String {
         let _ = writeln!(text, "{}", stage.name());
         for code in Code::all().filter(|c| c.stage() == stage) {
             let severity = format!("{:?}", code.severity()).to_lowercase();
-            let _ = writeln!(text, "  {:<width$}  {severity:<4}  {}  {}", code.name(), code.exit_code(), code.summary());
+            let _ = writeln!(
+                text,
+                "  {:<width$}  {severity:<4}  {}  {}",
+                code.name(),
+                code.exit_code(),
+                code.summary()
+            );
         }
         text.push('\n');
     }
-    text.push_str("cuda-entrypoint explain CODE says more. --allow, --warn and --deny CODE change the severity.\n");
+    text.push_str(
+        "cuda-entrypoint explain CODE says more. --allow, --warn and --deny CODE change the severity.\n",
+    );
     text
 }

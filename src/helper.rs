@@ -82,8 +82,16 @@ impl Helper {
     /// `on_disk` is `--helper-path`; `envp` is the service's environment, of which LD_PRELOAD is left out: a preload
     /// is meant for the service, and a broken one must not look like a broken driver.
     pub fn new(on_disk: Option<&Path>, envp: &[CString]) -> Self {
-        let envp = envp.iter().filter(|v| !v.as_bytes().starts_with(b"LD_PRELOAD=")).cloned().collect();
-        Self { on_disk: on_disk.map(Path::to_path_buf), form: None, envp }
+        let envp = envp
+            .iter()
+            .filter(|v| !v.as_bytes().starts_with(b"LD_PRELOAD="))
+            .cloned()
+            .collect();
+        Self {
+            on_disk: on_disk.map(Path::to_path_buf),
+            form: None,
+            envp,
+        }
     }
 
     /// Starts one run with a deadline from now.
@@ -93,11 +101,16 @@ impl Helper {
     pub fn start(&mut self, crew: &mut Crew, request: &Request, time: Duration) -> Result<JobId, HelperEnd> {
         let argv = request.argv();
         if let Some(form) = &self.form {
-            return launch(crew, form, &argv, &self.envp, time)
-                .map_err(|e| HelperEnd::NotStarted { detail: format!("{}: {e}", form.what) });
+            return launch(crew, form, &argv, &self.envp, time).map_err(|e| HelperEnd::NotStarted {
+                detail: format!("{}: {e}", form.what),
+            });
         }
         let mut refused = Vec::new();
-        let ways: &[(&'static str, Way)] = if self.on_disk.is_some() { &ON_DISK } else { &EMBEDDED_WAYS };
+        let ways: &[(&'static str, Way)] = if self.on_disk.is_some() {
+            &ON_DISK
+        } else {
+            &EMBEDDED_WAYS
+        };
         for (what, way) in ways {
             let form = match way(self.on_disk.as_deref()) {
                 Ok((fd, path)) => Form { fd, path, what },
@@ -114,22 +127,34 @@ impl Helper {
                 }
                 // execve(2): ENOENT for a file that is there means that its interpreter is not.
                 Err(Errno::ENOENT) => {
-                    return Err(HelperEnd::LoaderMissing { detail: LOADER_ABSENT.to_string() });
+                    return Err(HelperEnd::LoaderMissing {
+                        detail: LOADER_ABSENT.to_string(),
+                    });
                 }
                 // No other way of executing would find more processes or memory.
                 Err(errno @ (Errno::EAGAIN | Errno::ENOMEM)) => {
-                    return Err(HelperEnd::NotStarted { detail: format!("{what}: {errno}") });
+                    return Err(HelperEnd::NotStarted {
+                        detail: format!("{what}: {errno}"),
+                    });
                 }
                 Err(errno) => refused.push(format!("{what}: {errno}")),
             }
         }
-        Err(HelperEnd::NotStarted { detail: refused.join("; ") })
+        Err(HelperEnd::NotStarted {
+            detail: refused.join("; "),
+        })
     }
 }
 
 const LOADER_ABSENT: &str = "/lib64/ld-linux-x86-64.so.2 does not exist";
 
-fn launch(crew: &mut Crew, form: &Form, argv: &[CString], envp: &[CString], time: Duration) -> Result<JobId, Errno> {
+fn launch(
+    crew: &mut Crew,
+    form: &Form,
+    argv: &[CString],
+    envp: &[CString],
+    time: Duration,
+) -> Result<JobId, Errno> {
     let program = match (&form.path, &form.fd) {
         (Some(path), _) => Program::Path(path),
         (None, Some(fd)) => Program::Fd(fd.as_fd()),
@@ -164,7 +189,8 @@ fn memory_file() -> Result<OwnedFd, String> {
     .map_err(|e| format!("memfd_create: {e}"))?;
     let mut file = File::from(fd);
     file.write_all(EMBEDDED).map_err(|e| format!("write: {e}"))?;
-    let seals = SealFlag::F_SEAL_SEAL | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE;
+    let seals =
+        SealFlag::F_SEAL_SEAL | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE;
     fcntl(&file, FcntlArg::F_ADD_SEALS(seals)).map_err(|e| format!("sealing: {e}"))?;
     Ok(file.into())
 }
@@ -176,15 +202,22 @@ fn proc_path(fd: &OwnedFd) -> CString {
 
 /// Folders where a temporary file may be executable, most likely first.
 fn temporary_folders() -> Vec<PathBuf> {
-    let own = std::env::var_os("TMPDIR").filter(|v| !v.is_empty()).map(PathBuf::from);
-    own.into_iter().chain(["/tmp", "/var/tmp", "/run", "/dev/shm"].map(PathBuf::from)).collect()
+    let own = std::env::var_os("TMPDIR")
+        .filter(|v| !v.is_empty())
+        .map(PathBuf::from);
+    own.into_iter()
+        .chain(["/tmp", "/var/tmp", "/run", "/dev/shm"].map(PathBuf::from))
+        .collect()
 }
 
 /// A file that never has a name (O_TMPFILE), reopened for reading: the kernel executes nothing that is open for writing.
 fn unlinked_file() -> Result<OwnedFd, String> {
     in_first_folder(|folder| {
         let mut options = OpenOptions::new();
-        options.write(true).mode(0o700).custom_flags(nix::libc::O_TMPFILE | nix::libc::O_CLOEXEC);
+        options
+            .write(true)
+            .mode(0o700)
+            .custom_flags(nix::libc::O_TMPFILE | nix::libc::O_CLOEXEC);
         let mut file = options.open(folder)?;
         file.write_all(EMBEDDED)?;
         let reopened = File::open(OsStr::from_bytes(proc_path(&file.try_clone()?.into()).as_bytes()))?;
@@ -198,11 +231,17 @@ fn temporary_file() -> Result<OwnedFd, String> {
     in_first_folder(|folder| {
         let path = folder.join(format!(".cuda-helper-{}-{}", std::process::id(), unguessable()));
         let mut options = OpenOptions::new();
-        options.write(true).create_new(true).mode(0o700).custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_CLOEXEC);
+        options
+            .write(true)
+            .create_new(true)
+            .mode(0o700)
+            .custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_CLOEXEC);
         let mut file = options.open(&path)?;
         let written = file.write_all(EMBEDDED);
         drop(file);
-        let reopened = written.and_then(|()| File::open(&path)).and_then(|f| refuse_noexec(&f).map(|()| f));
+        let reopened = written
+            .and_then(|()| File::open(&path))
+            .and_then(|f| refuse_noexec(&f).map(|()| f));
         fs::remove_file(&path)?;
         Ok(reopened?.into())
     })
@@ -210,7 +249,9 @@ fn temporary_file() -> Result<OwnedFd, String> {
 
 /// The exec would be refused there, and then the next folder would not be tried.
 fn refuse_noexec(file: &File) -> std::io::Result<()> {
-    let flags = nix::sys::statvfs::fstatvfs(file).map_err(std::io::Error::from)?.flags();
+    let flags = nix::sys::statvfs::fstatvfs(file)
+        .map_err(std::io::Error::from)?
+        .flags();
     if flags.contains(nix::sys::statvfs::FsFlags::ST_NOEXEC) {
         return Err(std::io::Error::other("mounted noexec"));
     }
@@ -235,10 +276,16 @@ fn in_first_folder(make: impl Fn(&Path) -> std::io::Result<OwnedFd>) -> Result<O
 
 /// `--helper-path`: executed only if it is, byte for byte, the helper of this very build and nobody else can write it.
 fn from_disk(path: Option<&Path>) -> Result<Made, String> {
-    let Some(path) = path else { return Err("no path".to_string()) };
+    let Some(path) = path else {
+        return Err("no path".to_string());
+    };
     let mut options = OpenOptions::new();
-    options.read(true).custom_flags(nix::libc::O_NONBLOCK | nix::libc::O_CLOEXEC);
-    let file = options.open(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    options
+        .read(true)
+        .custom_flags(nix::libc::O_NONBLOCK | nix::libc::O_CLOEXEC);
+    let file = options
+        .open(path)
+        .map_err(|e| format!("{}: {e}", path.display()))?;
     let facts = file.metadata().map_err(|e| format!("{}: {e}", path.display()))?;
     if !facts.is_file() {
         return Err(format!("{} is not a regular file", path.display()));
@@ -253,10 +300,19 @@ fn from_disk(path: Option<&Path>) -> Result<Made, String> {
         ));
     }
     let mut bytes = Vec::new();
-    let limit = u64::try_from(EMBEDDED.len()).unwrap_or(u64::MAX).saturating_add(1);
-    (&file).take(limit).read_to_end(&mut bytes).map_err(|e| format!("{}: {e}", path.display()))?;
+    let limit = u64::try_from(EMBEDDED.len())
+        .unwrap_or(u64::MAX)
+        .saturating_add(1);
+    (&file)
+        .take(limit)
+        .read_to_end(&mut bytes)
+        .map_err(|e| format!("{}: {e}", path.display()))?;
     if bytes != EMBEDDED {
-        return Err(format!("{} is not the helper of cuda-entrypoint {}", path.display(), env!("CARGO_PKG_VERSION")));
+        return Err(format!(
+            "{} is not the helper of cuda-entrypoint {}",
+            path.display(),
+            env!("CARGO_PKG_VERSION")
+        ));
     }
     Ok((Some(file.into()), None))
 }
@@ -279,7 +335,10 @@ const LINE_LIMIT: usize = 64 << 10;
 
 /// Decodes the helper's standard output; a last line without a newline is cut off and makes it garbled.
 pub fn decode(stdout: &[u8]) -> Decoded {
-    let mut decoded = Decoded { step: "start".to_string(), ..Decoded::default() };
+    let mut decoded = Decoded {
+        step: "start".to_string(),
+        ..Decoded::default()
+    };
     for (index, line) in stdout.split_inclusive(|&b| b == b'\n').enumerate() {
         let number = index + 1;
         let Some(line) = line.strip_suffix(b"\n") else {
@@ -323,17 +382,29 @@ pub fn conclude(ended: &Ended, deadline: Duration) -> (HelperRun, Vec<HelperLine
             after_ms: u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX),
             killed: reaped,
         },
-        Exit::Flooded => HelperEnd::Garbled { detail: "it wrote more than 8 MiB".to_string(), step },
+        Exit::Flooded => HelperEnd::Garbled {
+            detail: "it wrote more than 8 MiB".to_string(),
+            step,
+        },
         Exit::Signal(signal) => HelperEnd::Crashed { signal, step },
         // glibc's loader and musl's both explain themselves on stderr before the program's first line.
-        Exit::Code(code) if code != 0 && silent && !stderr.is_empty() => HelperEnd::LoaderMissing { detail: stderr },
-        _ if decoded.garbled.is_some() => {
-            HelperEnd::Garbled { detail: decoded.garbled.unwrap_or_default(), step }
+        Exit::Code(code) if code != 0 && silent && !stderr.is_empty() => {
+            HelperEnd::LoaderMissing { detail: stderr }
         }
+        _ if decoded.garbled.is_some() => HelperEnd::Garbled {
+            detail: decoded.garbled.unwrap_or_default(),
+            step,
+        },
         Exit::Code(0) if decoded.done => HelperEnd::Done,
         Exit::Code(code) => HelperEnd::Exited { code, step, stderr },
     };
-    (HelperRun { end, ms: ended.elapsed.as_secs_f64() * 1000.0 }, decoded.lines)
+    (
+        HelperRun {
+            end,
+            ms: ended.elapsed.as_secs_f64() * 1000.0,
+        },
+        decoded.lines,
+    )
 }
 
 /// The last few lines of a process's stderr as one string.
@@ -344,17 +415,23 @@ pub fn last_lines(stderr: &[u8]) -> String {
     lines.get(from..).unwrap_or_default().join(" | ")
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn ended(exit: Exit, stdout: &[u8], stderr: &[u8]) -> Ended {
-        Ended { exit, stdout: stdout.to_vec(), stderr: stderr.to_vec(), elapsed: Duration::from_millis(3) }
+        Ended {
+            exit,
+            stdout: stdout.to_vec(),
+            stderr: stderr.to_vec(),
+            elapsed: Duration::from_millis(3),
+        }
     }
 
     fn end_of(exit: Exit, stdout: &[u8], stderr: &[u8]) -> HelperEnd {
-        conclude(&ended(exit, stdout, stderr), Duration::from_secs(60)).0.end
+        conclude(&ended(exit, stdout, stderr), Duration::from_secs(60))
+            .0
+            .end
     }
 
     #[test]
@@ -368,23 +445,58 @@ mod tests {
     #[test]
     fn every_other_end_names_its_step() {
         let begun = b"{\"step\":\"cuInit\"}\n";
-        assert_eq!(end_of(Exit::Signal(11), begun, b""), HelperEnd::Crashed { signal: 11, step: "cuInit".into() });
+        assert_eq!(
+            end_of(Exit::Signal(11), begun, b""),
+            HelperEnd::Crashed {
+                signal: 11,
+                step: "cuInit".into()
+            }
+        );
         let late = end_of(Exit::TimedOut { reaped: true }, begun, b"");
-        assert_eq!(late, HelperEnd::TimedOut { step: "cuInit".into(), after_ms: 60_000, killed: true });
+        assert_eq!(
+            late,
+            HelperEnd::TimedOut {
+                step: "cuInit".into(),
+                after_ms: 60_000,
+                killed: true
+            }
+        );
         let code = end_of(Exit::Code(3), begun, b"a\nb\n");
-        assert_eq!(code, HelperEnd::Exited { code: 3, step: "cuInit".into(), stderr: "a | b".into() });
+        assert_eq!(
+            code,
+            HelperEnd::Exited {
+                code: 3,
+                step: "cuInit".into(),
+                stderr: "a | b".into()
+            }
+        );
         // An exit status of 0 without the last line is no success.
-        assert!(matches!(end_of(Exit::Code(0), begun, b""), HelperEnd::Exited { code: 0, .. }));
-        assert!(matches!(end_of(Exit::Code(0), b"", b""), HelperEnd::Exited { code: 0, .. }));
+        assert!(matches!(
+            end_of(Exit::Code(0), begun, b""),
+            HelperEnd::Exited { code: 0, .. }
+        ));
+        assert!(matches!(
+            end_of(Exit::Code(0), b"", b""),
+            HelperEnd::Exited { code: 0, .. }
+        ));
         let hung_at_exit = end_of(Exit::TimedOut { reaped: true }, b"\"done\"\n", b"");
-        assert!(matches!(hung_at_exit, HelperEnd::TimedOut { ref step, .. } if step == "exit"), "{hung_at_exit:?}");
+        assert!(
+            matches!(hung_at_exit, HelperEnd::TimedOut { ref step, .. } if step == "exit"),
+            "{hung_at_exit:?}"
+        );
     }
 
     #[test]
     fn a_loader_that_explains_itself() {
-        let said = b"./cuda-helper: /lib/libc.so.6: version `GLIBC_2.17' not found (required by ./cuda-helper)\n";
-        assert!(matches!(end_of(Exit::Code(1), b"", said), HelperEnd::LoaderMissing { detail } if detail.contains("GLIBC_2.17")));
-        assert!(matches!(end_of(Exit::Code(127), b"", b"Error relocating x"), HelperEnd::LoaderMissing { .. }));
+        let said =
+            b"./cuda-helper: /lib/libc.so.6: version `GLIBC_2.17' not found (required by ./cuda-helper)\n";
+        assert!(
+            matches!(end_of(Exit::Code(1), b"", said), HelperEnd::LoaderMissing { detail } if detail.contains("GLIBC_2.17"))
+        );
+        assert!(matches!(
+            end_of(Exit::Code(127), b"", b"Error relocating x"),
+            HelperEnd::LoaderMissing { .. }
+        ));
     }
 
     #[test]
@@ -403,7 +515,10 @@ mod tests {
             }
         }
         let long = [&b"{\"step\":\""[..], &vec![b'a'; LINE_LIMIT], b"\"}\n"].concat();
-        assert!(matches!(end_of(Exit::Code(0), &long, b""), HelperEnd::Garbled { .. }));
+        assert!(matches!(
+            end_of(Exit::Code(0), &long, b""),
+            HelperEnd::Garbled { .. }
+        ));
     }
 
     #[test]

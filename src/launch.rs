@@ -28,11 +28,19 @@ pub struct LaunchError {
 
 impl LaunchError {
     fn not_found(message: String, hint: impl Into<String>) -> Self {
-        Self { exit_code: 127, message, hint: hint.into() }
+        Self {
+            exit_code: 127,
+            message,
+            hint: hint.into(),
+        }
     }
 
     fn not_executable(message: String, hint: impl Into<String>) -> Self {
-        Self { exit_code: 126, message, hint: hint.into() }
+        Self {
+            exit_code: 126,
+            message,
+            hint: hint.into(),
+        }
     }
 }
 
@@ -46,7 +54,10 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 pub fn resolve(command: &OsStr, path: Option<&OsStr>) -> Result<PathBuf, LaunchError> {
     let shown = command.to_string_lossy();
     if command.is_empty() {
-        return Err(LaunchError::not_found("the service command is an empty string".into(), "name a program"));
+        return Err(LaunchError::not_found(
+            "the service command is an empty string".into(),
+            "name a program",
+        ));
     }
     if command.as_bytes().contains(&b'/') {
         return match executable(Path::new(command)) {
@@ -62,7 +73,11 @@ pub fn resolve(command: &OsStr, path: Option<&OsStr>) -> Result<PathBuf, LaunchE
     let mut denied = None;
     for folder in path.as_bytes().split(|&b| b == b':') {
         // An empty element is the current folder (environ(7)).
-        let folder = if folder.is_empty() { Path::new(".") } else { Path::new(OsStr::from_bytes(folder)) };
+        let folder = if folder.is_empty() {
+            Path::new(".")
+        } else {
+            Path::new(OsStr::from_bytes(folder))
+        };
         let candidate = folder.join(command);
         match executable(&candidate) {
             Ok(()) => return Ok(candidate),
@@ -73,7 +88,10 @@ pub fn resolve(command: &OsStr, path: Option<&OsStr>) -> Result<PathBuf, LaunchE
     match denied {
         Some((candidate, errno)) => Err(refused(&candidate, errno)),
         None => Err(LaunchError::not_found(
-            format!("the service command `{shown}` is in no folder of PATH ({})", path.to_string_lossy()),
+            format!(
+                "the service command `{shown}` is in no folder of PATH ({})",
+                path.to_string_lossy()
+            ),
             "correct the command, or install it into the image",
         )),
     }
@@ -91,12 +109,21 @@ fn executable(path: &Path) -> Result<(), Errno> {
 fn refused(path: &Path, errno: Errno) -> LaunchError {
     let shown = path.display();
     match errno {
-        Errno::EISDIR => LaunchError::not_executable(format!("the service command {shown} is a folder"), "name a program"),
+        Errno::EISDIR => LaunchError::not_executable(
+            format!("the service command {shown} is a folder"),
+            "name a program",
+        ),
         Errno::EACCES => LaunchError::not_executable(
-            format!("the service command {shown} may not be executed by uid {}", nix::unistd::geteuid()),
+            format!(
+                "the service command {shown} may not be executed by uid {}",
+                nix::unistd::geteuid()
+            ),
             "chmod +x it in the image; if it is, its folder or its mount (noexec) forbids it",
         ),
-        _ => LaunchError::not_executable(format!("the service command {shown} cannot be executed: {errno}"), ""),
+        _ => LaunchError::not_executable(
+            format!("the service command {shown} cannot be executed: {errno}"),
+            "",
+        ),
     }
 }
 
@@ -108,14 +135,19 @@ pub struct Overwritten {
 }
 
 /// The service's environment: what was given, byte for byte and in its order, plus the manifest's variables.
-pub fn environment(given: &[CString], manifest: &BTreeMap<String, String>) -> (Vec<CString>, Vec<Overwritten>) {
+pub fn environment(
+    given: &[CString],
+    manifest: &BTreeMap<String, String>,
+) -> (Vec<CString>, Vec<Overwritten>) {
     let mut env: Vec<CString> = Vec::with_capacity(given.len() + manifest.len());
     let mut overwritten = Vec::new();
     let mut placed: Vec<&str> = Vec::new();
     for variable in given {
         let bytes = variable.as_bytes();
         let ours = manifest.iter().find(|(name, _)| {
-            bytes.strip_prefix(name.as_bytes()).is_some_and(|rest| rest.first() == Some(&b'='))
+            bytes
+                .strip_prefix(name.as_bytes())
+                .is_some_and(|rest| rest.first() == Some(&b'='))
         });
         let Some((name, value)) = ours else {
             env.push(variable.clone());
@@ -131,7 +163,10 @@ pub fn environment(given: &[CString], manifest: &BTreeMap<String, String>) -> (V
             placed.push(name);
         }
     }
-    for (name, value) in manifest.iter().filter(|(name, _)| !placed.contains(&name.as_str())) {
+    for (name, value) in manifest
+        .iter()
+        .filter(|(name, _)| !placed.contains(&name.as_str()))
+    {
         env.extend(assignment(name, value));
     }
     (env, overwritten)
@@ -145,7 +180,10 @@ fn assignment(name: &str, value: &str) -> Option<CString> {
 /// The value of a variable in an environment.
 pub fn lookup<'a>(env: &'a [CString], name: &str) -> Option<&'a OsStr> {
     env.iter().find_map(|variable| {
-        let rest = variable.as_bytes().strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
+        let rest = variable
+            .as_bytes()
+            .strip_prefix(name.as_bytes())?
+            .strip_prefix(b"=")?;
         Some(OsStr::from_bytes(rest))
     })
 }
@@ -171,7 +209,9 @@ pub fn exec(path: &Path, argv: &[OsString], env: &[CString]) -> LaunchError {
 /// The beginning of a file: enough for a shebang line or an ELF header.
 fn head(path: &Path) -> Vec<u8> {
     let mut options = File::options();
-    options.read(true).custom_flags(nix::libc::O_NONBLOCK | nix::libc::O_CLOEXEC);
+    options
+        .read(true)
+        .custom_flags(nix::libc::O_NONBLOCK | nix::libc::O_CLOEXEC);
     let mut bytes = Vec::new();
     if let Ok(file) = options.open(path) {
         let _ = file.take(4096).read_to_end(&mut bytes);
@@ -197,12 +237,20 @@ fn explain(path: &Path, errno: Errno, env: &[CString]) -> LaunchError {
         Errno::ENOENT if path.exists() => match shebang {
             Some(line) => {
                 let line = line.to_string_lossy();
-                let hint = if line.ends_with('\r') || head.split(|&b| b == b'\n').next().is_some_and(|l| l.ends_with(b"\r")) {
+                let hint = if line.ends_with('\r')
+                    || head
+                        .split(|&b| b == b'\n')
+                        .next()
+                        .is_some_and(|l| l.ends_with(b"\r"))
+                {
                     "the script has Windows line ends: convert it to LF"
                 } else {
                     "correct the first line of the script, or install that interpreter into the image"
                 };
-                LaunchError::not_found(format!("{shown} names the interpreter `{line}`, which does not exist"), hint)
+                LaunchError::not_found(
+                    format!("{shown} names the interpreter `{line}`, which does not exist"),
+                    hint,
+                )
             }
             None => LaunchError::not_found(
                 format!("{shown} exists, but the loader that it names does not"),
@@ -215,7 +263,9 @@ fn explain(path: &Path, errno: Errno, env: &[CString]) -> LaunchError {
         Errno::E2BIG => {
             let size: usize = env.iter().map(|v| v.as_bytes_with_nul().len()).sum();
             LaunchError::not_executable(
-                format!("arguments and environment are too large for execve: the environment has {size} bytes"),
+                format!(
+                    "arguments and environment are too large for execve: the environment has {size} bytes"
+                ),
                 "shorten them; on Kubernetes, enableServiceLinks: false drops a variable set for every service",
             )
         }
@@ -240,7 +290,10 @@ fn split(variable: &CStr) -> Option<(OsString, OsString)> {
     let bytes = variable.to_bytes();
     let at = bytes.iter().position(|&b| b == b'=')?;
     let (name, value) = (bytes.get(..at)?, bytes.get(at + 1..)?);
-    Some((OsString::from_vec(name.to_vec()), OsString::from_vec(value.to_vec())))
+    Some((
+        OsString::from_vec(name.to_vec()),
+        OsString::from_vec(value.to_vec()),
+    ))
 }
 
 #[cfg(test)]
@@ -255,11 +308,24 @@ mod tests {
     #[test]
     fn the_environment_keeps_order_duplicates_and_oddities() {
         let given = strings(&["A=1", "ODD", "JIT=0", "A=2", "JITTER=x", "JIT=9", "=weird"]);
-        let manifest = BTreeMap::from([("JIT".to_string(), "1".to_string()), ("NEW".to_string(), "n".to_string())]);
+        let manifest = BTreeMap::from([
+            ("JIT".to_string(), "1".to_string()),
+            ("NEW".to_string(), "n".to_string()),
+        ]);
         let (env, overwritten) = environment(&given, &manifest);
-        assert_eq!(env, strings(&["A=1", "ODD", "JIT=1", "A=2", "JITTER=x", "=weird", "NEW=n"]));
+        assert_eq!(
+            env,
+            strings(&["A=1", "ODD", "JIT=1", "A=2", "JITTER=x", "=weird", "NEW=n"])
+        );
         assert_eq!(overwritten, [Overwritten { name: "JIT".into() }]);
-        assert_eq!(environment(&strings(&["JIT=1"]), &BTreeMap::from([("JIT".into(), "1".into())])).1, []);
+        assert_eq!(
+            environment(
+                &strings(&["JIT=1"]),
+                &BTreeMap::from([("JIT".into(), "1".into())])
+            )
+            .1,
+            []
+        );
         assert_eq!(lookup(&env, "A"), Some(OsStr::new("1")));
         assert_eq!(lookup(&env, "B"), None);
     }
@@ -276,12 +342,36 @@ mod tests {
         std::fs::create_dir(a.join("folder")).unwrap();
         let path = |dirs: &[&Path]| std::env::join_paths(dirs).unwrap();
         // A file that may not be executed is passed over while there is another.
-        assert_eq!(resolve(OsStr::new("tool"), Some(&path(&[&a, &b]))).unwrap(), b.join("tool"));
-        assert_eq!(resolve(OsStr::new("tool"), Some(&path(&[&a]))).unwrap_err().exit_code, 126);
-        assert_eq!(resolve(OsStr::new("folder"), Some(&path(&[&a]))).unwrap_err().exit_code, 126);
-        assert_eq!(resolve(OsStr::new("other"), Some(&path(&[&a, &b]))).unwrap_err().exit_code, 127);
-        assert_eq!(resolve(a.join("other").as_os_str(), None).unwrap_err().exit_code, 127);
-        assert_eq!(resolve(a.join("tool/x").as_os_str(), None).unwrap_err().exit_code, 127);
+        assert_eq!(
+            resolve(OsStr::new("tool"), Some(&path(&[&a, &b]))).unwrap(),
+            b.join("tool")
+        );
+        assert_eq!(
+            resolve(OsStr::new("tool"), Some(&path(&[&a])))
+                .unwrap_err()
+                .exit_code,
+            126
+        );
+        assert_eq!(
+            resolve(OsStr::new("folder"), Some(&path(&[&a])))
+                .unwrap_err()
+                .exit_code,
+            126
+        );
+        assert_eq!(
+            resolve(OsStr::new("other"), Some(&path(&[&a, &b])))
+                .unwrap_err()
+                .exit_code,
+            127
+        );
+        assert_eq!(
+            resolve(a.join("other").as_os_str(), None).unwrap_err().exit_code,
+            127
+        );
+        assert_eq!(
+            resolve(a.join("tool/x").as_os_str(), None).unwrap_err().exit_code,
+            127
+        );
         assert_eq!(resolve(a.as_os_str(), None).unwrap_err().exit_code, 126);
         assert_eq!(resolve(OsStr::new(""), None).unwrap_err().exit_code, 127);
         assert!(resolve(OsStr::new("sh"), None).is_ok());

@@ -43,6 +43,8 @@ pub mod help;
 #[cfg(feature = "entrypoint")]
 pub mod helper;
 #[cfg(feature = "entrypoint")]
+pub mod kernels;
+#[cfg(feature = "entrypoint")]
 pub mod launch;
 #[cfg(feature = "entrypoint")]
 pub mod logging;
@@ -54,5 +56,3 @@ pub mod report;
 pub mod stack;
 #[cfg(feature = "entrypoint")]
 pub mod sys;
-#[cfg(feature = "entrypoint")]
-pub mod kernels;

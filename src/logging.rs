@@ -13,7 +13,10 @@ use crate::config::Format;
 /// Starts logging; a second call changes nothing.
 pub fn start(level: LevelFilter, format: Format) {
     // A stderr that is closed must not become a panic, so its errors are nobody's.
-    let builder = tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(level).log_internal_errors(false);
+    let builder = tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_max_level(level)
+        .log_internal_errors(false);
     let _ = match format {
         Format::Human => builder.with_ansi(false).event_format(Plain).try_init(),
         Format::Json => builder.json().flatten_event(true).with_target(false).try_init(),
@@ -28,7 +31,12 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
 {
-    fn format_event(&self, _: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+    fn format_event(
+        &self,
+        _: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
         let level = match *event.metadata().level() {
             Level::ERROR => "error: ",
             Level::WARN => "warning: ",

@@ -30,7 +30,10 @@ const DEFAULT_STACK: &str = "/etc/cuda-entrypoint/stack.json";
 fn main() -> ExitCode {
     let started = Instant::now();
     std::panic::set_hook(Box::new(|panic| {
-        complain(&format!("internal error, please report it: {panic}"), "CUDA_ENTRYPOINT_MODE=off starts the service unchecked");
+        complain(
+            &format!("internal error, please report it: {panic}"),
+            "CUDA_ENTRYPOINT_MODE=off starts the service unchecked",
+        );
         std::process::exit(i32::from(EX_SOFTWARE));
     }));
     let args: Vec<OsString> = std::env::args_os().skip(1).collect();
@@ -48,7 +51,11 @@ fn main() -> ExitCode {
 type Assembled = Option<Result<Crew, cuda_entrypoint::crew::StartError>>;
 
 fn dispatch(invocation: Invocation, environ: &[CString], crew: Assembled, started: Instant) -> u8 {
-    let Invocation { command, settings, near_misses } = invocation;
+    let Invocation {
+        command,
+        settings,
+        near_misses,
+    } = invocation;
     match command {
         Command::Help(None) => print(&help::overview()),
         Command::Help(Some(name)) => print(&help::command(name)),
@@ -68,11 +75,23 @@ fn dispatch(invocation: Invocation, environ: &[CString], crew: Assembled, starte
             0
         }
         Command::Run { service } => {
-            let session = Session { settings: &settings, near_misses: &near_misses, environ, service: &service, started };
+            let session = Session {
+                settings: &settings,
+                near_misses: &near_misses,
+                environ,
+                service: &service,
+                started,
+            };
             supervise(crew, |crew| session.run(crew))
         }
         Command::Check { stage, service } => {
-            let session = Session { settings: &settings, near_misses: &near_misses, environ, service: &service, started };
+            let session = Session {
+                settings: &settings,
+                near_misses: &near_misses,
+                environ,
+                service: &service,
+                started,
+            };
             supervise(crew, |crew| session.check(stage, crew))
         }
     }
@@ -113,16 +132,37 @@ impl Session<'_> {
             Ok(config) => config,
             Err(error) => {
                 let exit = error.exit_code();
-                return self.refuse(exit, "setting", &error.to_string(), &error.hint, &TerminationLog::Default, crew);
+                return self.refuse(
+                    exit,
+                    "setting",
+                    &error.to_string(),
+                    &error.hint,
+                    &TerminationLog::Default,
+                    crew,
+                );
             }
         };
         if self.service.is_empty() {
             let hint = "set CMD in the Dockerfile, `args:` in the pod, or name it: docker run IMAGE COMMAND";
-            return self.refuse(EX_USAGE, "usage", "no service command was given", hint, &config.termination_log, crew);
+            return self.refuse(
+                EX_USAGE,
+                "usage",
+                "no service command was given",
+                hint,
+                &config.termination_log,
+                crew,
+            );
         }
         if config.report == Some(ReportTarget::Stdout) {
             let message = "--report -: under run, stdout belongs to the service";
-            return self.refuse(EX_USAGE, "usage", message, "name a file, or use check", &config.termination_log, crew);
+            return self.refuse(
+                EX_USAGE,
+                "usage",
+                message,
+                "name a file, or use check",
+                &config.termination_log,
+                crew,
+            );
         }
         // A typo is not worth a minute of checks.
         let program = match self.resolve(self.environ) {
@@ -132,7 +172,14 @@ impl Session<'_> {
         let loaded = match load_stack(config.stack.as_deref()) {
             Ok(loaded) => loaded,
             Err((message, hint)) => {
-                return self.refuse(EX_CONFIG, "manifest", &message, &hint, &config.termination_log, crew);
+                return self.refuse(
+                    EX_CONFIG,
+                    "manifest",
+                    &message,
+                    &hint,
+                    &config.termination_log,
+                    crew,
+                );
             }
         };
         let env = self.service_environment(&loaded.stack);
@@ -144,7 +191,14 @@ impl Session<'_> {
             stop_early: pipeline::stops_early(config.mode),
         };
         let archs = config.archs.as_ref().or(loaded.stack.archs.as_ref());
-        let task = Task { config: &config, stack: &loaded.stack, archs, service: self.service, env: &env, plan };
+        let task = Task {
+            config: &config,
+            stack: &loaded.stack,
+            archs,
+            service: self.service,
+            env: &env,
+            plan,
+        };
         let gathered = match pipeline::gather(&task, &mut crew) {
             Ok(gathered) => gathered,
             Err(signal) => return ended_by(signal, &mut crew, &config.termination_log),
@@ -180,7 +234,10 @@ impl Session<'_> {
             Err(error) => {
                 let exit = error.exit_code();
                 complain(&error.to_string(), &error.hint);
-                termination::write(&TerminationLog::Default, &termination_text(exit, "setting", &error.to_string(), &error.hint));
+                termination::write(
+                    &TerminationLog::Default,
+                    &termination_text(exit, "setting", &error.to_string(), &error.hint),
+                );
                 return unless_warn(self.mode_is_warn(), exit);
             }
         };
@@ -188,7 +245,10 @@ impl Session<'_> {
             Ok(loaded) => loaded,
             Err((message, hint)) => {
                 complain(&message, &hint);
-                termination::write(&config.termination_log, &termination_text(EX_CONFIG, "manifest", &message, &hint));
+                termination::write(
+                    &config.termination_log,
+                    &termination_text(EX_CONFIG, "manifest", &message, &hint),
+                );
                 return unless_warn(config.mode == Mode::Warn, EX_CONFIG);
             }
         };
@@ -202,7 +262,14 @@ impl Session<'_> {
             stop_early: false,
         };
         let archs = config.archs.as_ref().or(loaded.stack.archs.as_ref());
-        let task = Task { config: &config, stack: &loaded.stack, archs, service: self.service, env: &env, plan };
+        let task = Task {
+            config: &config,
+            stack: &loaded.stack,
+            archs,
+            service: self.service,
+            env: &env,
+            plan,
+        };
         let gathered = match pipeline::gather(&task, &mut crew) {
             Ok(gathered) => gathered,
             Err(signal) => return ended_by(signal, &mut crew, &config.termination_log),
@@ -238,13 +305,18 @@ impl Session<'_> {
     }
 
     fn mode_is_warn(&self) -> bool {
-        self.settings.get("mode").is_some_and(|Setting { value, .. }| value == "warn")
+        self.settings
+            .get("mode")
+            .is_some_and(|Setting { value, .. }| value == "warn")
     }
 
     fn service_environment(&self, stack: &Stack) -> Vec<CString> {
         let (env, overwritten) = launch::environment(self.environ, &stack.env);
         for variable in overwritten {
-            tracing::warn!("{} was set to another value; the manifest's is used", variable.name);
+            tracing::warn!(
+                "{} was set to another value; the manifest's is used",
+                variable.name
+            );
         }
         env
     }
@@ -254,7 +326,12 @@ impl Session<'_> {
         launch::resolve(command, launch::lookup(env, "PATH"))
     }
 
-    fn report<'r>(&self, task: &Task<'r>, loaded: &'r Loaded, gathered: &'r pipeline::Gathered) -> Report<'r> {
+    fn report<'r>(
+        &self,
+        task: &Task<'r>,
+        loaded: &'r Loaded,
+        gathered: &'r pipeline::Gathered,
+    ) -> Report<'r> {
         let mut timing = gathered.timing.clone();
         timing.push(("total", self.started.elapsed()));
         Report {
@@ -290,14 +367,34 @@ impl Session<'_> {
         let code = report.outcome.decisive.map_or("", |f| f.code.name());
         let exit_code = report.outcome.exit_code;
         if config.mode == Mode::Warn {
-            tracing::error!(verdict = "fail", code, exit_code, service, "starting the service all the same, mode is warn");
+            tracing::error!(
+                verdict = "fail",
+                code,
+                exit_code,
+                service,
+                "starting the service all the same, mode is warn"
+            );
         } else {
-            tracing::error!(verdict = "fail", code, exit_code, service, "not starting the service");
+            tracing::error!(
+                verdict = "fail",
+                code,
+                exit_code,
+                service,
+                "not starting the service"
+            );
         }
     }
 
     /// What keeps the checks from being made at all. Under `warn` the service starts even so.
-    fn refuse(&self, exit: u8, kind: &str, message: &str, hint: &str, log: &TerminationLog, crew: Crew) -> u8 {
+    fn refuse(
+        &self,
+        exit: u8,
+        kind: &str,
+        message: &str,
+        hint: &str,
+        log: &TerminationLog,
+        crew: Crew,
+    ) -> u8 {
         if self.mode_is_warn() && !self.service.is_empty() {
             complain(message, hint);
             say("starting the service all the same, unchecked: mode is warn");
@@ -311,7 +408,10 @@ impl Session<'_> {
 
     fn cannot_launch(&self, error: &LaunchError, log: &TerminationLog) -> u8 {
         complain(&error.message, &error.hint);
-        termination::write(log, &termination_text(error.exit_code, "service", &error.message, &error.hint));
+        termination::write(
+            log,
+            &termination_text(error.exit_code, "service", &error.message, &error.hint),
+        );
         error.exit_code
     }
 }
@@ -326,7 +426,11 @@ fn termination_text(exit: u8, kind: &str, message: &str, hint: &str) -> String {
 
 fn sanitize_lines(message: &str, hint: &str) -> String {
     let message = sanitize(message);
-    if hint.is_empty() { message } else { format!("{message}\nhint: {}", sanitize(hint)) }
+    if hint.is_empty() {
+        message
+    } else {
+        format!("{message}\nhint: {}", sanitize(hint))
+    }
 }
 
 fn ended_by(signal: Signal, crew: &mut Crew, log: &TerminationLog) -> u8 {
@@ -344,14 +448,23 @@ fn load_stack(given: Option<&Path>) -> Result<Loaded, (String, String)> {
         Some(path) => path,
         None if Path::new(DEFAULT_STACK).exists() => Path::new(DEFAULT_STACK),
         None => {
-            let stack = Stack::embedded().map_err(|e| (format!("the embedded manifest {e}"), String::new()))?;
-            return Ok(Loaded { stack, source: "embedded".to_string() });
+            let stack =
+                Stack::embedded().map_err(|e| (format!("the embedded manifest {e}"), String::new()))?;
+            return Ok(Loaded {
+                stack,
+                source: "embedded".to_string(),
+            });
         }
     };
     let shown = path.display().to_string();
     let bytes = discover::files::read_head(path, stack::MAX_BYTES + 1)
         .map(|(bytes, _)| bytes)
-        .map_err(|e| (format!("cannot read the manifest {shown}: {e}"), "mount it, or correct --stack or CUDA_ENTRYPOINT_STACK".to_string()))?;
+        .map_err(|e| {
+            (
+                format!("cannot read the manifest {shown}: {e}"),
+                "mount it, or correct --stack or CUDA_ENTRYPOINT_STACK".to_string(),
+            )
+        })?;
     match Stack::parse_bytes(&bytes) {
         Ok(stack) => Ok(Loaded { stack, source: shown }),
         Err(e) => Err((format!("{shown} {e}"), e.hint)),
@@ -373,8 +486,15 @@ fn stack_show(settings: &Settings, as_json: bool) -> u8 {
         match setting.value.to_string_lossy().parse::<ArchList>() {
             Ok(list) => stack.archs = Some(list),
             Err(error) => {
-                complain(&format!("{}: {error}", setting.origin), "such as 7.5;8.0;8.6;8.9;9.0");
-                return if matches!(setting.origin, cli::Origin::Flag(_)) { EX_USAGE } else { EX_CONFIG };
+                complain(
+                    &format!("{}: {error}", setting.origin),
+                    "such as 7.5;8.0;8.6;8.9;9.0",
+                );
+                return if matches!(setting.origin, cli::Origin::Flag(_)) {
+                    EX_USAGE
+                } else {
+                    EX_CONFIG
+                };
             }
         }
         source = format!("{source}, archs from {}", setting.origin);
@@ -406,7 +526,10 @@ fn explain(name: &str) -> u8 {
 /// Becomes the service without a check: mode `off`.
 fn start_unchecked(service: &[OsString], environ: &[CString]) -> u8 {
     if service.is_empty() {
-        complain("no service command was given", "set CMD in the Dockerfile, or name it: docker run IMAGE COMMAND");
+        complain(
+            "no service command was given",
+            "set CMD in the Dockerfile, or name it: docker run IMAGE COMMAND",
+        );
         return EX_USAGE;
     }
     say("nothing is checked: mode is off");
@@ -420,7 +543,10 @@ fn start(service: &[OsString], environ: &[CString], log: &TerminationLog) -> u8 
         Err(error) => error,
     };
     complain(&error.message, &error.hint);
-    termination::write(log, &termination_text(error.exit_code, "service", &error.message, &error.hint));
+    termination::write(
+        log,
+        &termination_text(error.exit_code, "service", &error.message, &error.hint),
+    );
     error.exit_code
 }
 
@@ -433,7 +559,10 @@ fn bad_usage(args: &[OsString], environ: &[CString], error: &UsageError) -> u8 {
         return start(service, environ, &TerminationLog::Default);
     }
     if args.first().is_some_and(|a| a == "run" || a == "check") {
-        termination::write(&TerminationLog::Default, &termination_text(EX_USAGE, "usage", &error.message, &error.hint));
+        termination::write(
+            &TerminationLog::Default,
+            &termination_text(EX_USAGE, "usage", &error.message, &error.hint),
+        );
     }
     EX_USAGE
 }
@@ -468,8 +597,11 @@ fn list_kernels(archs: Option<OsString>, json: bool, paths: Vec<OsString>) -> u8
         },
         None => Stack::embedded().ok().and_then(|s| s.archs),
     };
-    let capabilities: Vec<facts::ComputeCapability> =
-        list.iter().flat_map(ArchList::iter).map(|a: &arch::Arch| a.capability).collect();
+    let capabilities: Vec<facts::ComputeCapability> = list
+        .iter()
+        .flat_map(ArchList::iter)
+        .map(|a: &arch::Arch| a.capability)
+        .collect();
     let paths: Vec<PathBuf> = paths.into_iter().map(PathBuf::from).collect();
     let (out, err) = (std::io::stdout(), std::io::stderr());
     match kernels::run(&paths, &capabilities, json, &mut out.lock(), &mut err.lock()) {
@@ -479,28 +611,53 @@ fn list_kernels(archs: Option<OsString>, json: bool, paths: Vec<OsString>) -> u8
 }
 
 fn write_report_file(config: &Config, report: &Report<'_>) {
-    let Some(ReportTarget::File(path)) = &config.report else { return };
+    let Some(ReportTarget::File(path)) = &config.report else {
+        return;
+    };
     if let Err(error) = std::fs::write(path, json::document(report)) {
         tracing::warn!("cannot write the report to {}: {error}", path.display());
     }
 }
 
 fn say_warnings(findings: &[Finding]) {
-    for finding in findings.iter().filter(|f| matches!(f.status, Status::Warn | Status::Unknown)) {
-        let hint = if finding.hint.is_empty() { String::new() } else { format!("; {}", finding.hint) };
-        let text = sanitize(&format!("{}: {}: {}{hint}", finding.code, finding.subject, finding.message));
+    for finding in findings
+        .iter()
+        .filter(|f| matches!(f.status, Status::Warn | Status::Unknown))
+    {
+        let hint = if finding.hint.is_empty() {
+            String::new()
+        } else {
+            format!("; {}", finding.hint)
+        };
+        let text = sanitize(&format!(
+            "{}: {}: {}{hint}",
+            finding.code, finding.subject, finding.message
+        ));
         tracing::warn!(code = finding.code.name(), "{text}");
     }
 }
 
 fn say_success(report: &Report<'_>, service: &str) {
-    let verdict = if report.outcome.verdict == Verdict::Warn { "warn" } else { "pass" };
-    tracing::info!(verdict, stack = sanitize(report.stack_name), "ok: {}", human::success(report, service));
+    let verdict = if report.outcome.verdict == Verdict::Warn {
+        "warn"
+    } else {
+        "pass"
+    };
+    tracing::info!(
+        verdict,
+        stack = sanitize(report.stack_name),
+        "ok: {}",
+        human::success(report, service)
+    );
 }
 
 fn colour_of(stream: &impl IsTerminal) -> Colour {
     let variable = |name| std::env::var_os(name);
-    Colour::for_terminal(stream.is_terminal(), variable("NO_COLOR").as_deref(), variable("TERM").as_deref())
+    Colour::for_terminal(
+        stream.is_terminal(),
+        variable("NO_COLOR").as_deref(),
+        variable("TERM").as_deref(),
+    )
 }
 
 /// Writes to stdout; 0, or the exit code of a failed write. A reader that went away (`| head`) is no failure.

@@ -97,7 +97,10 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 impl<'a> Run<'a> {
     fn new(task: &'a Task<'a>) -> Self {
-        let mut facts = Facts { environment: machine::shown_environment(task.env), ..Facts::default() };
+        let mut facts = Facts {
+            environment: machine::shown_environment(task.env),
+            ..Facts::default()
+        };
         if task.plan.device {
             facts.limits = machine::limits();
         }
@@ -200,7 +203,9 @@ impl<'a> Run<'a> {
     }
 
     fn image_discovered(&mut self, crew: &mut Crew) {
-        let Some(Ok(image)) = self.image.as_ref().map(mpsc::Receiver::try_recv) else { return };
+        let Some(Ok(image)) = self.image.as_ref().map(mpsc::Receiver::try_recv) else {
+            return;
+        };
         self.image = None;
         self.facts.image = image;
         self.timing.push(("image_files", self.started.elapsed()));
@@ -261,7 +266,11 @@ impl<'a> Run<'a> {
                 self.retry_at = None;
             }
         }
-        if self.device_findings.is_some() || self.driver.is_some() || self.nvml.is_some() || self.retry_at.is_some() {
+        if self.device_findings.is_some()
+            || self.driver.is_some()
+            || self.nvml.is_some()
+            || self.retry_at.is_some()
+        {
             return;
         }
         if plan.device || plan.health {
@@ -270,8 +279,21 @@ impl<'a> Run<'a> {
     }
 
     fn judge_device(&mut self) {
-        let Task { config, stack, archs, plan, .. } = *self.task;
-        if plan.device && self.facts.device.driver.as_ref().is_none_or(|d| d.load_error.is_some()) {
+        let Task {
+            config,
+            stack,
+            archs,
+            plan,
+            ..
+        } = *self.task;
+        if plan.device
+            && self
+                .facts
+                .device
+                .driver
+                .as_ref()
+                .is_none_or(|d| d.load_error.is_some())
+        {
             self.facts.device.driver_elsewhere = machine::driver_copies();
             self.facts.device.nodes = machine::device_nodes();
         }
@@ -286,17 +308,28 @@ impl<'a> Run<'a> {
             all
         };
         config.overrides.apply(&mut findings);
-        let failures = || findings.iter().filter(|f| f.status == Status::Fail && f.stage != Stage::Arch);
+        let failures = || {
+            findings
+                .iter()
+                .filter(|f| f.status == Status::Fail && f.stage != Stage::Arch)
+        };
         let mendable = failures().count() > 0 && failures().all(|f| f.can_mend);
-        let image_failed =
-            self.image_findings.as_ref().is_some_and(|all| all.iter().any(|f| f.status == Status::Fail));
+        let image_failed = self
+            .image_findings
+            .as_ref()
+            .is_some_and(|all| all.iter().any(|f| f.status == Status::Fail));
         let give_up_at = self.started + config.wait;
         let now = Instant::now();
         if mendable && now < give_up_at && !(image_failed && plan.stop_early) {
             if let Some(finding) = failures().next() {
                 let (code, left) = (finding.code.name(), give_up_at.saturating_duration_since(now));
                 let left = humantime::format_duration(Duration::from_secs(left.as_secs_f64().ceil() as u64));
-                tracing::info!(code, "waiting up to {left}: {}: {}", finding.subject, finding.message);
+                tracing::info!(
+                    code,
+                    "waiting up to {left}: {}: {}",
+                    finding.subject,
+                    finding.message
+                );
             }
             self.retry_at = Some((now + self.pause).min(give_up_at));
             self.pause = (self.pause * 2).min(LONGEST_PAUSE);
@@ -315,7 +348,8 @@ impl<'a> Run<'a> {
             self.timing.retain(|(name, _)| *name != "device");
             if plan.device {
                 findings.push(
-                    Finding::skip(Code::DriverMissing, "driver and GPUs").message("not looked at: the image stage failed"),
+                    Finding::skip(Code::DriverMissing, "driver and GPUs")
+                        .message("not looked at: the image stage failed"),
                 );
             }
         } else {
@@ -326,7 +360,11 @@ impl<'a> Run<'a> {
         }
         // A loader that only the device stage missed is the image's matter all the same.
         findings.sort_by_key(|f| f.stage);
-        Gathered { facts: self.facts, findings, timing: self.timing }
+        Gathered {
+            facts: self.facts,
+            findings,
+            timing: self.timing,
+        }
     }
 }
 
@@ -348,8 +386,14 @@ fn discover_image(
     }
     let cwd = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
     let usual_places = python::USUAL_PLACES.map(PathBuf::from);
-    let python =
-        python::PythonQuery { explicit, command: service, env, cwd: &cwd, usual_places: &usual_places }.find();
+    let python = python::PythonQuery {
+        explicit,
+        command: service,
+        env,
+        cwd: &cwd,
+        usual_places: &usual_places,
+    }
+    .find();
     let site = &python.site_packages;
     let places = libraries::Places {
         site_packages: site,
@@ -362,13 +406,21 @@ fn discover_image(
         files: named_files::find(site, &names),
         editable: editable::traps(site),
         libraries: libraries::runtime_copies(&places, &wanted),
-        helper: HelperRun { end: HelperEnd::NotRun, ms: 0.0 },
+        helper: HelperRun {
+            end: HelperEnd::NotRun,
+            ms: 0.0,
+        },
         python,
     }
 }
 
 fn smoke_skipped(task: &Task<'_>) -> Vec<Finding> {
-    let names: Vec<&str> = task.stack.smoke.iter().map(crate::stack::SmokeEntry::name).collect();
+    let names: Vec<&str> = task
+        .stack
+        .smoke
+        .iter()
+        .map(crate::stack::SmokeEntry::name)
+        .collect();
     if names.is_empty() {
         return Vec::new();
     }
@@ -384,8 +436,16 @@ fn smoke_reason(config: &Config) -> &'static str {
 
 /// The report's `smoke` key.
 pub fn smoke_report(config: &Config, stack: &Stack) -> SmokeReport {
-    let reason = if stack.smoke.is_empty() { "the manifest has no smoke" } else { smoke_reason(config) };
-    SmokeReport { mode: config.smoke, status: "not-run", reason: reason.to_string() }
+    let reason = if stack.smoke.is_empty() {
+        "the manifest has no smoke"
+    } else {
+        smoke_reason(config)
+    };
+    SmokeReport {
+        mode: config.smoke,
+        status: "not-run",
+        reason: reason.to_string(),
+    }
 }
 
 /// Whether a mode lets a failed image stage end the run.

@@ -9,7 +9,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::libc;
-use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, SigmaskHow};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal};
 use nix::unistd::Pid;
 
 /// What a child executes.
@@ -40,7 +40,11 @@ pub struct Spawn<'a> {
 
 /// Pointers to the strings, closed with a null pointer, as exec wants them. Borrows nothing: keep the strings alive.
 fn pointers(strings: &[CString]) -> Vec<*const c_char> {
-    strings.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect()
+    strings
+        .iter()
+        .map(|s| s.as_ptr())
+        .chain([std::ptr::null()])
+        .collect()
 }
 
 /// Starts a child in a process group of its own, which dies with the thread that called this (PR_SET_PDEATHSIG).
@@ -98,7 +102,12 @@ fn read_fully(fd: &OwnedFd, buffer: &mut [u8]) -> usize {
 ///
 /// # Safety
 /// To be called in a forked child only; `argv` and `envp` are arrays of C strings closed with a null pointer.
-unsafe fn exec_in_child(spawn: &Spawn<'_>, argv: &[*const c_char], envp: &[*const c_char], parent: Pid) -> c_int {
+unsafe fn exec_in_child(
+    spawn: &Spawn<'_>,
+    argv: &[*const c_char],
+    envp: &[*const c_char],
+    parent: Pid,
+) -> c_int {
     // SAFETY: plain system calls on valid descriptors and on arrays that the caller vouches for.
     unsafe {
         libc::setpgid(0, 0);
@@ -127,7 +136,9 @@ unsafe fn exec_in_child(spawn: &Spawn<'_>, argv: &[*const c_char], envp: &[*cons
                 envp.as_ptr(),
                 libc::AT_EMPTY_PATH,
             ),
-            Program::Path(path) => libc::c_long::from(libc::execve(path.as_ptr(), argv.as_ptr(), envp.as_ptr())),
+            Program::Path(path) => {
+                libc::c_long::from(libc::execve(path.as_ptr(), argv.as_ptr(), envp.as_ptr()))
+            }
         };
         Errno::last_raw()
     }
@@ -164,7 +175,11 @@ pub fn exec_service(path: &CStr, argv: &[CString], envp: &[CString], ending: &[S
     let mask = SigSet::all();
     let _ = nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&mask), None);
     reset_dispositions();
-    let last_word = SigAction::new(SigHandler::Handler(exit_128_plus), SaFlags::empty(), SigSet::all());
+    let last_word = SigAction::new(
+        SigHandler::Handler(exit_128_plus),
+        SaFlags::empty(),
+        SigSet::all(),
+    );
     for &signal in ending {
         // SAFETY: the handler is async-signal-safe.
         let _ = unsafe { nix::sys::signal::sigaction(signal, &last_word) };
@@ -194,7 +209,6 @@ pub fn environ() -> Vec<CString> {
     all
 }
 
-
 /// A memory file for the helper. `executable` asks for MFD_EXEC, which kernels before 6.3 refuse with EINVAL.
 pub fn memfd(name: &CStr, executable: bool) -> nix::Result<OwnedFd> {
     const MFD_EXEC: libc::c_uint = 0x10; // linux/memfd.h, since 6.3
@@ -208,4 +222,3 @@ pub fn memfd(name: &CStr, executable: bool) -> nix::Result<OwnedFd> {
         Errno::result(fd).map(|fd| OwnedFd::from_raw_fd(fd))
     }
 }
-

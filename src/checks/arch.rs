@@ -7,7 +7,12 @@ use crate::facts::{Device, Facts};
 /// One finding a device; none where the list is not given or no device is visible.
 pub fn judge(archs: Option<&ArchList>, facts: &Facts) -> Vec<Finding> {
     let Some(archs) = archs else { return Vec::new() };
-    facts.device.devices.iter().map(|device| judge_device(archs, device)).collect()
+    facts
+        .device
+        .devices
+        .iter()
+        .map(|device| judge_device(archs, device))
+        .collect()
 }
 
 fn judge_device(archs: &ArchList, device: &Device) -> Finding {

@@ -34,7 +34,11 @@ pub fn judge_health(gpu: Gpu, facts: &Facts) -> Vec<Finding> {
 }
 
 fn absence_severity(gpu: Gpu, code: Code) -> Severity {
-    if gpu == Gpu::Optional { Severity::Warn } else { code.severity() }
+    if gpu == Gpu::Optional {
+        Severity::Warn
+    } else {
+        code.severity()
+    }
 }
 
 /// A helper run that did not go through. `None` where it did, or where it was not started at all.
@@ -82,7 +86,11 @@ pub fn helper_failure(end: &HelperEnd, what: &str, facts: &Facts) -> Option<Find
 }
 
 fn seconds(ms: u64) -> String {
-    if ms.is_multiple_of(1000) { format!("{} s", ms / 1000) } else { format!("{ms} ms") }
+    if ms.is_multiple_of(1000) {
+        format!("{} s", ms / 1000)
+    } else {
+        format!("{ms} ms")
+    }
 }
 
 /// The finding for an image in which no CUDA library can run.
@@ -96,7 +104,8 @@ pub fn loader_missing(detail: &str) -> Finding {
 
 /// `SIGSEGV` rather than 11.
 pub fn signal_name(number: i32) -> String {
-    nix::sys::signal::Signal::try_from(number).map_or_else(|_| format!("signal {number}"), |s| s.as_str().to_string())
+    nix::sys::signal::Signal::try_from(number)
+        .map_or_else(|_| format!("signal {number}"), |s| s.as_str().to_string())
 }
 
 fn judge_driver(driver: &DriverAnswer, stack: &Stack, gpu: Gpu, facts: &Facts, findings: &mut Vec<Finding>) {
@@ -108,8 +117,15 @@ fn judge_driver(driver: &DriverAnswer, stack: &Stack, gpu: Gpu, facts: &Facts, f
     if path.contains("/stubs/") {
         findings.push(stub(path, "the loader maps the toolkit's stub"));
     }
-    findings.push(Finding::pass(Code::DriverMissing, "libcuda.so.1").observed(path).message("the driver library loads"));
-    let first_error_is_age = driver.error.as_ref().is_some_and(|e| cuda_errors::cuda(e).code == Code::DriverTooOld);
+    findings.push(
+        Finding::pass(Code::DriverMissing, "libcuda.so.1")
+            .observed(path)
+            .message("the driver library loads"),
+    );
+    let first_error_is_age = driver
+        .error
+        .as_ref()
+        .is_some_and(|e| cuda_errors::cuda(e).code == Code::DriverTooOld);
     judge_version(driver, stack, facts, first_error_is_age, findings);
     if let Some(error) = &driver.error {
         findings.push(call_failed(error, path, gpu, facts));
@@ -129,19 +145,33 @@ fn judge_driver(driver: &DriverAnswer, stack: &Stack, gpu: Gpu, facts: &Facts, f
     }
     for device in &facts.device.devices {
         if let Some(error) = &device.error {
-            findings.push(call_failed(error, &format!("device {}", device.ordinal), gpu, facts));
+            findings.push(call_failed(
+                error,
+                &format!("device {}", device.ordinal),
+                gpu,
+                facts,
+            ));
         }
         judge_compute_mode(device, findings);
     }
 }
 
 fn plural(count: i32, noun: &str) -> String {
-    if count == 1 { noun.to_string() } else { format!("{noun}s") }
+    if count == 1 {
+        noun.to_string()
+    } else {
+        format!("{noun}s")
+    }
 }
 
 fn describe(device: &Device) -> String {
-    let capability = device.capability.map_or_else(|| "?".to_string(), |c| c.to_string());
-    let memory = device.memory.map(|m| format!(", {} MiB", m >> 20)).unwrap_or_default();
+    let capability = device
+        .capability
+        .map_or_else(|| "?".to_string(), |c| c.to_string());
+    let memory = device
+        .memory
+        .map(|m| format!(", {} MiB", m >> 20))
+        .unwrap_or_default();
     format!("{} {} ({capability}{memory})", device.ordinal, device.name)
 }
 
@@ -150,23 +180,35 @@ fn driver_missing(error: &str, gpu: Gpu, facts: &Facts) -> Finding {
     let nodes = &facts.device.nodes;
     let hint = if let Some(found) = elsewhere.first() {
         let folder = found.rsplit_once('/').map_or("", |(folder, _)| folder);
-        format!("{found} is there, but the loader does not search its folder: add {folder} to LD_LIBRARY_PATH, or write it to /etc/ld.so.conf.d and run ldconfig")
+        format!(
+            "{found} is there, but the loader does not search its folder: add {folder} to LD_LIBRARY_PATH, or write it to /etc/ld.so.conf.d and run ldconfig"
+        )
     } else if !nodes.is_empty() {
-        let capabilities = facts.environment.get("NVIDIA_DRIVER_CAPABILITIES").map_or("unset", String::as_str);
-        format!("device nodes are there ({}), the libraries are not: let NVIDIA_DRIVER_CAPABILITIES contain `compute` and `utility` (it is {capabilities}), and recreate the container", nodes.join(" "))
+        let capabilities = facts
+            .environment
+            .get("NVIDIA_DRIVER_CAPABILITIES")
+            .map_or("unset", String::as_str);
+        format!(
+            "device nodes are there ({}), the libraries are not: let NVIDIA_DRIVER_CAPABILITIES contain `compute` and `utility` (it is {capabilities}), and recreate the container",
+            nodes.join(" ")
+        )
     } else {
         "start the container with the NVIDIA runtime: `docker run --gpus all`, or in a pod `resources.limits.\"nvidia.com/gpu\": 1` (and runtimeClassName: nvidia where it is not the default)".to_string()
     };
     let there_but_broken = !error.contains("No such file");
-    Finding::problem_as(Code::DriverMissing, absence_severity(gpu, Code::DriverMissing), "libcuda.so.1")
-        .observed(error)
-        .required("the NVIDIA driver's libcuda.so.1, which the container runtime mounts from the host")
-        .message(if there_but_broken {
-            "libcuda.so.1 is there and cannot be loaded"
-        } else {
-            "there is no NVIDIA driver in this container"
-        })
-        .hint(hint)
+    Finding::problem_as(
+        Code::DriverMissing,
+        absence_severity(gpu, Code::DriverMissing),
+        "libcuda.so.1",
+    )
+    .observed(error)
+    .required("the NVIDIA driver's libcuda.so.1, which the container runtime mounts from the host")
+    .message(if there_but_broken {
+        "libcuda.so.1 is there and cannot be loaded"
+    } else {
+        "there is no NVIDIA driver in this container"
+    })
+    .hint(hint)
 }
 
 fn stub(path: &str, observed: &str) -> Finding {
@@ -185,7 +227,11 @@ fn judge_version(
     findings: &mut Vec<Finding>,
 ) {
     let Some(rule) = &stack.cuda.driver else { return };
-    let release = facts.device.nvml.as_ref().and_then(|n| n.driver_release.as_deref());
+    let release = facts
+        .device
+        .nvml
+        .as_ref()
+        .and_then(|n| n.driver_release.as_deref());
     let subject = release.map_or_else(|| "driver".to_string(), |r| format!("driver {r}"));
     let Some(version) = driver.api_version else {
         if driver.error.is_none() {
@@ -200,13 +246,21 @@ fn judge_version(
     let observed = format!("serves CUDA {version}");
     let required = format!("CUDA {rule}");
     if rule.matches(version) {
-        let pass = Finding::pass(Code::DriverTooOld, subject).observed(observed).required(required);
+        let pass = Finding::pass(Code::DriverTooOld, subject)
+            .observed(observed)
+            .required(required);
         if !said_by_error {
             findings.push(pass.message("the driver is new enough"));
         }
         return;
     }
-    let same_major = stack.cuda.runtime.as_ref().and_then(|r| r.major()).or(rule.major()) == Some(version.major);
+    let same_major = stack
+        .cuda
+        .runtime
+        .as_ref()
+        .and_then(|r| r.major())
+        .or(rule.major())
+        == Some(version.major);
     let older = rule.major().is_none_or(|major| version.major <= major);
     let finding = if same_major {
         Finding::problem(Code::DriverMinorCompat, subject)
@@ -218,7 +272,9 @@ fn judge_version(
             .hint(format!("update the node's driver: CUDA 12 needs release 525.60.13 or newer, CUDA {rule} the one that nvidia-smi shows with that CUDA Version; or schedule onto nodes that have it"))
     } else {
         Finding::problem(Code::DriverTooOld, subject)
-            .message(format!("the manifest does not accept a driver that serves CUDA {version}"))
+            .message(format!(
+                "the manifest does not accept a driver that serves CUDA {version}"
+            ))
             .hint("widen cuda.driver in the manifest if that is not meant: drivers run older CUDA programs")
     };
     findings.push(finding.observed(observed).required(required));
@@ -235,7 +291,11 @@ fn call_failed(error: &CallError, subject: &str, gpu: Gpu, facts: &Facts) -> Fin
             .message(meaning.cause)
             .hint(meaning.hint),
     };
-    if meaning.can_mend { finding.can_mend() } else { finding }
+    if meaning.can_mend {
+        finding.can_mend()
+    } else {
+        finding
+    }
 }
 
 fn gpu_missing(observed: &str, gpu: Gpu, facts: &Facts) -> Finding {
@@ -244,9 +304,15 @@ fn gpu_missing(observed: &str, gpu: Gpu, facts: &Facts) -> Finding {
         None => format!("{name} is unset"),
     };
     let cuda = facts.environment.get("CUDA_VISIBLE_DEVICES");
-    let nvidia = facts.environment.get("NVIDIA_VISIBLE_DEVICES").map(String::as_str);
-    let mig_without_instance =
-        facts.device.nvml_devices.iter().any(|d| d.mig_enabled == Some(true) && d.mig_instances == Some(0));
+    let nvidia = facts
+        .environment
+        .get("NVIDIA_VISIBLE_DEVICES")
+        .map(String::as_str);
+    let mig_without_instance = facts
+        .device
+        .nvml_devices
+        .iter()
+        .any(|d| d.mig_enabled == Some(true) && d.mig_instances == Some(0));
     let hint = if cuda.is_some_and(|v| v.trim().is_empty() || v.trim() == "-1" || v == "NoDevFiles") {
         "CUDA_VISIBLE_DEVICES hides every GPU: unset it, or list the ones to use"
     } else if cuda.is_some() && !facts.device.nvml_devices.is_empty() {
@@ -259,12 +325,20 @@ fn gpu_missing(observed: &str, gpu: Gpu, facts: &Facts) -> Finding {
         "request a GPU (`docker run --gpus all`, `resources.limits.\"nvidia.com/gpu\": 1`), and check nvidia-smi on the host"
     };
     let finding = Finding::problem_as(Code::GpuMissing, absence_severity(gpu, Code::GpuMissing), "GPU")
-        .observed(format!("{observed}; {}; {}", said("CUDA_VISIBLE_DEVICES"), said("NVIDIA_VISIBLE_DEVICES")))
+        .observed(format!(
+            "{observed}; {}; {}",
+            said("CUDA_VISIBLE_DEVICES"),
+            said("NVIDIA_VISIBLE_DEVICES")
+        ))
         .required("at least one visible GPU")
         .message("the driver runs and shows this container no GPU")
         .hint(hint);
     // What a variable hides stays hidden however long one waits.
-    if cuda.is_some() || matches!(nvidia, Some("void" | "none")) { finding } else { finding.can_mend() }
+    if cuda.is_some() || matches!(nvidia, Some("void" | "none")) {
+        finding
+    } else {
+        finding.can_mend()
+    }
 }
 
 /// `CU_COMPUTEMODE_PROHIBITED`
@@ -319,13 +393,21 @@ fn judge_nvml(device: &DeviceFacts, alone: bool, findings: &mut Vec<Finding>) {
     }
     if let Some(error) = &nvml.error {
         let meaning = cuda_errors::nvml(error);
-        let code = if alone || meaning.code == Code::GpuUnhealthy || error.code == 18 { meaning.code } else { Code::NvmlMissing };
+        let code = if alone || meaning.code == Code::GpuUnhealthy || error.code == 18 {
+            meaning.code
+        } else {
+            Code::NvmlMissing
+        };
         let finding = Finding::problem(code, "NVML")
             .observed(error.to_string())
             .required("success")
             .message(meaning.cause)
             .hint(meaning.hint);
-        findings.push(if meaning.can_mend { finding.can_mend() } else { finding });
+        findings.push(if meaning.can_mend {
+            finding.can_mend()
+        } else {
+            finding
+        });
         return;
     }
     if alone && nvml.device_count == Some(0) {
@@ -353,9 +435,12 @@ fn judge_nvml(device: &DeviceFacts, alone: bool, findings: &mut Vec<Finding>) {
     }
     if healthy > 0 {
         findings.push(
-            Finding::pass(Code::GpuUnhealthy, format!("{healthy} {}", plural(i32::try_from(healthy).unwrap_or(2), "GPU")))
-                .observed("no uncorrected ECC error, no pending row remap")
-                .message("NVML reports them healthy"),
+            Finding::pass(
+                Code::GpuUnhealthy,
+                format!("{healthy} {}", plural(i32::try_from(healthy).unwrap_or(2), "GPU")),
+            )
+            .observed("no uncorrected ECC error, no pending row remap")
+            .message("NVML reports them healthy"),
         );
     }
 }
@@ -367,7 +452,11 @@ fn judge_health_of(gpu: &NvmlDevice, alone: bool, findings: &mut Vec<Finding>) {
     let subject = subject.trim_end();
     let mut problem = |observed: String, required: &str, message: &str, hint: &str| {
         findings.push(
-            Finding::problem(Code::GpuUnhealthy, subject).observed(observed).required(required).message(message).hint(hint),
+            Finding::problem(Code::GpuUnhealthy, subject)
+                .observed(observed)
+                .required(required)
+                .message(message)
+                .hint(hint),
         );
     };
     if let Some(count) = gpu.ecc_uncorrected.filter(|n| *n > 0) {
@@ -403,7 +492,11 @@ fn judge_health_of(gpu: &NvmlDevice, alone: bool, findings: &mut Vec<Finding>) {
         );
     }
     // `NVML_COMPUTEMODE_PROHIBITED` has CUDA's number; where CUDA was asked, its answer was judged already.
-    if alone && gpu.compute_mode.is_some_and(|m| i32::try_from(m) == Ok(PROHIBITED)) {
+    if alone
+        && gpu
+            .compute_mode
+            .is_some_and(|m| i32::try_from(m) == Ok(PROHIBITED))
+    {
         problem(
             "compute mode Prohibited".into(),
             "compute mode Default or Exclusive Process",
@@ -418,6 +511,10 @@ fn judge_health_of(gpu: &NvmlDevice, alone: bool, findings: &mut Vec<Finding>) {
             .required("success")
             .message(meaning.cause)
             .hint(meaning.hint);
-        findings.push(if meaning.can_mend { finding.can_mend() } else { finding });
+        findings.push(if meaning.can_mend {
+            finding.can_mend()
+        } else {
+            finding
+        });
     }
 }

@@ -9,7 +9,10 @@ const DOCKER_SHM: u64 = 64 << 20;
 
 /// Judges /dev/shm and RLIMIT_MEMLOCK.
 pub fn judge(stack: &Stack, facts: &Facts) -> Vec<Finding> {
-    [shm(stack, facts), memlock(stack, facts)].into_iter().flatten().collect()
+    [shm(stack, facts), memlock(stack, facts)]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 fn shm(stack: &Stack, facts: &Facts) -> Option<Finding> {
@@ -19,7 +22,10 @@ fn shm(stack: &Stack, facts: &Facts) -> Option<Finding> {
     if let Some(required) = stack.limits.shm {
         let required_text = format!("at least {}", bytes(required));
         return Some(if size.is_some_and(|s| s >= required) {
-            Finding::pass(Code::ShmSmall, "/dev/shm").observed(observed).required(required_text).message("it is large enough")
+            Finding::pass(Code::ShmSmall, "/dev/shm")
+                .observed(observed)
+                .required(required_text)
+                .message("it is large enough")
         } else {
             Finding::problem_as(Code::ShmSmall, Severity::Fail, "/dev/shm")
                 .observed(observed)
@@ -31,7 +37,10 @@ fn shm(stack: &Stack, facts: &Facts) -> Option<Finding> {
     size.is_some_and(|s| s <= DOCKER_SHM).then(|| {
         Finding::problem(Code::ShmSmall, "/dev/shm")
             .observed(observed)
-            .required(format!("more than Docker's default of {}, for data loaders with workers", bytes(DOCKER_SHM)))
+            .required(format!(
+                "more than Docker's default of {}, for data loaders with workers",
+                bytes(DOCKER_SHM)
+            ))
             .message("data loaders with worker processes may die of a bus error")
             .hint(hint)
     })
@@ -43,10 +52,16 @@ fn memlock(stack: &Stack, facts: &Facts) -> Option<Finding> {
     let required = stack.limits.memlock.as_ref()?;
     let (holds, required) = match required {
         Memlock::Unlimited => (limit.is_none(), "unlimited".to_string()),
-        Memlock::Bytes(wanted) => (limit.is_none_or(|l| l >= *wanted), format!("at least {}", bytes(*wanted))),
+        Memlock::Bytes(wanted) => (
+            limit.is_none_or(|l| l >= *wanted),
+            format!("at least {}", bytes(*wanted)),
+        ),
     };
     Some(if holds {
-        Finding::pass(Code::MemlockLow, "RLIMIT_MEMLOCK").observed(observed).required(required).message("it is high enough")
+        Finding::pass(Code::MemlockLow, "RLIMIT_MEMLOCK")
+            .observed(observed)
+            .required(required)
+            .message("it is high enough")
     } else {
         Finding::problem_as(Code::MemlockLow, Severity::Fail, "RLIMIT_MEMLOCK")
             .observed(observed)

@@ -17,9 +17,17 @@ pub enum Colour {
 
 impl Colour {
     /// Colour only for a terminal, and never against <https://no-color.org>.
-    pub fn for_terminal(is_terminal: bool, no_color: Option<&std::ffi::OsStr>, term: Option<&std::ffi::OsStr>) -> Self {
+    pub fn for_terminal(
+        is_terminal: bool,
+        no_color: Option<&std::ffi::OsStr>,
+        term: Option<&std::ffi::OsStr>,
+    ) -> Self {
         let unwanted = no_color.is_some_and(|v| !v.is_empty()) || term.is_some_and(|t| t == "dumb");
-        if is_terminal && !unwanted { Self::Yes } else { Self::No }
+        if is_terminal && !unwanted {
+            Self::Yes
+        } else {
+            Self::No
+        }
     }
 
     fn paint(self, code: &str, text: &str) -> String {
@@ -72,18 +80,29 @@ fn lines(finding: &Finding, colour: Colour) -> String {
     let mut text = String::new();
     let subject = sanitize(&finding.subject);
     let message = sanitize(&finding.message);
-    let head = [subject.as_str(), message.as_str()].into_iter().filter(|s| !s.is_empty()).collect::<Vec<_>>().join(": ");
+    let head = [subject.as_str(), message.as_str()]
+        .into_iter()
+        .filter(|s| !s.is_empty())
+        .collect::<Vec<_>>()
+        .join(": ");
     let mark = mark(finding.status, colour);
     let seen = sanitize(&finding.observed);
     match finding.status {
         Status::Pass | Status::Skip | Status::Unknown => {
-            let seen = if seen.is_empty() { String::new() } else { format!(" ({seen})") };
+            let seen = if seen.is_empty() {
+                String::new()
+            } else {
+                format!(" ({seen})")
+            };
             let _ = writeln!(text, "{mark} {head}{seen}");
         }
         Status::Fail | Status::Warn | Status::Info => {
             let _ = writeln!(text, "{mark} {head} [{}]", finding.code);
-            for (label, value) in [("observed", &seen), ("required", &sanitize(&finding.required)), ("hint", &sanitize(&finding.hint))]
-            {
+            for (label, value) in [
+                ("observed", &seen),
+                ("required", &sanitize(&finding.required)),
+                ("hint", &sanitize(&finding.hint)),
+            ] {
                 if !value.is_empty() {
                     let _ = writeln!(text, "    {:<10}{value}", format!("{label}:"));
                 }
@@ -94,9 +113,22 @@ fn lines(finding: &Finding, colour: Colour) -> String {
 }
 
 fn verdict_line(report: &Report<'_>, colour: Colour) -> String {
-    let total = report.timing.iter().find(|(name, _)| *name == "total").map(|(_, d)| milliseconds(*d)).unwrap_or_default();
-    let tail = format!("stack {} ({}), {total}", sanitize(report.stack_name), sanitize(report.stack_source));
-    let warnings = report.findings.iter().filter(|f| f.status == Status::Warn).count();
+    let total = report
+        .timing
+        .iter()
+        .find(|(name, _)| *name == "total")
+        .map(|(_, d)| milliseconds(*d))
+        .unwrap_or_default();
+    let tail = format!(
+        "stack {} ({}), {total}",
+        sanitize(report.stack_name),
+        sanitize(report.stack_source)
+    );
+    let warnings = report
+        .findings
+        .iter()
+        .filter(|f| f.status == Status::Warn)
+        .count();
     match (report.outcome.verdict, report.outcome.decisive) {
         (Verdict::Fail, Some(finding)) => {
             let word = colour.paint("31", "fail");
@@ -110,7 +142,10 @@ fn verdict_line(report: &Report<'_>, colour: Colour) -> String {
         }
         (Verdict::Warn, _) => {
             let plural = if warnings == 1 { "" } else { "s" };
-            format!("{}: {warnings} warning{plural}; {tail}", colour.paint("33", "pass"))
+            format!(
+                "{}: {warnings} warning{plural}; {tail}",
+                colour.paint("33", "pass")
+            )
         }
         _ => format!("{}: {tail}", colour.paint("32", "pass")),
     }
@@ -128,7 +163,10 @@ pub fn failure(report: &Report<'_>, service: &str, colour: Colour) -> String {
     let service = sanitize(service);
     let mut text = match (report.mode, report.outcome.decisive) {
         (Mode::Warn, Some(finding)) => {
-            format!("cuda-entrypoint: {}: starting {service} all the same, mode is warn\n\n", finding.code)
+            format!(
+                "cuda-entrypoint: {}: starting {service} all the same, mode is warn\n\n",
+                finding.code
+            )
         }
         (_, Some(finding)) => format!("cuda-entrypoint: {}: not starting {service}\n\n", finding.code),
         (_, None) => String::new(),
@@ -142,27 +180,60 @@ pub fn failure(report: &Report<'_>, service: &str, colour: Colour) -> String {
 pub fn success(report: &Report<'_>, service: &str) -> String {
     let facts = report.facts;
     let mut proven = Vec::new();
-    let asked: Vec<_> = facts.image.libraries.iter().filter_map(|l| Some((l.kind, l.answer.as_ref()?.version?))).collect();
-    for (kind, name) in [(crate::facts::LibraryKind::Cudart, "runtime"), (crate::facts::LibraryKind::Nvrtc, "nvrtc")] {
-        let versions: std::collections::BTreeSet<String> =
-            asked.iter().filter(|(k, _)| *k == kind).map(|(_, v)| v.to_string()).collect();
+    let asked: Vec<_> = facts
+        .image
+        .libraries
+        .iter()
+        .filter_map(|l| Some((l.kind, l.answer.as_ref()?.version?)))
+        .collect();
+    for (kind, name) in [
+        (crate::facts::LibraryKind::Cudart, "runtime"),
+        (crate::facts::LibraryKind::Nvrtc, "nvrtc"),
+    ] {
+        let versions: std::collections::BTreeSet<String> = asked
+            .iter()
+            .filter(|(k, _)| *k == kind)
+            .map(|(_, v)| v.to_string())
+            .collect();
         if !versions.is_empty() {
-            proven.push(format!("CUDA {name} {}", versions.into_iter().collect::<Vec<_>>().join(" and ")));
+            proven.push(format!(
+                "CUDA {name} {}",
+                versions.into_iter().collect::<Vec<_>>().join(" and ")
+            ));
         }
     }
     if let Some(version) = facts.device.driver.as_ref().and_then(|d| d.api_version) {
-        let release = facts.device.nvml.as_ref().and_then(|n| n.driver_release.as_deref());
-        proven.push(release.map_or_else(|| format!("driver for CUDA {version}"), |r| format!("driver {r} for CUDA {version}")));
+        let release = facts
+            .device
+            .nvml
+            .as_ref()
+            .and_then(|n| n.driver_release.as_deref());
+        proven.push(release.map_or_else(
+            || format!("driver for CUDA {version}"),
+            |r| format!("driver {r} for CUDA {version}"),
+        ));
     }
     proven.extend(gpus(facts));
-    let warnings = report.findings.iter().filter(|f| f.status == Status::Warn).count();
+    let warnings = report
+        .findings
+        .iter()
+        .filter(|f| f.status == Status::Warn)
+        .count();
     if warnings > 0 {
-        proven.push(format!("{warnings} warning{}", if warnings == 1 { "" } else { "s" }));
+        proven.push(format!(
+            "{warnings} warning{}",
+            if warnings == 1 { "" } else { "s" }
+        ));
     }
     if proven.is_empty() {
         proven.push("nothing to prove".to_string());
     }
-    let total = report.timing.iter().find(|(name, _)| *name == "total").map(|(_, d)| milliseconds(*d)).unwrap_or_default();
+    let total = report
+        .timing
+        .iter()
+        .find(|(name, _)| *name == "total")
+        .map(|(_, d)| milliseconds(*d))
+        .unwrap_or_default();
     sanitize(&format!(
         "{}; stack {} ({}); {total}; exec {service}",
         proven.join(", "),
@@ -175,12 +246,23 @@ pub fn success(report: &Report<'_>, service: &str) -> String {
 fn gpus(facts: &crate::facts::Facts) -> Vec<String> {
     let mut kinds: Vec<(String, usize)> = Vec::new();
     for device in &facts.device.devices {
-        let capability = device.capability.map_or_else(|| "?".to_string(), |c| c.to_string());
+        let capability = device
+            .capability
+            .map_or_else(|| "?".to_string(), |c| c.to_string());
         let kind = format!("{} ({capability})", device.name);
         match kinds.iter_mut().find(|(k, _)| *k == kind) {
             Some((_, count)) => *count += 1,
             None => kinds.push((kind, 1)),
         }
     }
-    kinds.into_iter().map(|(kind, count)| if count == 1 { kind } else { format!("{count} × {kind}") }).collect()
+    kinds
+        .into_iter()
+        .map(|(kind, count)| {
+            if count == 1 {
+                kind
+            } else {
+                format!("{count} × {kind}")
+            }
+        })
+        .collect()
 }

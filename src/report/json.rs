@@ -11,8 +11,11 @@ pub const SCHEMA_JSON: &str = include_str!("report.schema.json");
 
 /// The whole report.
 pub fn value(report: &Report<'_>) -> Value {
-    let timing: Map<String, Value> =
-        report.timing.iter().map(|(name, d)| (name.to_string(), json!(rounded(d.as_secs_f64() * 1000.0)))).collect();
+    let timing: Map<String, Value> = report
+        .timing
+        .iter()
+        .map(|(name, d)| (name.to_string(), json!(rounded(d.as_secs_f64() * 1000.0))))
+        .collect();
     let mut value = json!({
         "schema": SCHEMA,
         "version": env!("CARGO_PKG_VERSION"),

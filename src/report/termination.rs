@@ -21,20 +21,40 @@ pub fn message(report: &Report<'_>) -> String {
     let decisive = report.outcome.decisive;
     match (report.outcome.verdict, decisive) {
         (Verdict::Fail, Some(finding)) => {
-            lines.push(format!("{} (exit {}): {}: {}", finding.code, report.outcome.exit_code, finding.subject, finding.message));
+            lines.push(format!(
+                "{} (exit {}): {}: {}",
+                finding.code, report.outcome.exit_code, finding.subject, finding.message
+            ));
             lines.push(format!("hint: {}", finding.hint));
-            lines.push(format!("observed: {}; required: {}", finding.observed, finding.required));
+            lines.push(format!(
+                "observed: {}; required: {}",
+                finding.observed, finding.required
+            ));
         }
         (verdict, _) => {
-            let word = if verdict == Verdict::Warn { "pass, with warnings" } else { "pass" };
-            lines.push(format!("{word}: stack {} ({})", report.stack_name, report.stack_source));
+            let word = if verdict == Verdict::Warn {
+                "pass, with warnings"
+            } else {
+                "pass"
+            };
+            lines.push(format!(
+                "{word}: stack {} ({})",
+                report.stack_name, report.stack_source
+            ));
         }
     }
-    for finding in report.findings.iter().filter(|f| matches!(f.status, Status::Fail | Status::Warn)) {
+    for finding in report
+        .findings
+        .iter()
+        .filter(|f| matches!(f.status, Status::Fail | Status::Warn))
+    {
         if decisive.is_some_and(|d| std::ptr::eq(d, finding)) {
             continue;
         }
-        lines.push(format!("also {}: {}: {}", finding.code, finding.subject, finding.message));
+        lines.push(format!(
+            "also {}: {}: {}",
+            finding.code, finding.subject, finding.message
+        ));
     }
     lines.iter().map(|l| sanitize(l)).collect::<Vec<_>>().join("\n")
 }
@@ -65,7 +85,10 @@ pub fn write(target: &TerminationLog, text: &str) {
         .custom_flags(nix::libc::O_NONBLOCK | nix::libc::O_CLOEXEC)
         .open(path);
     if let Err(error) = opened.and_then(|mut file| file.write_all(fit(text).as_bytes())) {
-        tracing::warn!("cannot write the termination message to {}: {error}", path.display());
+        tracing::warn!(
+            "cannot write the termination message to {}: {error}",
+            path.display()
+        );
     }
 }
 
