@@ -343,7 +343,7 @@ pub enum LibraryKind {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LibraryOrigin {
-    /// in site-packages: some wheel brought it
+    /// in site-packages, where some wheel brought it, or in a conda environment's own lib
     Wheel,
     /// the loader finds it by its SONAME (LD_LIBRARY_PATH, ld.so.cache, the default folders)
     Loader,
@@ -383,6 +383,9 @@ pub struct Python {
     /// the folders of `sys.path` that can hold distributions, in order
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub site_packages: Vec<String>,
+    /// what could not be followed without running code, such as the `import` lines of `.pth` files
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub notes: Vec<String>,
     /// where an interpreter was looked for and why each place was refused; for the hint of `python-missing`
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub tried: Vec<String>,
@@ -424,6 +427,31 @@ pub struct NamedFile {
     pub path: Option<String>,
 }
 
+/// Why spconv or cumm would take itself for an editable install.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TrapKind {
+    /// `setup.py` in the folder that holds the package
+    SetupPy,
+    /// `.gitignore` in the folder that holds the package
+    GitIgnore,
+    /// `PACKAGE.egg-link` in a folder of `sys.path`
+    EggLink,
+    /// `PACKAGE/build`, which such a build leaves behind
+    Build,
+}
+
+/// A file or folder that makes the import of a package compile C++, or that such a compilation left.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct EditableTrap {
+    /// import name: `cumm` or `spconv`
+    pub package: String,
+    /// the file or folder
+    pub path: String,
+    /// what it is
+    pub kind: TrapKind,
+}
+
 /// What the image's files say.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct ImageFacts {
@@ -433,6 +461,9 @@ pub struct ImageFacts {
     pub distributions: Vec<Distribution>,
     /// the manifest's files
     pub files: Vec<NamedFile>,
+    /// what makes spconv or cumm compile at import
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub editable: Vec<EditableTrap>,
     /// every copy of libcudart and libnvrtc
     pub libraries: Vec<Library>,
     /// the helper run that asked them

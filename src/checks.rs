@@ -1,0 +1,6 @@
+//! Judges facts against the stack: pure functions without any IO, so that every failure in the world is a fixture.
+
+pub mod arch;
+pub mod device;
+pub mod image;
+pub mod limits;

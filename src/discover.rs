@@ -1,0 +1,13 @@
+//! Finds what is true, from files alone: no code of the image is ever run here.
+//!
+//! Reading is separate from judging: everything in this module returns facts, and what cannot be read becomes a fact
+//! as well, never an abort.
+
+pub mod editable;
+pub mod files;
+pub mod libraries;
+pub mod machine;
+pub mod named_files;
+pub mod python;
+pub mod requirement;
+pub mod wheels;

@@ -1,0 +1,238 @@
+//! The Python that the service would run, and its `sys.path`, without running it.
+//!
+//! Sources: the Python documentation of `site`, `venv` and "The initialization of the sys.path module search path";
+//! PEP 370 (user site), PEP 405 (virtual environments); Debian Python Policy (dist-packages); pyenv's README (shims).
+//!
+//! The places in their order, of which the first that holds an interpreter wins:
+//! 1. `--python`, an interpreter or an environment's folder; if it is no good, nothing else is tried
+//! 2. the service command's own interpreter, also behind `env`, `tini`, `sh -c` and the like, or in a script's `#!`
+//! 3. `VIRTUAL_ENV`
+//! 4. `CONDA_PREFIX`
+//! 5. `python3`, then `python` on `PATH`
+//! 6. the usual places of images whose `PATH` was lost
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::path::{Component, Path, PathBuf};
+
+use super::files::printable;
+use crate::facts::Python;
+
+mod command;
+mod interpreter;
+mod prefix;
+mod sys_path;
+
+/// The service's environment variables. A value of its own, so that tests and `env NAME=VALUE python` can have others.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Environment(BTreeMap<OsString, OsString>);
+
+impl Environment {
+    /// This process's own.
+    pub fn of_process() -> Self {
+        Self(std::env::vars_os().collect())
+    }
+
+    /// A variable's value; an empty one counts as unset, as Python and the shells have it for all that is asked here.
+    pub fn get(&self, name: &str) -> Option<&OsStr> {
+        self.0
+            .get(OsStr::new(name))
+            .map(OsString::as_os_str)
+            .filter(|v| !v.is_empty())
+    }
+
+    /// Sets a variable.
+    pub fn set(&mut self, name: impl Into<OsString>, value: impl Into<OsString>) {
+        self.0.insert(name.into(), value.into());
+    }
+}
+
+impl<N: Into<OsString>, V: Into<OsString>> FromIterator<(N, V)> for Environment {
+    fn from_iter<I: IntoIterator<Item = (N, V)>>(pairs: I) -> Self {
+        Self(pairs.into_iter().map(|(n, v)| (n.into(), v.into())).collect())
+    }
+}
+
+/// Which Python to look for.
+#[derive(Clone, Debug)]
+pub struct PythonQuery<'a> {
+    /// `--python`: an interpreter, its name on `PATH`, or an environment's folder
+    pub explicit: Option<&'a Path>,
+    /// the service's argv; may be empty
+    pub command: &'a [OsString],
+    /// the service's environment
+    pub env: &'a Environment,
+    /// the service's working folder, which relative paths start from
+    pub cwd: &'a Path,
+    /// folders of environments and of executables for the last resort, see [`USUAL_PLACES`]
+    pub usual_places: &'a [PathBuf],
+}
+
+/// Where the Python of common images lies: `python:*`, Debian and Ubuntu, conda's images, and what Dockerfiles that
+/// make a virtual environment mostly call it.
+pub const USUAL_PLACES: [&str; 4] = ["/opt/venv/bin", "/opt/conda/bin", "/usr/local/bin", "/usr/bin"];
+
+/// How Python was told to treat its environment, by its options on the command line.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct Isolation {
+    /// `-E` or `-I`: PYTHON* variables are not read
+    ignores_environment: bool,
+    /// `-s` or `-I`: no user site
+    no_user_site: bool,
+}
+
+/// An interpreter, or a folder without one, that a place led to.
+struct Candidate {
+    path: PathBuf,
+    env: Environment,
+    isolation: Isolation,
+}
+
+impl PythonQuery<'_> {
+    /// Looks and describes. Never fails: what was refused, and why, is in `tried`.
+    pub fn find(&self) -> Python {
+        let mut attempts = Attempts {
+            query: self,
+            tried: Vec::new(),
+        };
+        let found = match self.explicit {
+            // What was asked for by name is not replaced by something else behind the asker's back.
+            Some(given) => attempts.one("--python", Some(self.explicit(given))),
+            None => attempts
+                .one("the service command", command::interpreter(self))
+                .or_else(|| attempts.one("VIRTUAL_ENV", self.variable("VIRTUAL_ENV")))
+                .or_else(|| attempts.one("CONDA_PREFIX", self.variable("CONDA_PREFIX")))
+                .or_else(|| {
+                    let paths = ["python3", "python"].map(|name| self.on_path(self.env, name.as_ref()));
+                    attempts.first("PATH", paths.into_iter().flatten())
+                })
+                .or_else(|| {
+                    let paths = self
+                        .usual_places
+                        .iter()
+                        .flat_map(|f| [f.join("python3"), f.join("python")]);
+                    attempts.first("the usual places", paths.filter(|p| p.exists()))
+                }),
+        };
+        Python {
+            tried: attempts.tried,
+            ..found.unwrap_or_default()
+        }
+    }
+
+    fn candidate(&self, path: PathBuf) -> Candidate {
+        Candidate {
+            path,
+            env: self.env.clone(),
+            isolation: Isolation::default(),
+        }
+    }
+
+    /// A variable that names an environment's folder.
+    fn variable(&self, name: &str) -> Option<Result<Candidate, String>> {
+        let folder = self.absolute(Path::new(self.env.get(name)?));
+        Some(Ok(self.candidate(folder)))
+    }
+
+    fn explicit(&self, given: &Path) -> Result<Candidate, String> {
+        let here = self.absolute(given);
+        let is_bare_name = given.file_name() == Some(given.as_os_str());
+        let path = if is_bare_name && !here.exists() {
+            self.on_path(self.env, given.as_os_str()).next().ok_or_else(|| {
+                format!(
+                    "{} is neither in {} nor on PATH",
+                    given.display(),
+                    self.cwd.display()
+                )
+            })?
+        } else {
+            here
+        };
+        Ok(self.candidate(path))
+    }
+
+    /// Everything about the environment that an interpreter, or a folder, belongs to.
+    fn describe(&self, candidate: &Candidate) -> Result<Python, String> {
+        let found = if candidate.path.is_dir() {
+            interpreter::of_folder(self, candidate)?
+        } else {
+            interpreter::of_file(self, candidate)?
+        };
+        let layout = prefix::layout(&found, candidate);
+        let (site_packages, notes) = sys_path::folders(self, candidate, &layout);
+        let text = |path: &Path| path.to_string_lossy().into_owned();
+        Ok(Python {
+            interpreter: found.path.as_deref().map(text),
+            prefix: Some(text(&layout.prefix)),
+            version: layout.version.map(|v| v.to_string()),
+            found_by: None,
+            site_packages,
+            notes,
+            tried: Vec::new(),
+        })
+    }
+
+    /// A path from the service's working folder, as `os.path.abspath` makes it: links keep their names.
+    fn absolute(&self, path: &Path) -> PathBuf {
+        let mut out = PathBuf::new();
+        for component in self.cwd.join(path).components() {
+            match component {
+                Component::CurDir => {}
+                Component::ParentDir => {
+                    out.pop();
+                }
+                other => out.push(other),
+            }
+        }
+        out
+    }
+
+    /// The executables of this name in the folders of `PATH`, in execvp's order; broken links too, so that they can
+    /// be named.
+    fn on_path<'a>(&'a self, env: &'a Environment, name: &'a OsStr) -> impl Iterator<Item = PathBuf> + 'a {
+        std::env::split_paths(env.get("PATH").unwrap_or_default())
+            .map(move |folder| self.absolute(&folder).join(name))
+            .filter(|path| interpreter::is_executable(path) || interpreter::is_dangling(path))
+    }
+}
+
+/// Collects why places were refused.
+struct Attempts<'a> {
+    query: &'a PythonQuery<'a>,
+    tried: Vec<String>,
+}
+
+impl Attempts<'_> {
+    /// Describes a candidate; a place that has none is passed over without a word.
+    fn one(&mut self, by: &str, candidate: Option<Result<Candidate, String>>) -> Option<Python> {
+        match candidate?.and_then(|c| self.query.describe(&c)) {
+            Ok(python) => Some(Python {
+                found_by: Some(by.to_string()),
+                ..python
+            }),
+            Err(why) => {
+                self.tried.push(printable(&format!("{by}: {why}"), 500));
+                None
+            }
+        }
+    }
+
+    /// The first of several that is an interpreter.
+    fn first(&mut self, by: &str, paths: impl Iterator<Item = PathBuf>) -> Option<Python> {
+        let mut any = false;
+        for path in paths {
+            any = true;
+            let found = self.one(by, Some(Ok(self.query.candidate(path))));
+            if found.is_some() {
+                return found;
+            }
+        }
+        if !any {
+            self.tried.push(format!("{by}: neither python3 nor python there"));
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,175 @@
+//! The folders of `sys.path` that can hold distributions, in Python's order.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use super::prefix::{Kind, Layout};
+use super::{Candidate, PythonQuery};
+use crate::discover::files::{self, printable};
+
+/// Most folders that are taken; a path made of thousands of eggs would be a fault in itself.
+const MAX_FOLDERS: usize = 512;
+/// Most lines of one `.pth` file that are looked at.
+const MAX_PTH_LINES: usize = 10_000;
+/// Most notes that are kept.
+const MAX_NOTES: usize = 32;
+
+/// The folders, and what could not be followed.
+pub fn folders(
+    query: &PythonQuery<'_>,
+    candidate: &Candidate,
+    layout: &Layout,
+) -> (Vec<String>, Vec<String>) {
+    let mut path = SysPath::default();
+    let isolation = candidate.isolation;
+    if !isolation.ignores_environment {
+        for entry in candidate
+            .env
+            .get("PYTHONPATH")
+            .into_iter()
+            .flat_map(std::env::split_paths)
+        {
+            path.add(&query.absolute(&entry));
+        }
+    }
+    let user = user_site(query, candidate, layout).filter(|_| !isolation.no_user_site);
+    match &layout.kind {
+        Kind::Packages => path.add_site(&layout.prefix),
+        Kind::Plain => {
+            user.iter().for_each(|folder| path.add_site(folder));
+            path.add_plain(&layout.prefix, layout);
+        }
+        // The environment's own come first, then the user's and the system's, which only come together.
+        Kind::Venv { base } => {
+            if let Some(library) = &layout.library {
+                path.add_site_packages(&layout.prefix, library);
+            }
+            if let Some(base) = base {
+                user.iter().for_each(|folder| path.add_site(folder));
+                path.add_plain(base, layout);
+            }
+        }
+    }
+    (path.folders, path.notes)
+}
+
+/// PEP 370: `PYTHONUSERBASE`, else `~/.local`; `PYTHONNOUSERSITE` turns it off.
+fn user_site(query: &PythonQuery<'_>, candidate: &Candidate, layout: &Layout) -> Option<PathBuf> {
+    let variable = |name| {
+        candidate
+            .env
+            .get(name)
+            .filter(|_| !candidate.isolation.ignores_environment)
+    };
+    if variable("PYTHONNOUSERSITE").is_some() {
+        return None;
+    }
+    let base = match (variable("PYTHONUSERBASE"), candidate.env.get("HOME")) {
+        (Some(base), _) => query.absolute(Path::new(base)),
+        (None, Some(home)) => query.absolute(Path::new(home)).join(".local"),
+        (None, None) => return None,
+    };
+    Some(
+        base.join("lib")
+            .join(layout.library.as_ref()?)
+            .join("site-packages"),
+    )
+}
+
+#[derive(Default)]
+struct SysPath {
+    folders: Vec<String>,
+    notes: Vec<String>,
+    /// lib64 is often a link to lib, and then one folder would count twice
+    seen: BTreeSet<PathBuf>,
+}
+
+impl SysPath {
+    fn note(&mut self, text: String) {
+        if self.notes.len() < MAX_NOTES {
+            self.notes.push(printable(&text, 500));
+        }
+    }
+
+    /// Adds a folder that exists; says whether it is new.
+    fn add(&mut self, folder: &Path) -> bool {
+        let Ok(real) = folder.canonicalize() else {
+            return false;
+        };
+        if !real.is_dir() || self.folders.len() >= MAX_FOLDERS || !self.seen.insert(real) {
+            return false;
+        }
+        match folder.to_str() {
+            Some(text) => self.folders.push(text.to_string()),
+            None => self.note(format!("{} is not UTF-8 and is left out", folder.display())),
+        }
+        folder.to_str().is_some()
+    }
+
+    /// Adds a site folder and what its `.pth` files name. Theirs are not searched again, as in Python.
+    fn add_site(&mut self, folder: &Path) {
+        if !self.add(folder) {
+            return;
+        }
+        for entry in files::list(folder).unwrap_or_default() {
+            match entry.text() {
+                Some(name) if name.ends_with(".pth") && !name.starts_with('.') => {
+                    self.add_pth(folder, &folder.join(name));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn add_pth(&mut self, folder: &Path, file: &Path) {
+        let text = match files::read_text(file, files::SMALL_FILE) {
+            Ok(text) => text,
+            Err(e) => return self.note(format!("{} is not read: {e}", file.display())),
+        };
+        let mut code_lines = 0;
+        for line in text.trim_start_matches('\u{feff}').lines().take(MAX_PTH_LINES) {
+            if line.starts_with("import ") || line.starts_with("import\t") {
+                code_lines += 1;
+            } else if !line.starts_with('#') && !line.trim().is_empty() {
+                self.add(&folder.join(line.trim_end()));
+            }
+        }
+        if code_lines > 0 {
+            self.note(format!(
+                "{}: {code_lines} line(s) of code are not run; folders that they add are not seen",
+                file.display()
+            ));
+        }
+    }
+
+    /// The site folders of an interpreter's own prefix.
+    fn add_plain(&mut self, prefix: &Path, layout: &Layout) {
+        let Some(library) = &layout.library else { return };
+        let debian = [
+            prefix.join("local/lib").join(library).join("dist-packages"),
+            prefix.join("lib/python3/dist-packages"),
+        ];
+        if debian.iter().any(|folder| folder.is_dir()) {
+            // Debian and Ubuntu: the administrator's pip, then dpkg's. Their interpreter does not look into
+            // site-packages; that folder would be one of an interpreter built from source.
+            debian.iter().for_each(|folder| self.add_site(folder));
+            return self.add_site(&prefix.join("lib").join(library).join("dist-packages"));
+        }
+        if prefix.join("lib64").join(library).is_dir() {
+            // Fedora's pip installs below /usr/local, which its interpreter searches first.
+            for lib in ["local/lib64", "local/lib"] {
+                self.add_site(&prefix.join(lib).join(library).join("site-packages"));
+            }
+        }
+        self.add_site_packages(prefix, library);
+    }
+
+    /// `site-packages` below lib64, where that is a folder of its own and no link to lib, and below lib.
+    fn add_site_packages(&mut self, prefix: &Path, library: &str) {
+        for lib in ["lib64", "lib"] {
+            if lib == "lib" || !prefix.join(lib).is_symlink() {
+                self.add_site(&prefix.join(lib).join(library).join("site-packages"));
+            }
+        }
+    }
+}

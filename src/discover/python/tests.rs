@@ -1,0 +1,565 @@
+//! Synthetic images in temporary folders: each test lays out what a real one has.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use super::*;
+
+struct Image {
+    dir: tempfile::TempDir,
+    env: std::cell::RefCell<Environment>,
+}
+
+impl Image {
+    fn new() -> Self {
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+            env: Default::default(),
+        }
+    }
+    fn root(&self) -> &Path {
+        self.dir.path()
+    }
+    fn at(&self, path: &str) -> PathBuf {
+        self.root().join(path)
+    }
+    fn file(&self, path: &str, text: &str) -> &Self {
+        let path = self.at(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text.replace("ROOT", self.root().to_str().unwrap())).unwrap();
+        self
+    }
+    fn program(&self, path: &str, text: &str) -> &Self {
+        self.file(path, text);
+        fs::set_permissions(self.at(path), fs::Permissions::from_mode(0o755)).unwrap();
+        self
+    }
+    fn elf(&self, path: &str) -> &Self {
+        self.program(path, "\x7fELF")
+    }
+    fn link(&self, path: &str, to: &str) -> &Self {
+        let path = self.at(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        symlink(to.replace("ROOT", self.root().to_str().unwrap()), path).unwrap();
+        self
+    }
+    fn dir(&self, path: &str) -> &Self {
+        fs::create_dir_all(self.at(path)).unwrap();
+        self
+    }
+    fn set(&self, name: &str, value: &str) -> &Self {
+        self.env
+            .borrow_mut()
+            .set(name, value.replace("ROOT", self.root().to_str().unwrap()));
+        self
+    }
+    /// `python:3.11` images: everything below /usr/local.
+    fn official(&self) -> &Self {
+        self.elf("usr/local/bin/python3.11")
+            .link("usr/local/bin/python3", "python3.11")
+            .link("usr/local/bin/python", "python3")
+            .file("usr/local/lib/python3.11/os.py", "")
+            .dir("usr/local/lib/python3.11/site-packages")
+            .file(
+                "usr/local/include/python3.11/patchlevel.h",
+                "#define PY_VERSION \t \"3.11.9\"\n",
+            )
+    }
+    /// Debian 12 with python3-pip.
+    fn debian(&self) -> &Self {
+        self.elf("usr/bin/python3.11")
+            .link("usr/bin/python3", "python3.11")
+            .link("bin", "usr/bin")
+            .file("usr/lib/python3.11/os.py", "")
+            .dir("usr/lib/python3/dist-packages")
+            .dir("usr/local/lib/python3.11/dist-packages")
+    }
+    fn venv(&self, folder: &str, home: &str, more: &str) -> &Self {
+        self.link(&format!("{folder}/bin/python3"), &format!("ROOT/{home}/python3"))
+            .link(&format!("{folder}/bin/python"), "python3")
+            .file(
+                &format!("{folder}/pyvenv.cfg"),
+                &format!("home = ROOT/{home}\n{more}\nversion = 3.11.4\n"),
+            )
+            .dir(&format!("{folder}/lib/python3.11/site-packages"))
+            .link(&format!("{folder}/lib64"), "lib")
+    }
+    fn find(&self, explicit: Option<&str>, command: &str) -> Python {
+        let root = self.root().to_str().unwrap();
+        let command: Vec<OsString> = command
+            .replace("ROOT", root)
+            .split_whitespace()
+            .map(OsString::from)
+            .collect();
+        let explicit = explicit.map(|e| PathBuf::from(e.replace("ROOT", root)));
+        let mut python = PythonQuery {
+            explicit: explicit.as_deref(),
+            command: &command,
+            env: &self.env.borrow(),
+            cwd: &self.at("work"),
+            usual_places: &[
+                self.at("opt/venv/bin"),
+                self.at("usr/local/bin"),
+                self.at("usr/bin"),
+            ],
+        }
+        .find();
+        // Paths as they would be if the temporary folder were the root.
+        let strip = |text: &mut String| *text = text.replace(root, "");
+        python
+            .interpreter
+            .iter_mut()
+            .chain(python.prefix.iter_mut())
+            .for_each(strip);
+        python
+            .site_packages
+            .iter_mut()
+            .chain(&mut python.tried)
+            .chain(&mut python.notes)
+            .for_each(strip);
+        python
+    }
+}
+
+fn summary(python: &Python) -> (Option<&str>, Option<&str>, Option<&str>, Option<&str>) {
+    (
+        python.found_by.as_deref(),
+        python.interpreter.as_deref(),
+        python.prefix.as_deref(),
+        python.version.as_deref(),
+    )
+}
+
+#[test]
+fn an_official_python_image() {
+    let image = Image::new();
+    image.official().set("PATH", "ROOT/usr/local/bin:ROOT/usr/bin");
+    let python = image.find(None, "");
+    let expected = (
+        Some("PATH"),
+        Some("/usr/local/bin/python3"),
+        Some("/usr/local"),
+        Some("3.11.9"),
+    );
+    assert_eq!(summary(&python), expected);
+    assert_eq!(python.site_packages, ["/usr/local/lib/python3.11/site-packages"]);
+}
+
+#[test]
+fn debian_has_dist_packages_and_its_bin_may_be_a_link() {
+    let image = Image::new();
+    image.debian().set("PATH", "ROOT/bin");
+    let python = image.find(None, "");
+    assert_eq!(
+        summary(&python),
+        (Some("PATH"), Some("/bin/python3"), Some("/usr"), Some("3.11"))
+    );
+    let expected = [
+        "/usr/local/lib/python3.11/dist-packages",
+        "/usr/lib/python3/dist-packages",
+    ];
+    assert_eq!(python.site_packages, expected);
+}
+
+#[test]
+fn an_interpreter_from_source_beside_debians_does_not_see_dist_packages() {
+    let image = Image::new();
+    image
+        .debian()
+        .official()
+        .set("PATH", "ROOT/usr/local/bin:ROOT/usr/bin");
+    assert_eq!(
+        image.find(None, "").site_packages,
+        ["/usr/local/lib/python3.11/site-packages"]
+    );
+}
+
+#[test]
+fn fedora_searches_local_and_lib64_first() {
+    let image = Image::new();
+    image
+        .elf("usr/bin/python3.12")
+        .link("usr/bin/python3", "python3.12")
+        .file("usr/lib64/python3.12/os.py", "")
+        .dir("usr/lib64/python3.12/site-packages")
+        .dir("usr/lib/python3.12/site-packages")
+        .dir("usr/local/lib/python3.12/site-packages")
+        .set("PATH", "ROOT/usr/bin");
+    let python = image.find(None, "");
+    let expected = [
+        "/usr/local/lib/python3.12/site-packages",
+        "/usr/lib64/python3.12/site-packages",
+        "/usr/lib/python3.12/site-packages",
+    ];
+    assert_eq!(python.site_packages, expected);
+    assert_eq!(python.version.as_deref(), Some("3.12"));
+}
+
+#[test]
+fn a_virtual_environment_shares_nothing_unless_it_says_so() {
+    let image = Image::new();
+    image
+        .debian()
+        .venv("opt/venv", "bin", "include-system-site-packages = false");
+    image
+        .dir("root/.local/lib/python3.11/site-packages")
+        .set("HOME", "ROOT/root");
+    image.set("VIRTUAL_ENV", "ROOT/opt/venv");
+    let python = image.find(None, "");
+    let expected = (
+        Some("VIRTUAL_ENV"),
+        Some("/opt/venv/bin/python3"),
+        Some("/opt/venv"),
+        Some("3.11.4"),
+    );
+    assert_eq!(summary(&python), expected);
+    assert_eq!(python.site_packages, ["/opt/venv/lib/python3.11/site-packages"]);
+
+    image.file(
+        "opt/venv/pyvenv.cfg",
+        "home = ROOT/bin\ninclude-system-site-packages = true\n",
+    );
+    let python = image.find(None, "");
+    let expected = [
+        "/opt/venv/lib/python3.11/site-packages",
+        "/root/.local/lib/python3.11/site-packages",
+        "/usr/local/lib/python3.11/dist-packages",
+        "/usr/lib/python3/dist-packages",
+    ];
+    assert_eq!(python.site_packages, expected);
+}
+
+#[test]
+fn the_version_of_the_day_it_was_made_does_not_outlive_an_upgrade() {
+    let image = Image::new();
+    image.official().venv("v", "usr/local/bin", "");
+    image.set("VIRTUAL_ENV", "ROOT/v");
+    assert_eq!(image.find(None, "").version.as_deref(), Some("3.11.9"));
+}
+
+#[test]
+fn a_link_to_a_virtual_environments_python_is_not_in_it() {
+    let image = Image::new();
+    image
+        .official()
+        .venv("opt/venv", "usr/local/bin", "")
+        .link("links/bin/python3", "ROOT/opt/venv/bin/python3");
+    image.set("PATH", "ROOT/links/bin");
+    assert_eq!(image.find(None, "").prefix.as_deref(), Some("/usr/local"));
+}
+
+#[test]
+fn conda() {
+    let image = Image::new();
+    image
+        .elf("opt/conda/envs/x/bin/python3.10")
+        .link("opt/conda/envs/x/bin/python", "python3.10")
+        .dir("opt/conda/envs/x/conda-meta")
+        .file("opt/conda/envs/x/lib/python3.10/os.py", "")
+        .dir("opt/conda/envs/x/lib/python3.10/site-packages")
+        .link("opt/conda/envs/x/lib/python3.1", "python3.10")
+        .set("CONDA_PREFIX", "ROOT/opt/conda/envs/x");
+    let python = image.find(None, "");
+    let expected = (
+        Some("CONDA_PREFIX"),
+        Some("/opt/conda/envs/x/bin/python"),
+        Some("/opt/conda/envs/x"),
+        Some("3.10"),
+    );
+    assert_eq!(summary(&python), expected);
+    assert_eq!(
+        python.site_packages,
+        ["/opt/conda/envs/x/lib/python3.10/site-packages"]
+    );
+}
+
+#[test]
+fn the_service_commands_own_interpreter_comes_first() {
+    let image = Image::new();
+    image.official().venv(
+        "opt/venv",
+        "usr/local/bin",
+        "include-system-site-packages = false",
+    );
+    image
+        .set("PATH", "ROOT/usr/local/bin")
+        .set("CONDA_PREFIX", "ROOT/usr/local");
+    let venv = "/opt/venv";
+    image.program("opt/venv/bin/serve", "#!ROOT/opt/venv/bin/python3\nimport sys\n");
+    image.program(
+        "opt/venv/bin/long",
+        "#!/bin/sh\n'''exec' ROOT/opt/venv/bin/python3 \"$0\" \"$@\"\n' '''\n",
+    );
+    image.program("work/app.py", "#!/usr/bin/env -S A=1 python3 -I\n");
+    image.program("work/run.sh", "#!/bin/sh\nexec python3 app.py\n");
+    image.elf("work/server");
+    for (command, prefix) in [
+        ("ROOT/opt/venv/bin/python app.py", venv),
+        ("../opt/venv/bin/python app.py", venv),
+        ("tini -- ROOT/opt/venv/bin/serve --port 1", venv),
+        ("ROOT/opt/venv/bin/long", venv),
+        ("env PATH=ROOT/opt/venv/bin python app.py", venv),
+        ("./app.py", "/usr/local"),
+        ("python3.11 -m x", "/usr/local"),
+    ] {
+        let python = image.find(None, command);
+        assert_eq!(
+            python.found_by.as_deref(),
+            Some("the service command"),
+            "{command} {python:?}"
+        );
+        assert_eq!(python.prefix.as_deref(), Some(prefix), "{command}");
+    }
+    for command in ["./run.sh", "./server", "nowhere", "ROOT/gone/python", "./folder"] {
+        let python = image.find(None, command);
+        assert_eq!(python.found_by.as_deref(), Some("CONDA_PREFIX"), "{command}");
+        assert!(
+            python.tried[0].starts_with("the service command: "),
+            "{command} {:?}",
+            python.tried
+        );
+    }
+}
+
+#[test]
+fn an_explicit_choice_is_not_replaced() {
+    let image = Image::new();
+    image.official().set("PATH", "ROOT/usr/local/bin");
+    for given in [
+        "ROOT/gone",
+        "gone",
+        "ROOT/usr/local/lib/python3.11/os.py",
+        "ROOT/usr/local/include",
+        "",
+    ] {
+        let python = image.find(Some(given), "python3");
+        assert_eq!(summary(&python), (None, None, None, None), "{given}");
+        assert_eq!(python.tried.len(), 1, "{given}");
+        assert!(python.tried[0].starts_with("--python: "), "{:?}", python.tried);
+    }
+    for given in [
+        "ROOT/usr/local",
+        "python3.11",
+        "../usr/local/bin/python",
+        "ROOT/usr/local/bin/../bin/python",
+    ] {
+        assert_eq!(
+            image.find(Some(given), "").prefix.as_deref(),
+            Some("/usr/local"),
+            "{given}"
+        );
+    }
+}
+
+#[test]
+fn folders_without_an_interpreter() {
+    let image = Image::new();
+    image
+        .dir("env/lib/python3.12/site-packages")
+        .dir("target/x-1.dist-info");
+    let python = image.find(Some("ROOT/env"), "");
+    assert_eq!(
+        summary(&python),
+        (Some("--python"), None, Some("/env"), Some("3.12"))
+    );
+    assert_eq!(python.site_packages, ["/env/lib/python3.12/site-packages"]);
+    let python = image.find(Some("ROOT/target"), "");
+    assert_eq!(summary(&python), (Some("--python"), None, Some("/target"), None));
+    assert_eq!(python.site_packages, ["/target"]);
+}
+
+#[test]
+fn broken_links_and_other_wrecks_are_named_and_passed_over() {
+    let image = Image::new();
+    image
+        .official()
+        .link("a/python3", "/gone/python3.9")
+        .link("b/python3", "python3")
+        .file("c/python3", "\x7fELF")
+        .program("d/python3", "text")
+        .program("e/python3", "#!/bin/bash\nexec x")
+        .program("f/python3", "#!ROOT/e/python3\n")
+        .dir("g/python3")
+        .set(
+            "PATH",
+            "ROOT/a:ROOT/b:ROOT/c:ROOT/d:ROOT/e:ROOT/f:ROOT/g::ROOT/usr/local/bin",
+        );
+    nix::unistd::mkfifo(&image.at("usr/fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    image.link("h/python3", "ROOT/usr/fifo");
+    let python = image.find(None, "");
+    assert_eq!(python.interpreter.as_deref(), Some("/usr/local/bin/python3"));
+    let expected = [
+        "PATH: /a/python3 is a symbolic link to /gone/python3.9, which is not there",
+        "PATH: /b/python3 is a symbolic link to python3, which is not there",
+        "PATH: /d/python3 is neither a program nor a script",
+        "PATH: /e/python3 is a shell script",
+        "PATH: /f/python3 leads to /e/python3, which is a script as well",
+    ];
+    assert_eq!(python.tried, expected);
+    assert_eq!(
+        image.find(Some("ROOT/h/python3"), "").tried,
+        ["--python: /h/python3 is not a file"]
+    );
+    assert!(image.find(Some("ROOT/c/python3"), "").tried[0].ends_with("is not executable"));
+}
+
+#[test]
+fn pyenv_shims_lead_to_the_version_that_is_selected() {
+    let image = Image::new();
+    for version in ["3.10.13", "3.11.7", "3.11.10"] {
+        let root = format!("pyenv/versions/{version}");
+        let minor = &version[..4];
+        image
+            .elf(&format!("{root}/bin/python{minor}"))
+            .link(&format!("{root}/bin/python3"), &format!("python{minor}"))
+            .file(&format!("{root}/lib/python{minor}/os.py"), "")
+            .dir(&format!("{root}/lib/python{minor}/site-packages"));
+    }
+    image
+        .program("pyenv/shims/python3", "#!/usr/bin/env bash\n")
+        .set("PATH", "ROOT/pyenv/shims");
+    let prefix = |image: &Image| image.find(None, "").prefix;
+    assert_eq!(prefix(&image), None);
+    assert!(image.find(None, "").tried[0].contains("no file says which version"));
+    image.file("pyenv/version", "3.10.13\n");
+    assert_eq!(prefix(&image).as_deref(), Some("/pyenv/versions/3.10.13"));
+    image.file("work/.python-version", "# comment\n2.7.18\n3.11\n");
+    assert_eq!(prefix(&image).as_deref(), Some("/pyenv/versions/3.11.10"));
+    image.set("PYENV_VERSION", "3.11.7:3.10.13");
+    assert_eq!(prefix(&image).as_deref(), Some("/pyenv/versions/3.11.7"));
+    image.set("PYENV_VERSION", "system");
+    assert!(image.find(None, "").tried[0].contains("no version that PYENV_VERSION names has a python3"));
+}
+
+#[test]
+fn pythonpath_user_site_and_what_turns_them_off() {
+    let image = Image::new();
+    image
+        .official()
+        .dir("code/a")
+        .dir("work/rel")
+        .dir("home/.local/lib/python3.11/site-packages")
+        .dir("base/lib/python3.11/site-packages")
+        .set("PATH", "ROOT/usr/local/bin")
+        .set("HOME", "ROOT/home")
+        .set(
+            "PYTHONPATH",
+            "ROOT/code/a:rel:ROOT/gone:ROOT/code/a/zip.zip:ROOT/code/../code/a",
+        );
+    let own = "/usr/local/lib/python3.11/site-packages";
+    let user = "/home/.local/lib/python3.11/site-packages";
+    let find = |image: &Image, command: &str| image.find(None, command).site_packages;
+    assert_eq!(find(&image, ""), ["/code/a", "/work/rel", user, own]);
+    assert_eq!(find(&image, "python3 -s x"), ["/code/a", "/work/rel", own]);
+    assert_eq!(find(&image, "python3 -E x"), [user, own]);
+    assert_eq!(find(&image, "python3 -I x"), [own]);
+    image.set("PYTHONUSERBASE", "ROOT/base").set("PYTHONPATH", "");
+    assert_eq!(find(&image, ""), ["/base/lib/python3.11/site-packages", own]);
+    image.set("PYTHONNOUSERSITE", "1");
+    assert_eq!(find(&image, ""), [own]);
+}
+
+#[test]
+fn pythonhome_moves_the_prefix() {
+    let image = Image::new();
+    image
+        .official()
+        .dir("home/lib/python3.11/site-packages")
+        .set("PATH", "ROOT/usr/local/bin");
+    image.set("PYTHONHOME", "ROOT/home:ROOT/exec");
+    assert_eq!(
+        image.find(None, "").site_packages,
+        ["/home/lib/python3.11/site-packages"]
+    );
+    assert_eq!(
+        image.find(None, "python3 -I x").prefix.as_deref(),
+        Some("/usr/local")
+    );
+}
+
+#[test]
+fn path_files_add_folders_and_their_code_is_noted() {
+    let image = Image::new();
+    let site = "usr/local/lib/python3.11/site-packages";
+    image
+        .official()
+        .dir("src/one")
+        .dir(&format!("{site}/two"))
+        .dir(&format!("{site}/three"))
+        .file(
+            &format!("{site}/b.pth"),
+            "\u{feff}# c\n\ntwo\nROOT/src/one  \nROOT/gone\nimport os; os.x()\nimport\ty\n",
+        )
+        .file(&format!("{site}/a.pth"), "three\n")
+        .file(&format!("{site}/.hidden.pth"), "..\n")
+        .file(&format!("{site}/two/inner.pth"), "ROOT/usr\n")
+        .file(&format!("{site}/self.pth"), "self.pth\n.\nself.pth/x\n")
+        .set("PATH", "ROOT/usr/local/bin");
+    let python = image.find(None, "");
+    let at = |rest: &str| format!("/{site}{rest}");
+    assert_eq!(
+        python.site_packages,
+        [at(""), at("/three"), at("/two"), "/src/one".into()]
+    );
+    let note = format!(
+        "{}: 2 line(s) of code are not run; folders that they add are not seen",
+        at("/b.pth")
+    );
+    assert_eq!(python.notes, [note]);
+}
+
+#[test]
+fn hostile_path_files() {
+    let image = Image::new();
+    let site = "usr/local/lib/python3.11/site-packages";
+    image
+        .official()
+        .file(&format!("{site}/million.pth"), &"x\n".repeat(1_000_000))
+        .file(&format!("{site}/nul.pth"), "a\0b\n\u{1b}[2J\n")
+        .dir(&format!("{site}/folder.pth"))
+        .set("PATH", "ROOT/usr/local/bin");
+    nix::unistd::mkfifo(
+        &image.at(&format!("{site}/fifo.pth")),
+        nix::sys::stat::Mode::S_IRWXU,
+    )
+    .unwrap();
+    let many: String = (0..5_000).map(|i| format!("d{i}\n")).collect();
+    for i in 0..600 {
+        image.dir(&format!("{site}/d{i}"));
+    }
+    image.file(&format!("{site}/many.pth"), &many);
+    let python = image.find(None, "");
+    assert_eq!(python.site_packages.len(), 512);
+    assert_eq!(python.notes.len(), 3, "{:?}", python.notes);
+}
+
+#[test]
+fn nothing_at_all() {
+    let image = Image::new();
+    let python = image.find(None, "");
+    assert_eq!(summary(&python), (None, None, None, None));
+    assert_eq!(
+        python.tried,
+        [
+            "PATH: neither python3 nor python there",
+            "the usual places: neither python3 nor python there"
+        ]
+    );
+}
+
+#[test]
+fn the_usual_places_are_the_last_resort() {
+    let image = Image::new();
+    image.debian();
+    let python = image.find(None, "");
+    assert_eq!(
+        summary(&python),
+        (
+            Some("the usual places"),
+            Some("/usr/bin/python3"),
+            Some("/usr"),
+            Some("3.11")
+        )
+    );
+}

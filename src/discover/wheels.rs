@@ -1,0 +1,467 @@
+//! The distributions in site-packages, from their metadata's headers.
+//!
+//! Sources: PyPA specifications "Recording installed projects", "Core metadata", "Binary distribution format";
+//! setuptools' documentation of egg-info. RECORD is never read: it may list ten thousand files.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use super::files::{self, printable};
+use super::requirement::normalize_name;
+use crate::facts::Distribution;
+
+/// Most bytes of metadata headers that are read. torch's are 6 KiB; a description may follow for megabytes.
+const MAX_HEADERS: usize = 256 << 10;
+/// Most `Requires-Dist` or `Tag` lines of one distribution that are kept.
+const MAX_LINES: usize = 2_000;
+/// Longest header value that is kept, in characters.
+const MAX_VALUE: usize = 1_000;
+
+/// Distributions whose module states its own version, and where: the builds that PyPI and pytorch.org tell apart
+/// only there.
+const VERSION_FILES: [(&str, &str); 9] = [
+    ("torch", "torch/version.py"),
+    ("torchvision", "torchvision/version.py"),
+    ("torchaudio", "torchaudio/version.py"),
+    ("torchtext", "torchtext/version.py"),
+    ("mmcv", "mmcv/version.py"),
+    ("mmcv-full", "mmcv/version.py"),
+    ("mmcv-lite", "mmcv/version.py"),
+    ("mmdet3d", "mmdet3d/version.py"),
+    ("xformers", "xformers/version.py"),
+];
+
+/// Every distribution in these folders: in the folders' order, then by name, then by path.
+pub fn distributions(site_packages: &[String]) -> Vec<Distribution> {
+    let mut all = Vec::new();
+    for folder in site_packages {
+        let mut here = in_folder(Path::new(folder));
+        here.sort_by(|a, b| (&a.name, &a.path).cmp(&(&b.name, &b.path)));
+        all.append(&mut here);
+    }
+    all
+}
+
+fn in_folder(folder: &Path) -> Vec<Distribution> {
+    let Ok(entries) = files::list(folder) else {
+        return Vec::new();
+    };
+    entries
+        .iter()
+        .filter_map(|entry| {
+            let name = entry.text()?;
+            // pip renames what it is about to remove to `~name`, and what an interrupted run left is not installed.
+            if name.starts_with('~') {
+                return None;
+            }
+            let path = folder.join(name);
+            if let Some(stem) = name.strip_suffix(".dist-info") {
+                entry.may_be_dir().then(|| dist_info(folder, &path, stem))
+            } else if let Some(stem) = name.strip_suffix(".egg-info") {
+                Some(egg_info(folder, &path, stem, entry.may_be_dir()))
+            } else if name.eq_ignore_ascii_case("egg-info") && entry.may_be_dir() {
+                // An egg is a folder of `sys.path` of its own, and carries its metadata inside.
+                let stem = folder.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+                Some(egg_info(
+                    folder,
+                    &path,
+                    stem.strip_suffix(".egg").unwrap_or(stem),
+                    true,
+                ))
+            } else {
+                None
+            }
+        })
+        .collect()
+}
+
+fn dist_info(folder: &Path, path: &Path, stem: &str) -> Distribution {
+    let mut dist = described(path, &path.join("METADATA"), stem);
+    match read_headers(&path.join("WHEEL")) {
+        Ok(text) => {
+            let tags = headers(&text).filter(|(key, _)| key.eq_ignore_ascii_case("tag"));
+            dist.tags = tags
+                .take(MAX_LINES)
+                .map(|(_, value)| printable(&value, MAX_VALUE))
+                .collect();
+        }
+        // Not every installer writes one: conda packages and editable installs may have none.
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+        Err(e) => dist
+            .problems
+            .push(format!("{}: {e}", path.join("WHEEL").display())),
+    }
+    add_module_version(folder, &mut dist);
+    dist
+}
+
+fn egg_info(folder: &Path, path: &Path, stem: &str, is_dir: bool) -> Distribution {
+    let metadata = if is_dir {
+        path.join("PKG-INFO")
+    } else {
+        path.to_path_buf()
+    };
+    let mut dist = described(path, &metadata, stem);
+    if is_dir && dist.requires.is_empty() {
+        if let Ok(text) = files::read_text(&path.join("requires.txt"), files::SMALL_FILE) {
+            dist.requires = egg_requirements(&text);
+        }
+    }
+    add_module_version(folder, &mut dist);
+    dist
+}
+
+/// Name, version and requirements from the metadata; name and version from the folder's name where it is silent.
+fn described(path: &Path, metadata: &Path, stem: &str) -> Distribution {
+    let mut dist = Distribution {
+        path: path.to_string_lossy().into_owned(),
+        ..Distribution::default()
+    };
+    match read_headers(metadata) {
+        Ok(text) => {
+            for (key, value) in headers(&text) {
+                if key.eq_ignore_ascii_case("name") && dist.name.is_empty() {
+                    dist.name = normalize_name(&printable(&value, MAX_VALUE));
+                } else if key.eq_ignore_ascii_case("version") && dist.version.is_empty() {
+                    dist.version = printable(&value, MAX_VALUE);
+                } else if key.eq_ignore_ascii_case("requires-dist") && dist.requires.len() < MAX_LINES {
+                    dist.requires.push(printable(&value, MAX_VALUE));
+                }
+            }
+            if dist.name.is_empty() || dist.version.is_empty() {
+                dist.problems
+                    .push(format!("{}: no Name or no Version", metadata.display()));
+            }
+        }
+        Err(e) => dist.problems.push(format!("{}: {e}", metadata.display())),
+    }
+    // name-version.dist-info; an egg has -py3.11 and perhaps a platform behind it.
+    let mut parts = stem.split('-');
+    let (name, version) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    if dist.name.is_empty() {
+        dist.name = normalize_name(&printable(name, MAX_VALUE));
+    }
+    if dist.version.is_empty() {
+        dist.version = printable(version, MAX_VALUE);
+    }
+    dist
+}
+
+/// The file up to the empty line that ends its headers, at most [`MAX_HEADERS`] bytes.
+fn read_headers(path: &Path) -> std::io::Result<String> {
+    const CHUNK: u64 = 8 << 10;
+    let mut file = files::open_regular(path)?;
+    let mut bytes = Vec::new();
+    loop {
+        let before = bytes.len();
+        let read = file.by_ref().take(CHUNK).read_to_end(&mut bytes)?;
+        // The end may straddle two chunks: \n\r | \n
+        let from = before.saturating_sub(3);
+        if let Some(end) = bytes.get(from..).and_then(end_of_headers) {
+            bytes.truncate(from + end);
+            break;
+        }
+        if read == 0 || bytes.len() >= MAX_HEADERS {
+            bytes.truncate(MAX_HEADERS);
+            break;
+        }
+    }
+    Ok(files::lossy(bytes))
+}
+
+fn end_of_headers(bytes: &[u8]) -> Option<usize> {
+    let plain = bytes.windows(2).position(|w| w == b"\n\n");
+    let carriage = bytes.windows(3).position(|w| w == b"\n\r\n");
+    match (plain, carriage) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}
+
+/// Headers as RFC 5322 has them: `Key: value`, continued on lines that start with a blank.
+fn headers(text: &str) -> impl Iterator<Item = (&str, String)> {
+    let mut lines = text.lines().peekable();
+    std::iter::from_fn(move || {
+        loop {
+            let line = lines.next()?;
+            let Some((key, value)) = line.split_once(':') else {
+                continue;
+            };
+            if key.is_empty() || key.contains(char::is_whitespace) {
+                continue;
+            }
+            let mut value = value.trim().to_string();
+            while let Some(more) = lines.next_if(|l| l.starts_with([' ', '\t'])) {
+                if value.len() <= MAX_VALUE {
+                    value.push(' ');
+                    value.push_str(more.trim());
+                }
+            }
+            return Some((key, value));
+        }
+    })
+}
+
+/// requires.txt: requirements, then `[extra]` or `[extra:marker]` sections; those of an extra do not count.
+fn egg_requirements(text: &str) -> Vec<String> {
+    let mut marker = Some(String::new());
+    let mut found = Vec::new();
+    for line in text
+        .lines()
+        .map(str::trim)
+        .filter(|l| !l.is_empty() && !l.starts_with('#'))
+    {
+        if let Some(section) = line.strip_prefix('[').and_then(|l| l.strip_suffix(']')) {
+            marker = section
+                .split_once(':')
+                .and_then(|(extra, marker)| extra.is_empty().then(|| format!(" ; {marker}")));
+        } else if let (Some(marker), true) = (&marker, found.len() < MAX_LINES) {
+            found.push(printable(&format!("{line}{marker}"), MAX_VALUE));
+        }
+    }
+    found
+}
+
+fn add_module_version(folder: &Path, dist: &mut Distribution) {
+    let Some((_, file)) = VERSION_FILES.iter().find(|(name, _)| *name == dist.name) else {
+        return;
+    };
+    let path: PathBuf = folder.join(file);
+    match files::read_text(&path, files::SMALL_FILE) {
+        Ok(text) => {
+            dist.module_version = assigned_text(&text, "__version__");
+            dist.module_cuda = assigned_text(&text, "cuda");
+        }
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+        Err(e) => dist.problems.push(format!("{}: {e}", path.display())),
+    }
+}
+
+/// The text that a module's top level assigns to `name`, by its last assignment: `name = '1'`, `name: str = "1"`.
+/// Anything but one plain string (`None`, a call, an escape) counts as no text.
+fn assigned_text(source: &str, name: &str) -> Option<String> {
+    let values = source.lines().filter_map(|line| {
+        let rest = line.strip_prefix(name)?.trim_start();
+        match rest.strip_prefix(':') {
+            Some(annotated) => annotated.split_once('=').map(|(_, value)| value),
+            None => rest.strip_prefix('=').filter(|value| !value.starts_with('=')),
+        }
+    });
+    plain_string(values.last()?.trim())
+}
+
+fn plain_string(value: &str) -> Option<String> {
+    let quote = value.chars().next().filter(|c| matches!(c, '\'' | '"'))?;
+    let (text, rest) = value.get(1..)?.split_once(quote)?;
+    let rest = rest.trim_start();
+    (!text.is_empty() && !text.contains('\\') && (rest.is_empty() || rest.starts_with(['#', ';'])))
+        .then(|| printable(text, MAX_VALUE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    struct Site(tempfile::TempDir);
+
+    impl Site {
+        fn new() -> Self {
+            Self(tempfile::tempdir().unwrap())
+        }
+        fn file(&self, path: &str, text: impl AsRef<[u8]>) -> &Self {
+            let path = self.0.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+            self
+        }
+        fn found(&self) -> Vec<Distribution> {
+            distributions(&[self.0.path().to_str().unwrap().to_string()])
+        }
+        fn only(&self) -> Distribution {
+            let found = self.found();
+            assert_eq!(found.len(), 1, "{found:?}");
+            found.into_iter().next().unwrap()
+        }
+    }
+
+    #[test]
+    fn a_wheel_as_pip_installs_it() {
+        let site = Site::new();
+        site.file(
+            "spconv_cu124-2.3.8.dist-info/METADATA",
+            "Metadata-Version: 2.1\nName: spconv_cu124\nVersion: 2.3.8\nClassifier: A :: B\n\
+             Requires-Dist: pccm>=0.4.16\nRequires-Dist: cumm-cu124<0.8.0,>=0.7.11\n\nName: not-a-header\n",
+        )
+        .file(
+            "spconv_cu124-2.3.8.dist-info/WHEEL",
+            "Wheel-Version: 1.0\nTag: cp311-cp311-manylinux_2_28_x86_64\n",
+        );
+        let dist = site.only();
+        assert_eq!(
+            (dist.name.as_str(), dist.version.as_str()),
+            ("spconv-cu124", "2.3.8")
+        );
+        assert_eq!(dist.tags, ["cp311-cp311-manylinux_2_28_x86_64"]);
+        assert_eq!(dist.requires, ["pccm>=0.4.16", "cumm-cu124<0.8.0,>=0.7.11"]);
+        assert_eq!(dist.problems, [""; 0]);
+    }
+
+    #[test]
+    fn folded_headers_and_carriage_returns() {
+        let site = Site::new();
+        site.file(
+            "x-1.dist-info/METADATA",
+            "Name: x\r\nVersion: 1\r\nRequires-Dist: a>=1,\r\n\t<2\r\nLicense: many\r\n  lines: here\r\n\r\nVersion: 9",
+        );
+        let dist = site.only();
+        assert_eq!(dist.requires, ["a>=1, <2"]);
+        assert_eq!(dist.version, "1");
+    }
+
+    #[test]
+    fn the_end_of_the_headers_is_seen_across_chunks() {
+        for pad in 8_100..8_200 {
+            let site = Site::new();
+            let text = format!(
+                "Name: x\nVersion: 1\nSummary: {}\n\nRequires-Dist: body\n",
+                "s".repeat(pad)
+            );
+            site.file("x-1.dist-info/METADATA", text);
+            assert_eq!(site.only().requires, [""; 0], "{pad}");
+        }
+    }
+
+    #[test]
+    fn torch_states_its_build_in_its_own_file() {
+        let site = Site::new();
+        site.file("torch-2.5.0.dist-info/METADATA", "Name: torch\nVersion: 2.5.0\n").file(
+            "torch/version.py",
+            "from typing import Optional\n\n__all__ = ['__version__', 'cuda']\n__version__ = '2.5.0+cu124'\n\
+             debug = False\ncuda: Optional[str] = '12.4'\ngit_version = 'abc'\nhip: Optional[str] = None\n",
+        );
+        let dist = site.only();
+        assert_eq!(dist.module_version.as_deref(), Some("2.5.0+cu124"));
+        assert_eq!(dist.module_cuda.as_deref(), Some("12.4"));
+    }
+
+    #[test]
+    fn only_plain_assignments_of_the_top_level_count() {
+        for (source, expected) in [
+            ("__version__ = '1.2'", Some("1.2")),
+            ("__version__ = \"1.2\"  # pin", Some("1.2")),
+            ("__version__='1'\n__version__='2'", Some("2")),
+            ("__version__: str = '1.2'", Some("1.2")),
+            ("__version__ = None", None),
+            ("__version__ = '1'\n__version__ = read()", None),
+            ("__version__ == '1.2'", None),
+            ("    __version__ = '1.2'", None),
+            ("__version__ = '1' + x", None),
+            ("__version__ = '1\\x00'", None),
+            ("__version_info__ = '1.2'", None),
+            ("__version__ = '1.2", None),
+            ("__version__ = ''", None),
+            ("__version__ = \u{e9}", None),
+            ("", None),
+        ] {
+            assert_eq!(
+                assigned_text(source, "__version__").as_deref(),
+                expected,
+                "{source}"
+            );
+        }
+    }
+
+    #[test]
+    fn eggs_of_all_shapes() {
+        let site = Site::new();
+        site.file(
+            "PyJWT-2.6.0.egg-info",
+            "Metadata-Version: 2.1\nName: PyJWT\nVersion: 2.6.0\n",
+        )
+        .file(
+            "pointops-1.0-py3.11.egg-info/PKG-INFO",
+            "Name: pointops\nVersion: 1.0\n",
+        )
+        .file(
+            "pointops-1.0-py3.11.egg-info/requires.txt",
+            "torch>=2\n\n[:python_version < \"3.12\"]\nolder\n\n[test]\npytest\n\n[test:os_name=='nt']\nx\n",
+        )
+        .file("EGG-INFO/PKG-INFO", "Name: Inside.Egg\nVersion: 3\n");
+        let found = site.found();
+        let names: Vec<_> = found
+            .iter()
+            .map(|d| (d.name.as_str(), d.version.as_str()))
+            .collect();
+        assert_eq!(
+            names,
+            [("inside-egg", "3"), ("pointops", "1.0"), ("pyjwt", "2.6.0")]
+        );
+        assert_eq!(
+            found[1].requires,
+            ["torch>=2", "older ; python_version < \"3.12\""]
+        );
+    }
+
+    #[test]
+    fn what_pip_left_half_removed_is_not_installed() {
+        let site = Site::new();
+        site.file("~orch-2.4.0.dist-info/METADATA", "Name: torch\nVersion: 2.4.0\n");
+        site.file("note.dist-info", "a file");
+        assert_eq!(site.found(), []);
+    }
+
+    #[test]
+    fn hostile_metadata_is_a_problem_and_not_an_end() {
+        let site = Site::new();
+        site.file("bin-1.0.dist-info/METADATA", [0u8, 255, 254, 10].repeat(1000));
+        site.file("folder-2.0.dist-info/METADATA/x", "");
+        site.file("none-3.0.dist-info/RECORD", "");
+        site.file(
+            "escape-4.dist-info/METADATA",
+            "Name: a\u{1b}[2Jb\nVersion: 1\u{7}\n",
+        );
+        site.file("torch-5.dist-info/METADATA", "Name: torch\nVersion: 5\n")
+            .file("torch/version.py/x", "");
+        let dir = site.0.path();
+        fs::create_dir(dir.join("fifo-6.dist-info")).unwrap();
+        nix::unistd::mkfifo(
+            &dir.join("fifo-6.dist-info/METADATA"),
+            nix::sys::stat::Mode::S_IRWXU,
+        )
+        .unwrap();
+        std::os::unix::fs::symlink("loop-7.dist-info", dir.join("loop-7.dist-info")).unwrap();
+        use std::os::unix::ffi::OsStrExt;
+        fs::create_dir(dir.join(std::ffi::OsStr::from_bytes(b"\xff-8.dist-info"))).unwrap();
+        let found = site.found();
+        let seen: Vec<_> = found
+            .iter()
+            .map(|d| (d.name.as_str(), d.version.as_str(), d.problems.len()))
+            .collect();
+        let expected = [
+            ("a\u{fffd}[2jb", "1\u{fffd}", 0),
+            ("bin", "1.0", 1),
+            ("fifo", "6", 1),
+            ("folder", "2.0", 1),
+            ("loop", "7", 2),
+            ("none", "3.0", 1),
+            ("torch", "5", 1),
+        ];
+        assert_eq!(seen, expected);
+    }
+
+    #[test]
+    fn a_hundred_megabytes_of_metadata_are_not_read() {
+        let site = Site::new();
+        site.file("big-1.dist-info/METADATA", "Name: big\nVersion: 1\n");
+        let path = site.0.path().join("big-1.dist-info/METADATA");
+        fs::OpenOptions::new()
+            .write(true)
+            .open(&path)
+            .unwrap()
+            .set_len(100 << 20)
+            .unwrap();
+        assert_eq!(read_headers(&path).unwrap().len(), MAX_HEADERS);
+        assert_eq!(site.only().name, "big");
+    }
+}
