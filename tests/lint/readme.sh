@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# readme.sh [README [HELP]]: README.md's option table and `cuda-entrypoint --help` must name the same options and
+# readme.sh [README [HELP]]: README.md's option table and `cuda-entrypoint run --help` must name the same options and
 # variables. Without HELP, a file, the binary is built and asked.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -12,7 +12,7 @@ fi
 if (($# > 1)); then
   help=$(<"$2")
 else
-  help=$(cargo run --quiet --locked --bin cuda-entrypoint -- --help)
+  help=$(cargo run --quiet --locked --bin cuda-entrypoint -- run --help)
 fi
 
 # A row of the table starts with its options in backquotes; a line of the help that describes options starts with them
