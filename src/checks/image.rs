@@ -1,5 +1,194 @@
-//! Image.
-/// Judges nothing yet.
-pub fn judge(_: &crate::stack::Stack, _: &crate::facts::Facts) -> Vec<crate::check::Finding> {
-    Vec::new()
+//! Is this image the stack that it claims to be?
+
+use std::collections::BTreeMap;
+
+use pep440_rs::{Operator, Version};
+
+use crate::check::Finding;
+use crate::facts::{Distribution, Facts, ImageFacts};
+use crate::stack::{PackageRule, Stack};
+
+mod cuda_tag;
+mod duplicates;
+mod editable;
+mod libraries;
+mod named_files;
+mod packages;
+mod python;
+mod requires;
+
+#[cfg(test)]
+mod fixtures;
+
+/// Judges what the image's files and libraries say. Findings come in a fixed order: Python, its packages, files,
+/// libraries. A part that the manifest leaves out is not judged.
+pub fn judge(stack: &Stack, facts: &Facts) -> Vec<Finding> {
+    let scene = Scene::new(stack, &facts.image);
+    let mut findings: Vec<Finding> = python::presence(&scene).into_iter().collect();
+    findings.extend(python::version(&scene));
+    if scene.has_folders() {
+        findings.extend(python::tags(&scene));
+        findings.extend(packages::judge(&scene));
+        findings.extend(cuda_tag::judge(&scene));
+        findings.extend(duplicates::judge(&scene));
+        findings.extend(requires::judge(&scene));
+        findings.extend(editable::judge(&scene));
+        findings.extend(named_files::judge(&scene));
+    } else {
+        findings.extend(python::skipped(&scene));
+    }
+    findings.extend(libraries::judge(&scene));
+    findings
+}
+
+/// The stack, the facts, and what an import would find.
+struct Scene<'a> {
+    stack: &'a Stack,
+    image: &'a ImageFacts,
+    /// by normalised name, the distribution in the first folder of `sys.path` that has one
+    installed: BTreeMap<&'a str, &'a Distribution>,
+}
+
+impl<'a> Scene<'a> {
+    fn new(stack: &'a Stack, image: &'a ImageFacts) -> Self {
+        let mut installed = BTreeMap::new();
+        for dist in &image.distributions {
+            installed.entry(dist.name.as_str()).or_insert(dist);
+        }
+        Self {
+            stack,
+            image,
+            installed,
+        }
+    }
+
+    fn has_folders(&self) -> bool {
+        !self.image.python.site_packages.is_empty()
+    }
+
+    fn rule(&self, name: &str) -> Option<&'a PackageRule> {
+        self.stack.packages.iter().find(|rule| rule.normalized == name)
+    }
+}
+
+/// The versions that a distribution states: its metadata's, and its module's own where that is another.
+fn stated_versions(dist: &Distribution) -> impl Iterator<Item = Version> {
+    std::iter::once(&dist.version)
+        .chain(&dist.module_version)
+        .filter_map(|text| text.parse().ok())
+}
+
+/// Whether any stated version is one that the rule takes.
+fn accepts(rule: &PackageRule, dist: &Distribution) -> bool {
+    match &rule.specifiers {
+        None => true,
+        Some(specifiers) => stated_versions(dist).any(|v| specifiers.contains(&v)),
+    }
+}
+
+/// Whether the rule names one version, and the installed one is it.
+fn pins(rule: &PackageRule, dist: &Distribution) -> bool {
+    let exact = |operator: &Operator| matches!(operator, Operator::Equal | Operator::ExactEqual);
+    rule.specifiers
+        .as_ref()
+        .is_some_and(|s| s.iter().any(|s| exact(s.operator())))
+        && accepts(rule, dist)
+}
+
+/// The version as a person would say it: the metadata's, and what the module adds to it.
+fn shown_version(dist: &Distribution) -> String {
+    match &dist.module_version {
+        Some(module) if *module != dist.version => {
+            format!("{} ({module} in its own version.py)", dist.version)
+        }
+        _ => dist.version.clone(),
+    }
+}
+
+/// Items as a list for people, the first `most` of them.
+fn listed(items: &[String], most: usize) -> String {
+    let shown = items
+        .iter()
+        .take(most)
+        .map(String::as_str)
+        .collect::<Vec<_>>()
+        .join(", ");
+    match items.len().saturating_sub(most) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
+/// Text for a finding: paths and library messages may hold anything.
+fn clean(text: &str) -> String {
+    crate::discover::files::printable(text, 1_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fixtures::*;
+    use super::*;
+    use crate::check::{Code, Status};
+
+    #[test]
+    fn a_good_image_passes_with_what_was_seen() {
+        let findings = judge(&stack(), &facts());
+        assert!(findings.iter().all(|f| f.status == Status::Pass), "{findings:#?}");
+        let codes: std::collections::BTreeSet<_> = findings.iter().map(|f| f.code).collect();
+        for code in [
+            Code::PythonMissing,
+            Code::PythonVersion,
+            Code::PackageVersion,
+            Code::PackageMissing,
+            Code::PackageCudaTag,
+            Code::PackageDuplicate,
+            Code::RequiresDist,
+            Code::EditableTrap,
+            Code::FileMissing,
+            Code::CudartVersion,
+            Code::NvrtcVersion,
+            Code::LoaderMissing,
+        ] {
+            assert!(codes.contains(&code), "{code} is not reported");
+        }
+        for finding in &findings {
+            assert!(
+                !finding.message.is_empty() && !finding.observed.is_empty(),
+                "{finding:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_empty_manifest_asks_nothing() {
+        assert_eq!(judge(&Stack::default(), &facts()), []);
+        assert_eq!(judge(&Stack::default(), &Facts::default()), []);
+    }
+
+    #[test]
+    fn every_problem_says_what_was_seen_what_was_wanted_and_what_to_do() {
+        for (name, facts) in broken() {
+            let findings = judge(&stack(), &facts);
+            let problems: Vec<_> = findings.iter().filter(|f| f.problem).collect();
+            assert!(!problems.is_empty(), "{name}");
+            for f in problems {
+                for (what, text) in [
+                    ("observed", &f.observed),
+                    ("required", &f.required),
+                    ("message", &f.message),
+                    ("hint", &f.hint),
+                ] {
+                    assert!(!text.is_empty(), "{name}: {what} of {f:?}");
+                    assert!(!text.contains(char::is_control), "{name}: {what} of {f:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_order_is_the_same_every_time() {
+        for (name, facts) in broken() {
+            assert_eq!(judge(&stack(), &facts), judge(&stack(), &facts), "{name}");
+        }
+    }
 }

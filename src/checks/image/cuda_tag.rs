@@ -1,0 +1,391 @@
+//! `package-cuda-tag`: what installed builds say of the CUDA that they are for.
+//!
+//! The tag is in the name (`spconv-cu124`, `nvidia-cublas-cu12`, `cupy-cuda12x`), in the local part of the version
+//! (`2.5.0+cu124`, `2.1.2+pt25cu124`, `2.7.0+cu12torch2.5`), or in the module's own version file.
+
+use std::fmt;
+
+use super::{Scene, clean, listed};
+use crate::check::{Code, Finding, Severity};
+use crate::facts::{CudaVersion, Distribution};
+use crate::stack::CudaRule;
+
+/// What a build is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Build {
+    /// `cu124`
+    Cuda(CudaVersion),
+    /// `cu12`: any 12.x
+    CudaMajor(u16),
+    /// `+cpu`
+    Cpu,
+    /// `+rocm6.1`
+    Rocm,
+    /// `+xpu`
+    Xpu,
+}
+
+impl fmt::Display for Build {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cuda(version) => write!(f, "CUDA {version}"),
+            Self::CudaMajor(major) => write!(f, "CUDA {major}"),
+            Self::Cpu => f.write_str("the CPU"),
+            Self::Rocm => f.write_str("AMD's ROCm"),
+            Self::Xpu => f.write_str("Intel's GPUs"),
+        }
+    }
+}
+
+impl Build {
+    fn fits(self, rule: &CudaRule) -> bool {
+        match self {
+            Self::Cuda(version) => rule.matches(version),
+            Self::CudaMajor(major) => (0..=20).any(|minor| rule.matches(CudaVersion { major, minor })),
+            Self::Cpu | Self::Rocm | Self::Xpu => false,
+        }
+    }
+
+    fn agrees(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::Cuda(version), Self::CudaMajor(major)) | (Self::CudaMajor(major), Self::Cuda(version)) => {
+                version.major == major
+            }
+            (a, b) => a == b,
+        }
+    }
+}
+
+/// A tag and where it stands.
+struct Tag {
+    build: Build,
+    source: String,
+}
+
+pub fn judge(scene: &Scene<'_>) -> Vec<Finding> {
+    let Some(rule) = &scene.stack.cuda.runtime else {
+        return Vec::new();
+    };
+    let mut findings = Vec::new();
+    let mut good = Vec::new();
+    for dist in scene.installed.values() {
+        let tags = tags(dist);
+        match tags.iter().find(|tag| !tag.build.fits(rule)) {
+            Some(wrong) => findings.push(mismatch(scene, rule, dist, &tags, wrong)),
+            None if tags.is_empty() => {}
+            None => good.push(format!(
+                "{} {}",
+                dist.name,
+                dist.module_version.as_ref().unwrap_or(&dist.version)
+            )),
+        }
+    }
+    if !good.is_empty() {
+        let names = clean(&listed(&good, 40));
+        findings.push(
+            Finding::pass(Code::PackageCudaTag, "packages")
+                .observed(names)
+                .required(format!("CUDA {rule}"))
+                .message(format!("{} packages are built for CUDA {rule}", good.len())),
+        );
+    }
+    findings
+}
+
+fn mismatch(scene: &Scene<'_>, rule: &CudaRule, dist: &Distribution, tags: &[Tag], wrong: &Tag) -> Finding {
+    let ours = scene.rule(&dist.name).is_some();
+    // A package that the manifest does not name may be meant for the CPU; one for another CUDA brings its libraries.
+    let severity = if wrong.build == Build::Cpu && !ours {
+        Severity::Warn
+    } else {
+        Code::PackageCudaTag.severity()
+    };
+    let contradiction = tags.iter().find(|tag| !tag.build.agrees(wrong.build));
+    let version = dist.module_version.as_ref().unwrap_or(&dist.version);
+    let message = match (contradiction, wrong.build) {
+        (Some(other), _) => format!(
+            "{} contradicts itself: {} says {}, {} says {}",
+            dist.name, other.source, other.build, wrong.source, wrong.build
+        ),
+        (None, Build::Cpu) => format!(
+            "{} {version} is the CPU build: it cannot use a GPU at all",
+            dist.name
+        ),
+        (None, build) => format!(
+            "{} {version} is built for {build} ({}), and the manifest's runtime is CUDA {rule}",
+            dist.name, wrong.source
+        ),
+    };
+    let hint = match (contradiction, &dist.name) {
+        (Some(_), name) => format!(
+            "One build was copied over another: pip uninstall {name} until none is left, then install once."
+        ),
+        (None, name) => format!(
+            "Install the build for CUDA {rule} instead: take {name} from the index of that CUDA (pip install \
+             --index-url …), or the package that carries it in its name."
+        ),
+    };
+    let observed: Vec<String> = tags
+        .iter()
+        .map(|t| format!("{} ({})", t.build, t.source))
+        .collect();
+    Finding::problem_as(Code::PackageCudaTag, severity, dist.name.clone())
+        .observed(clean(&observed.join(", ")))
+        .required(format!("CUDA {rule}"))
+        .message(clean(&message))
+        .hint(clean(&hint))
+}
+
+fn tags(dist: &Distribution) -> Vec<Tag> {
+    let mut tags = Vec::new();
+    let mut add = |build: Option<Build>, source: &str| {
+        tags.extend(build.map(|build| Tag {
+            build,
+            source: source.to_string(),
+        }));
+    };
+    add(dist.name.split('-').find_map(of_segment), "its name");
+    add(
+        of_version(&dist.version),
+        &format!("version {} in its metadata", dist.version),
+    );
+    if let Some(module) = &dist.module_version {
+        add(
+            of_version(module),
+            &format!("version {module} in its own version.py"),
+        );
+    }
+    if let Some(cuda) = &dist.module_cuda {
+        let exact = cuda.split_once('.').and_then(|(major, rest)| {
+            let minor = rest.split('.').next()?;
+            Some(Build::Cuda(CudaVersion {
+                major: major.parse().ok()?,
+                minor: minor.parse().ok()?,
+            }))
+        });
+        add(exact, &format!("cuda = '{cuda}' in its own version.py"));
+    }
+    tags
+}
+
+/// `cu124`, `cu12`, `cuda12x` as a whole part of a name.
+fn of_segment(segment: &str) -> Option<Build> {
+    if let Some(digits) = segment.strip_prefix("cuda") {
+        // `cupy-cuda12x`, `nvidia-dali-cuda120`, `jax-cuda12-plugin`: these promise a major version alone.
+        let digits = digits.strip_suffix('x').unwrap_or(digits);
+        let all = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+        return digits
+            .get(..2)
+            .filter(|_| all)
+            .and_then(|d| d.parse().ok())
+            .map(Build::CudaMajor);
+    }
+    of_digits(segment.strip_prefix("cu")?)
+}
+
+/// `124` is 12.4, `92` is 9.2, and `12` is any 12.
+fn of_digits(digits: &str) -> Option<Build> {
+    let number: u16 = digits
+        .bytes()
+        .all(|b| b.is_ascii_digit())
+        .then(|| digits.parse().ok())??;
+    let exact = |number: u16| {
+        Build::Cuda(CudaVersion {
+            major: number / 10,
+            minor: number % 10,
+        })
+    };
+    match digits.len() {
+        3 => Some(exact(number)),
+        // No CUDA beyond 9.2 was ever written without its own major in two digits.
+        2 if number >= 70 => Some(exact(number)),
+        2 if number >= 10 => Some(Build::CudaMajor(number)),
+        _ => None,
+    }
+}
+
+/// The tag in a version's local part, wherever other builders put theirs: `+cu124`, `+pt25cu124`, `+cu12torch2.5`.
+fn of_version(version: &str) -> Option<Build> {
+    let local = version.split_once('+')?.1.to_ascii_lowercase();
+    let cuda = local.match_indices("cu").find_map(|(at, _)| {
+        let starts = !local.get(..at)?.ends_with(|c: char| c.is_ascii_alphabetic());
+        let rest = local.get(at + 2..)?;
+        let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        of_digits(rest.get(..end)?).filter(|_| starts)
+    });
+    let part = |wanted: &str| {
+        local.split(|c: char| !c.is_ascii_alphanumeric()).any(|part| {
+            part.strip_suffix(wanted)
+                .is_some_and(|head| head.is_empty() || head.ends_with(|c: char| c.is_ascii_digit()))
+        })
+    };
+    cuda.or_else(|| local.contains("rocm").then_some(Build::Rocm))
+        .or_else(|| part("cpu").then_some(Build::Cpu))
+        .or_else(|| part("xpu").then_some(Build::Xpu))
+}
+
+/// A name without its CUDA tag, which names that differ by it alone share; `None` where there is no tag.
+pub fn without_cuda(name: &str) -> Option<String> {
+    let tagged = |segment: &&str| of_segment(segment).is_some();
+    name.split('-').any(|s| tagged(&s)).then(|| {
+        name.split('-')
+            .filter(|s| !tagged(s))
+            .collect::<Vec<_>>()
+            .join("-")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixtures::*;
+    use super::*;
+    use crate::check::Status;
+    use crate::stack::Stack;
+
+    fn cuda(major: u16, minor: u16) -> Option<Build> {
+        Some(Build::Cuda(CudaVersion { major, minor }))
+    }
+
+    #[test]
+    fn tags_in_names() {
+        let of = |name: &str| name.split('-').find_map(of_segment);
+        for (name, build) in [
+            ("spconv-cu124", cuda(12, 4)),
+            ("spconv-cu118", cuda(11, 8)),
+            ("spconv-cu102", cuda(10, 2)),
+            ("mxnet-cu92", cuda(9, 2)),
+            ("nvidia-cuda-runtime-cu12", Some(Build::CudaMajor(12))),
+            ("nvidia-cublas-cu13", Some(Build::CudaMajor(13))),
+            ("tensorrt-cu12-libs", Some(Build::CudaMajor(12))),
+            ("cupy-cuda12x", Some(Build::CudaMajor(12))),
+            ("nvidia-dali-cuda120", Some(Build::CudaMajor(12))),
+            ("jax-cuda12-plugin", Some(Build::CudaMajor(12))),
+            ("torch", None),
+            ("cu2qu", None),
+            ("pycuda", None),
+            ("cuda-python", None),
+            ("x-cu1", None),
+            ("x-cu1210", None),
+            ("x-cu", None),
+            ("x-cuda1", None),
+            ("x-cudaxx", None),
+        ] {
+            assert_eq!(of(name), build, "{name}");
+        }
+        assert_eq!(
+            without_cuda("tensorrt-cu12-libs").as_deref(),
+            Some("tensorrt-libs")
+        );
+        assert_eq!(without_cuda("torch"), None);
+    }
+
+    #[test]
+    fn tags_in_versions() {
+        for (version, build) in [
+            ("2.5.0+cu124", cuda(12, 4)),
+            ("2.1.2+pt25cu124", cuda(12, 4)),
+            ("2.1.2+pt22cu121", cuda(12, 1)),
+            ("2.6.3+cu123torch2.4cxx11abifalse", cuda(12, 3)),
+            (
+                "2.7.0.post2+cu12torch2.5cxx11abiFALSE",
+                Some(Build::CudaMajor(12)),
+            ),
+            ("0.6+18f6958pt2.5.0cu124", cuda(12, 4)),
+            ("2.9.0+cu130", cuda(13, 0)),
+            ("2.5.0+cpu", Some(Build::Cpu)),
+            ("2.1.2+pt25cpu", Some(Build::Cpu)),
+            ("2.5.0+cpu.cxx11.abi", Some(Build::Cpu)),
+            ("2.5.0+rocm6.1", Some(Build::Rocm)),
+            ("2.5.0+xpu", Some(Build::Xpu)),
+            ("2.5.0", None),
+            ("2.5.0a0+e000cf0ad9.nv24.10", None),
+            ("1.0+computecanada", None),
+            ("1.0+focu12", None),
+            ("1.0+cu", None),
+            ("1.0+cu12345", None),
+            ("1.0+é", None),
+        ] {
+            assert_eq!(of_version(version), build, "{version}");
+        }
+    }
+
+    fn with(dists: Vec<Distribution>) -> Vec<Finding> {
+        let stack = Stack {
+            packages: vec![rule("torch", "*")],
+            ..stack()
+        };
+        judge(&Scene::new(&stack, &image(|i| i.distributions = dists).image))
+    }
+
+    #[test]
+    fn every_installed_build_is_judged() {
+        for (name, version, expected) in [
+            ("spconv-cu124", "2.3.8", Status::Pass),
+            ("spconv-cu121", "2.3.8", Status::Fail),
+            ("spconv-cu113", "2.3.6", Status::Fail),
+            ("torch-scatter", "2.1.2+pt22cu121", Status::Fail),
+            ("nvidia-cublas-cu12", "12.4.5.8", Status::Pass),
+            ("nvidia-cublas-cu11", "11.10.3.66", Status::Fail),
+            ("torch", "2.5.0+cpu", Status::Fail),
+            ("pyg-lib", "0.4.0+pt25cpu", Status::Warn),
+            ("torch", "2.5.0+rocm6.1", Status::Fail),
+        ] {
+            let findings = with(vec![dist(name, version)]);
+            assert_eq!(findings.len(), 1, "{name} {version}");
+            assert_eq!(findings[0].status, expected, "{name} {version}");
+        }
+        assert_eq!(with(vec![dist("numpy", "1.26.4")]), []);
+    }
+
+    #[test]
+    fn the_cpu_build_has_its_own_sentence() {
+        let torch = Distribution {
+            module_version: Some("2.5.0+cpu".into()),
+            ..dist("torch", "2.5.0")
+        };
+        assert!(with(vec![torch])[0].message.contains("is the CPU build"));
+    }
+
+    #[test]
+    fn a_module_of_another_cuda_than_its_metadata_is_a_contradiction() {
+        let torch = |metadata: &str, module: &str, cuda: &str| {
+            let torch = Distribution {
+                module_version: Some(module.into()),
+                module_cuda: Some(cuda.into()),
+                ..dist("torch", metadata)
+            };
+            with(vec![torch]).remove(0)
+        };
+        assert_eq!(torch("2.5.0", "2.5.0+cu124", "12.4").status, Status::Pass);
+        for (metadata, module, cuda) in [
+            ("2.5.0+cu124", "2.5.0+cu121", "12.1"),
+            ("2.5.0+cu121", "2.5.0+cu124", "12.4"),
+            ("2.5.0", "2.5.0+cu124", "12.1"),
+        ] {
+            let finding = torch(metadata, module, cuda);
+            assert_eq!(finding.status, Status::Fail);
+            assert!(
+                finding.message.contains("contradicts itself"),
+                "{}",
+                finding.message
+            );
+            assert!(
+                finding.message.contains("12.4") && finding.message.contains("12.1"),
+                "{}",
+                finding.message
+            );
+        }
+        let plain = torch("2.5.0", "2.5.0", "12.1");
+        assert!(
+            plain.message.contains("is built for CUDA 12.1"),
+            "{}",
+            plain.message
+        );
+    }
+
+    #[test]
+    fn without_a_runtime_rule_nothing_is_compared() {
+        let facts = image(|i| i.distributions = vec![dist("spconv-cu113", "2.3.6")]);
+        assert_eq!(judge(&Scene::new(&Stack::default(), &facts.image)), []);
+    }
+}

@@ -1,0 +1,200 @@
+//! `package-duplicate`: two of what an import can only have one of.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::{Scene, clean, cuda_tag, listed};
+use crate::check::{Code, Finding};
+use crate::facts::Distribution;
+
+/// Packages whose untagged name is a build of its own (for the CPU), and not a name for all of them.
+const UNTAGGED_BUILDS: [&str; 2] = ["cumm", "spconv"];
+
+pub fn judge(scene: &Scene<'_>) -> Vec<Finding> {
+    if scene.stack.packages.is_empty() {
+        return Vec::new();
+    }
+    let mut findings = same_name(scene);
+    findings.extend(same_import(scene));
+    if findings.is_empty() {
+        let count = scene.installed.len();
+        findings.push(
+            Finding::pass(Code::PackageDuplicate, "packages")
+                .observed(format!("{count} distributions"))
+                .required("one distribution for each name")
+                .message(format!("each of {count} distributions is installed once")),
+        );
+    }
+    findings.extend(hidden(scene));
+    findings
+}
+
+fn folder(dist: &Distribution) -> &Path {
+    Path::new(&dist.path).parent().unwrap_or(Path::new(""))
+}
+
+/// Two metadata folders of one name in one folder: pip upgrades, uninstalls and reads one of them by chance.
+fn same_name(scene: &Scene<'_>) -> Vec<Finding> {
+    let mut by_place: BTreeMap<(&str, &Path), Vec<&Distribution>> = BTreeMap::new();
+    for dist in &scene.image.distributions {
+        by_place.entry((&dist.name, folder(dist))).or_default().push(dist);
+    }
+    by_place
+        .into_iter()
+        .filter(|(_, dists)| dists.len() > 1)
+        .map(|((name, folder), dists)| {
+            let versions: Vec<String> = dists.iter().map(|d| d.version.clone()).collect();
+            let paths: Vec<String> = dists.iter().map(|d| d.path.clone()).collect();
+            let versions = listed(&versions, 8);
+            Finding::problem(Code::PackageDuplicate, name)
+                .observed(clean(&listed(&paths, 8)))
+                .required("one metadata folder for each name")
+                .message(clean(&format!("{name} is installed {} times in {}: {versions}", dists.len(), folder.display())))
+                .hint(clean(&format!(
+                    "Run pip uninstall {name} until it is gone, then install it once; do not copy one site-packages \
+                     over another."
+                )))
+        })
+        .collect()
+}
+
+/// Builds of one package for several CUDAs share their import name, so the files of whichever came last are there.
+fn same_import(scene: &Scene<'_>) -> Vec<Finding> {
+    let mut builds: BTreeMap<String, Vec<&Distribution>> = BTreeMap::new();
+    for dist in scene.installed.values() {
+        // NVIDIA's wheels of two majors lie in one namespace on purpose; package-cuda-tag judges them.
+        if dist.name.starts_with("nvidia-") {
+            continue;
+        }
+        let untagged = || {
+            UNTAGGED_BUILDS
+                .contains(&dist.name.as_str())
+                .then(|| dist.name.clone())
+        };
+        if let Some(base) = cuda_tag::without_cuda(&dist.name).or_else(untagged) {
+            builds.entry(base).or_default().push(dist);
+        }
+    }
+    builds
+        .into_iter()
+        .filter(|(_, dists)| dists.len() > 1)
+        .map(|(base, dists)| {
+            let names: Vec<String> = dists
+                .iter()
+                .map(|d| format!("{} {}", d.name, d.version))
+                .collect();
+            let names = listed(&names, 8);
+            let all: Vec<&str> = dists.iter().map(|d| d.name.as_str()).collect();
+            Finding::problem(Code::PackageDuplicate, base.clone())
+                .observed(clean(&names))
+                .required(format!("one build of {base}"))
+                .message(clean(&format!(
+                    "several builds of {base} are installed over each other: {names}"
+                )))
+                .hint(clean(&format!(
+                    "Run pip uninstall {}, then install the one that the manifest names.",
+                    all.join(" ")
+                )))
+        })
+        .collect()
+}
+
+/// A name in two folders of `sys.path` is how overlays work: the first one wins, and that is worth knowing.
+fn hidden(scene: &Scene<'_>) -> Option<Finding> {
+    let shadowed: Vec<String> = scene
+        .image
+        .distributions
+        .iter()
+        .filter_map(|dist| {
+            let winner = scene.installed.get(dist.name.as_str())?;
+            (folder(winner) != folder(dist)).then(|| {
+                format!(
+                    "{} {} in {} hides {} in {}",
+                    dist.name,
+                    winner.version,
+                    folder(winner).display(),
+                    dist.version,
+                    folder(dist).display()
+                )
+            })
+        })
+        .collect();
+    (!shadowed.is_empty()).then(|| {
+        Finding::info(Code::PackageDuplicate, "sys.path")
+            .observed(clean(&listed(&shadowed, 8)))
+            .required("the first folder wins")
+            .message(format!(
+                "{} distributions are hidden by another folder of sys.path",
+                shadowed.len()
+            ))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixtures::*;
+    use super::*;
+    use crate::check::Status;
+    use crate::stack::Stack;
+
+    fn with(dists: Vec<Distribution>) -> Vec<Finding> {
+        judge(&Scene::new(&stack(), &image(|i| i.distributions = dists).image))
+    }
+
+    fn at(folder: &str, dist: Distribution) -> Distribution {
+        let name = format!("{folder}/{}-{}.dist-info", dist.name, dist.version);
+        Distribution { path: name, ..dist }
+    }
+
+    #[test]
+    fn two_metadata_folders_of_one_name() {
+        let findings = with(vec![dist("torch", "2.4.0"), dist("torch", "2.5.0")]);
+        assert_eq!(of(&findings, Code::PackageDuplicate), [(Status::Fail, "torch")]);
+        assert!(
+            findings[0].message.contains("2.4.0, 2.5.0"),
+            "{}",
+            findings[0].message
+        );
+    }
+
+    #[test]
+    fn builds_that_share_an_import() {
+        for names in [
+            ["spconv-cu121", "spconv-cu124"],
+            ["spconv", "spconv-cu124"],
+            ["cupy-cuda11x", "cupy-cuda12x"],
+        ] {
+            let findings = with(names.map(|n| dist(n, "1")).to_vec());
+            assert_eq!(findings.len(), 1, "{names:?}");
+            assert_eq!(findings[0].status, Status::Fail, "{names:?}");
+            assert!(names.iter().all(|n| findings[0].message.contains(n)), "{names:?}");
+        }
+        for names in [
+            ["spconv-cu124", "cumm-cu124"],
+            ["nvidia-cublas-cu11", "nvidia-cublas-cu12"],
+            ["tensorrt", "tensorrt-cu12"],
+            ["tensorrt-cu12", "tensorrt-cu12-libs"],
+        ] {
+            let findings = with(names.map(|n| dist(n, "1")).to_vec());
+            assert_eq!(
+                of(&findings, Code::PackageDuplicate),
+                [(Status::Pass, "packages")],
+                "{names:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_second_folder_is_information() {
+        let findings = with(vec![at("/a", dist("six", "2")), at("/b", dist("six", "1"))]);
+        let expected = [(Status::Pass, "packages"), (Status::Info, "sys.path")];
+        assert_eq!(of(&findings, Code::PackageDuplicate), expected);
+        assert_eq!(findings[1].observed, "six 2 in /a hides 1 in /b");
+    }
+
+    #[test]
+    fn without_packages_in_the_manifest_nothing_is_judged() {
+        let facts = image(|i| i.distributions = vec![dist("torch", "1"), dist("torch", "2")]);
+        assert_eq!(judge(&Scene::new(&Stack::default(), &facts.image)), []);
+    }
+}

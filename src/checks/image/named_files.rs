@@ -1,0 +1,66 @@
+//! `file-missing`.
+
+use super::{Scene, clean, listed};
+use crate::check::{Code, Finding};
+
+pub fn judge(scene: &Scene<'_>) -> Vec<Finding> {
+    scene
+        .stack
+        .files
+        .iter()
+        .map(|name| {
+            let looked_for = scene.image.files.iter().find(|file| file.name == *name);
+            match looked_for.map(|file| &file.path) {
+                Some(Some(path)) => Finding::pass(Code::FileMissing, clean(name))
+                    .observed(clean(path))
+                    .required("the file in site-packages")
+                    .message(format!("{} is there", clean(name))),
+                Some(None) => missing(scene, name),
+                None => Finding::unknown(Code::FileMissing, clean(name))
+                    .required("the file in site-packages")
+                    .message(format!("{} was not looked for", clean(name))),
+            }
+        })
+        .collect()
+}
+
+fn missing(scene: &Scene<'_>, name: &str) -> Finding {
+    let name = clean(name);
+    let folders = clean(&listed(&scene.image.python.site_packages, 8));
+    // The import name is as near as a path comes to the package that should have brought it.
+    let owner = name.split('/').next().unwrap_or_default();
+    Finding::problem(Code::FileMissing, name.clone())
+        .observed(format!("not in {folders}"))
+        .required("the file in site-packages")
+        .message(format!("{name} is in no site-packages folder"))
+        .hint(format!(
+            "Reinstall the package that brings {owner}/ in the version that has this file, and see that no later \
+             Dockerfile step removes headers or sources."
+        ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixtures::*;
+    use super::*;
+    use crate::check::Status;
+
+    #[test]
+    fn there_gone_and_never_looked_for() {
+        for (files, status) in [
+            (
+                vec![named("cumm/include/tensorview/core/all.h", true)],
+                Status::Pass,
+            ),
+            (
+                vec![named("cumm/include/tensorview/core/all.h", false)],
+                Status::Fail,
+            ),
+            (vec![], Status::Unknown),
+        ] {
+            let findings = judge(&Scene::new(&stack(), &image(|i| i.files = files.clone()).image));
+            let expected = [(status, "cumm/include/tensorview/core/all.h")];
+            assert_eq!(of(&findings, Code::FileMissing), expected);
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! `package-missing` and `package-version`.
+
+use pep440_rs::Version;
+
+use super::{Scene, accepts, clean, shown_version};
+use crate::check::{Code, Finding};
+use crate::facts::Distribution;
+use crate::stack::PackageRule;
+
+pub fn judge(scene: &Scene<'_>) -> Vec<Finding> {
+    scene
+        .stack
+        .packages
+        .iter()
+        .map(|rule| match scene.installed.get(rule.normalized.as_str()) {
+            Some(dist) => installed(rule, dist),
+            None => missing(scene, rule),
+        })
+        .collect()
+}
+
+/// What pip would be asked for.
+fn wanted(rule: &PackageRule) -> String {
+    match &rule.specifiers {
+        Some(specifiers) => format!("{}{specifiers}", rule.name),
+        None => rule.name.clone(),
+    }
+}
+
+fn required(rule: &PackageRule) -> String {
+    rule.specifiers
+        .as_ref()
+        .map_or_else(|| "any version".into(), ToString::to_string)
+}
+
+fn missing(scene: &Scene<'_>, rule: &PackageRule) -> Finding {
+    let subject = rule.normalized.clone();
+    if rule.optional {
+        return Finding::skip(Code::PackageMissing, subject)
+            .observed("not installed")
+            .required(required(rule))
+            .message(format!("{} is optional and not installed", rule.name));
+    }
+    let base = super::cuda_tag::without_cuda(&rule.normalized);
+    let sibling = scene.installed.values().find(|d| {
+        base.is_some() && super::cuda_tag::without_cuda(&d.name) == base || Some(&d.name) == base.as_ref()
+    });
+    let (observed, instead) = match sibling {
+        Some(d) => (
+            format!("{} {}", d.name, d.version),
+            format!("; {} {} is installed instead", d.name, d.version),
+        ),
+        None => ("not installed".into(), String::new()),
+    };
+    let removal = sibling.map_or_else(String::new, |d| format!("pip uninstall {}, then ", d.name));
+    Finding::problem(Code::PackageMissing, subject)
+        .observed(clean(&observed))
+        .required(required(rule))
+        .message(clean(&format!("{} is not installed{instead}", rule.name)))
+        .hint(clean(&format!(
+            "In the Dockerfile: {removal}pip install '{}'. Or write \"optional\": true for it in the manifest.",
+            wanted(rule)
+        )))
+}
+
+fn installed(rule: &PackageRule, dist: &Distribution) -> Finding {
+    let shown = clean(&shown_version(dist));
+    let subject = rule.normalized.clone();
+    let problem = |message: String, hint: String| {
+        Finding::problem(Code::PackageVersion, subject.clone())
+            .message(clean(&message))
+            .hint(clean(&hint))
+    };
+    let reinstall = format!(
+        "In the Dockerfile: pip install --force-reinstall '{}'.",
+        wanted(rule)
+    );
+    let finding = if let Some((metadata, module)) = torn(dist) {
+        // Whatever the rule takes, half of this installation is something else.
+        problem(
+            format!(
+                "{}'s metadata says {metadata}, and its own version.py says {module}",
+                rule.name
+            ),
+            format!("One installation was copied over another. {reinstall}"),
+        )
+    } else if accepts(rule, dist) {
+        let code = if rule.specifiers.is_some() {
+            Code::PackageVersion
+        } else {
+            Code::PackageMissing
+        };
+        Finding::pass(code, subject.clone()).message(format!("{} is {shown}", rule.name))
+    } else if dist.version.is_empty() {
+        problem(
+            format!(
+                "{} is installed without a version in its metadata ({})",
+                rule.name, dist.path
+            ),
+            reinstall,
+        )
+    } else {
+        problem(
+            format!(
+                "{} is {shown}, and the manifest asks for {}",
+                rule.name,
+                required(rule)
+            ),
+            format!(
+                "{reinstall} Or correct the manifest, if {} is what was tested.",
+                dist.version
+            ),
+        )
+    };
+    let observed = if shown.is_empty() {
+        "no version".to_string()
+    } else {
+        shown
+    };
+    finding.observed(observed).required(required(rule))
+}
+
+/// Two versions that cannot both be true: PyPI's torch has `2.5.0` in its metadata and `2.5.0+cu124` in its module,
+/// so releases have to differ. Builds that differ are `package-cuda-tag`'s to judge.
+fn torn(dist: &Distribution) -> Option<(Version, Version)> {
+    let metadata: Version = dist.version.parse().ok()?;
+    let module: Version = dist.module_version.as_ref()?.parse().ok()?;
+    (metadata.clone().without_local() != module.clone().without_local()).then_some((metadata, module))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixtures::*;
+    use super::*;
+    use crate::check::Status;
+    use crate::stack::Stack;
+
+    fn one(rule: PackageRule, dists: Vec<Distribution>) -> Finding {
+        let stack = Stack {
+            packages: vec![rule],
+            ..Stack::default()
+        };
+        let facts = image(|i| i.distributions = dists);
+        let mut findings = judge(&Scene::new(&stack, &facts.image));
+        assert_eq!(findings.len(), 1);
+        findings.remove(0)
+    }
+
+    #[test]
+    fn either_version_of_torch_satisfies() {
+        let pypi = Distribution {
+            module_version: Some("2.5.0+cu124".into()),
+            ..dist("torch", "2.5.0")
+        };
+        let local = Distribution {
+            module_version: Some("2.5.0+cu124".into()),
+            ..dist("torch", "2.5.0+cu124")
+        };
+        for torch in [pypi, local] {
+            for (specifiers, status) in [
+                ("==2.5.0+cu124", Status::Pass),
+                ("==2.5.0", Status::Pass),
+                (">=2.4,<2.6", Status::Pass),
+                ("==2.5.*", Status::Pass),
+                ("==2.5.0+cu121", Status::Fail),
+                ("==2.5.1", Status::Fail),
+                (">2.5.0", Status::Fail),
+            ] {
+                assert_eq!(
+                    one(rule("torch", specifiers), vec![torch.clone()]).status,
+                    status,
+                    "{specifiers}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn versions_that_cannot_both_be_true_are_named() {
+        let torch = Distribution {
+            module_version: Some("2.4.1+cu124".into()),
+            ..dist("torch", "2.5.0+cu124")
+        };
+        for specifiers in ["==2.5.0+cu124", "==2.4.1+cu124", "*"] {
+            let finding = one(rule("torch", specifiers), vec![torch.clone()]);
+            assert_eq!(
+                (finding.code, finding.status),
+                (Code::PackageVersion, Status::Fail)
+            );
+            assert!(finding.message.contains("2.5.0+cu124") && finding.message.contains("2.4.1+cu124"));
+        }
+    }
+
+    #[test]
+    fn another_version_says_both() {
+        let finding = one(rule("mmcv", "==2.2.0"), vec![dist("mmcv", "2.1.0")]);
+        assert_eq!(
+            (finding.code, finding.status),
+            (Code::PackageVersion, Status::Fail)
+        );
+        assert_eq!(
+            (finding.observed.as_str(), finding.required.as_str()),
+            ("2.1.0", "==2.2.0")
+        );
+        assert!(finding.hint.contains("'mmcv==2.2.0'"), "{}", finding.hint);
+    }
+
+    #[test]
+    fn versions_that_are_none() {
+        for version in ["", "unknown", "1.0-junk-2"] {
+            let finding = one(rule("x", ">=1"), vec![dist("x", version)]);
+            assert_eq!(
+                (finding.code, finding.status),
+                (Code::PackageVersion, Status::Fail),
+                "{version}"
+            );
+            assert_eq!(
+                one(rule("x", "*"), vec![dist("x", version)]).status,
+                Status::Pass,
+                "{version}"
+            );
+        }
+    }
+
+    #[test]
+    fn names_compare_normalised_and_the_first_folder_wins() {
+        let dists = vec![dist("torch-scatter", "2.1.2"), dist("torch-scatter", "1.0")];
+        let finding = one(rule("Torch_Scatter", "==2.1.2"), dists);
+        assert_eq!(
+            (finding.status, finding.subject.as_str()),
+            (Status::Pass, "torch-scatter")
+        );
+    }
+
+    #[test]
+    fn missing_ones() {
+        let finding = one(rule("mmcv", "==2.2.0"), vec![]);
+        assert_eq!(
+            (finding.code, finding.status),
+            (Code::PackageMissing, Status::Fail)
+        );
+        let optional = PackageRule {
+            optional: true,
+            ..rule("mmcv", "==2.2.0")
+        };
+        assert_eq!(one(optional.clone(), vec![]).status, Status::Skip);
+        assert_eq!(one(optional, vec![dist("mmcv", "2.1.0")]).status, Status::Fail);
+    }
+
+    #[test]
+    fn a_build_for_another_cuda_is_named_instead() {
+        for other in ["spconv-cu121", "spconv"] {
+            let finding = one(rule("spconv-cu124", "==2.3.8"), vec![dist(other, "2.3.6")]);
+            assert!(
+                finding
+                    .message
+                    .contains(&format!("{other} 2.3.6 is installed instead")),
+                "{}",
+                finding.message
+            );
+            assert!(
+                finding.hint.contains(&format!("pip uninstall {other}")),
+                "{}",
+                finding.hint
+            );
+        }
+        let finding = one(rule("mmcv", "*"), vec![dist("spconv", "2.3.6")]);
+        assert_eq!(finding.observed, "not installed");
+    }
+}

@@ -1,0 +1,386 @@
+//! `python-missing` and `python-version`.
+
+use std::str::FromStr;
+
+use pep440_rs::{Version, VersionSpecifiers};
+
+use super::{Scene, clean, listed};
+use crate::check::{Code, Finding, Severity};
+use crate::facts::Distribution;
+use crate::stack::SmokeEntry;
+
+/// Whether an interpreter is needed, and not only folders with packages.
+fn needs_interpreter(scene: &Scene<'_>) -> bool {
+    scene.stack.python.is_some()
+        || scene.stack.smoke.iter().any(|entry| match entry {
+            SmokeEntry::Builtin(_) => true,
+            SmokeEntry::Command { argv, .. } => argv
+                .first()
+                .and_then(|program| program.rsplit('/').next())
+                .is_some_and(|name| name.starts_with("python")),
+        })
+}
+
+fn needs_folders(scene: &Scene<'_>) -> bool {
+    !scene.stack.packages.is_empty() || !scene.stack.files.is_empty()
+}
+
+pub fn presence(scene: &Scene<'_>) -> Option<Finding> {
+    let python = &scene.image.python;
+    let without_interpreter = needs_interpreter(scene) && python.interpreter.is_none();
+    let without_folders = needs_folders(scene) && !scene.has_folders();
+    if !needs_interpreter(scene) && !needs_folders(scene) {
+        return None;
+    }
+    let found_by = python.found_by.as_deref().unwrap_or("nothing");
+    if !without_interpreter && !without_folders {
+        let what = python
+            .interpreter
+            .as_ref()
+            .or(python.prefix.as_ref())
+            .map_or("", |p| p.as_str());
+        return Some(
+            Finding::pass(Code::PythonMissing, "python")
+                .observed(clean(what))
+                .message(format!(
+                    "{} found by {found_by}, packages in {}",
+                    clean(what),
+                    clean(&listed(&python.site_packages, 4))
+                )),
+        );
+    }
+    let tried = if python.tried.is_empty() {
+        String::new()
+    } else {
+        format!(" Looked at: {}.", clean(&python.tried.join("; ")))
+    };
+    let (observed, message) = match (&python.interpreter, &python.prefix) {
+        (Some(interpreter), _) => (
+            format!("{} without a site-packages folder", clean(interpreter)),
+            format!(
+                "{}, found by {found_by}, has no site-packages folder to look for packages in",
+                clean(interpreter)
+            ),
+        ),
+        (None, Some(prefix)) if without_interpreter => (
+            format!("{} without an interpreter", clean(prefix)),
+            format!("{}, found by {found_by}, has no interpreter", clean(prefix)),
+        ),
+        _ => (
+            "no interpreter".into(),
+            "no Python was found, and the manifest needs one".into(),
+        ),
+    };
+    Some(
+        Finding::problem(Code::PythonMissing, "python")
+            .observed(observed)
+            .required("the Python environment of the service")
+            .message(message)
+            .hint(format!(
+                "Name the interpreter or the environment's folder with --python or CUDA_ENTRYPOINT_PYTHON, or put it \
+                 on PATH.{tried}"
+            )),
+    )
+}
+
+/// Without folders there is nothing to compare with: one line for each part, instead of a failure for each package.
+pub fn skipped(scene: &Scene<'_>) -> Vec<Finding> {
+    let parts = [
+        (Code::PackageMissing, "packages", scene.stack.packages.len()),
+        (Code::FileMissing, "files", scene.stack.files.len()),
+    ];
+    parts
+        .into_iter()
+        .filter(|(.., count)| *count > 0)
+        .map(|(code, subject, count)| {
+            Finding::skip(code, subject)
+                .observed("no site-packages folder")
+                .message(format!(
+                    "{count} {subject} of the manifest are not looked for: no site-packages was found"
+                ))
+        })
+        .collect()
+}
+
+pub fn version(scene: &Scene<'_>) -> Option<Finding> {
+    let specifiers = scene.stack.python.as_ref()?;
+    let python = &scene.image.python;
+    if python.interpreter.is_none() && python.prefix.is_none() {
+        return None;
+    }
+    let subject = clean(python.interpreter.as_ref().or(python.prefix.as_ref())?);
+    let (observed, verdict) = match &python.version {
+        Some(text) => (clean(text), takes(specifiers, text)),
+        None => ("unknown".into(), None),
+    };
+    let finding = match verdict {
+        Some(true) => Finding::pass(Code::PythonVersion, subject).message(format!("Python is {observed}")),
+        Some(false) => Finding::problem(Code::PythonVersion, subject.clone())
+            .message(format!("{subject} is Python {observed}, and the manifest asks for {specifiers}"))
+            .hint(
+                "Build the image with a Python that the manifest takes, or name the right one with --python or \
+                 CUDA_ENTRYPOINT_PYTHON.",
+            ),
+        None => Finding::unknown(Code::PythonVersion, subject.clone())
+            .message(format!("{subject} does not tell enough of its version by its files: {observed}")),
+    };
+    Some(finding.observed(observed).required(specifiers.to_string()))
+}
+
+/// Whether a version is taken. Where only `3.11` is known, the answer has to be the same for all of 3.11.
+fn takes(specifiers: &VersionSpecifiers, text: &str) -> Option<bool> {
+    let contains = |text: &str| Version::from_str(text).ok().map(|v| specifiers.contains(&v));
+    if text.matches('.').count() >= 2 {
+        return contains(text);
+    }
+    let (first, last) = (contains(&format!("{text}.0"))?, contains(&format!("{text}.999"))?);
+    (first == last).then_some(first)
+}
+
+/// Wheels of another interpreter: each of the manifest's packages by itself, the others together and as a warning.
+pub fn tags(scene: &Scene<'_>) -> Vec<Finding> {
+    let Some((version, minor)) = scene
+        .image
+        .python
+        .version
+        .as_deref()
+        .and_then(|v| Some((v, minor_of(v)?)))
+    else {
+        return Vec::new();
+    };
+    if scene.stack.packages.is_empty() {
+        return Vec::new();
+    }
+    let foreign = |dist: &Distribution| !dist.tags.iter().any(|tag| fits(tag, minor));
+    let tagged = || {
+        scene
+            .installed
+            .values()
+            .copied()
+            .filter(|d: &&Distribution| !d.tags.is_empty())
+    };
+    let (ours, others): (Vec<&Distribution>, Vec<&Distribution>) = tagged()
+        .filter(|d| foreign(d))
+        .partition(|d| scene.rule(&d.name).is_some());
+    let required = format!("wheels for cp3{minor}, abi3 or py3");
+    let hint = format!(
+        "Install with the pip of this very interpreter (python3.{minor} -m pip install …); do not copy site-packages \
+         between versions of Python."
+    );
+    let mut findings: Vec<Finding> = ours
+        .iter()
+        .map(|dist| {
+            let tags = clean(&listed(&dist.tags, 3));
+            Finding::problem(Code::PythonVersion, dist.name.clone())
+                .observed(tags.clone())
+                .required(required.clone())
+                .message(format!(
+                    "{} is a wheel for {tags}, and Python here is {}",
+                    dist.name,
+                    clean(version)
+                ))
+                .hint(hint.clone())
+        })
+        .collect();
+    if !others.is_empty() {
+        let names: Vec<String> = others
+            .iter()
+            .map(|d| format!("{} ({})", d.name, d.tags.first().map_or("", String::as_str)))
+            .collect();
+        let names = clean(&listed(&names, 8));
+        findings.push(
+            Finding::problem_as(Code::PythonVersion, Severity::Warn, "other wheels")
+                .observed(names.clone())
+                .required(required.clone())
+                .message(format!(
+                    "wheels of another interpreter lie in site-packages: {names}"
+                ))
+                .hint(hint),
+        );
+    }
+    if findings.is_empty() && tagged().next().is_some() {
+        let count = tagged().count();
+        findings.push(
+            Finding::pass(Code::PythonVersion, "wheels")
+                .observed(format!("{count} wheels"))
+                .required(required)
+                .message(format!("all {count} wheels are for this interpreter")),
+        );
+    }
+    findings
+}
+
+fn minor_of(version: &str) -> Option<u16> {
+    version.strip_prefix("3.")?.split('.').next()?.parse().ok()
+}
+
+/// Whether a wheel's tag is for CPython 3.`minor`. The platform is not judged: the loader finds that out.
+///
+/// Source: PyPA specification "Platform compatibility tags".
+fn fits(tag: &str, minor: u16) -> bool {
+    let mut parts = tag.split('-');
+    let (Some(interpreters), Some(abis)) = (parts.next(), parts.next()) else {
+        return true;
+    };
+    let number = |text: &str| text.parse::<u16>().ok();
+    interpreters.split('.').any(|interpreter| {
+        if let Some(rest) = interpreter.strip_prefix("py3") {
+            return rest.is_empty() || number(rest).is_some_and(|n| n <= minor);
+        }
+        let Some(built) = interpreter.strip_prefix("cp3").and_then(number) else {
+            return false;
+        };
+        built == minor || built < minor && abis.split('.').any(|abi| abi == "abi3")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixtures::*;
+    use super::*;
+    use crate::check::Status;
+    use crate::facts::{Facts, Python};
+    use crate::stack::Stack;
+
+    #[test]
+    fn tags_of_interpreters() {
+        for (tag, fit) in [
+            ("cp311-cp311-manylinux_2_28_x86_64", true),
+            ("cp310-cp310-linux_x86_64", false),
+            ("cp312-cp312-linux_x86_64", false),
+            ("cp38-abi3-linux_x86_64", true),
+            ("cp312-abi3-linux_x86_64", false),
+            ("py3-none-any", true),
+            ("py2.py3-none-any", true),
+            ("py2-none-any", false),
+            ("py39-none-any", true),
+            ("py312-none-any", false),
+            ("pp310-pypy310_pp73-linux", false),
+            ("cp310.cp311-cp310.cp311-linux", true),
+            ("cp27-none-any", false),
+            ("nonsense", true),
+        ] {
+            assert_eq!(fits(tag, 11), fit, "{tag}");
+        }
+    }
+
+    #[test]
+    fn a_version_of_two_parts_is_judged_where_that_is_enough() {
+        for (specifiers, text, expected) in [
+            (">=3.9,<3.13", "3.11", Some(true)),
+            (">=3.9,<3.13", "3.13", Some(false)),
+            (">=3.9,<3.13", "3.8.18", Some(false)),
+            ("==3.11.*", "3.11", Some(true)),
+            (">=3.11.4", "3.11", None),
+            (">=3.11.4", "3.11.7", Some(true)),
+            (">=3.11.4", "3.11.3", Some(false)),
+            (">=3.9", "junk", None),
+        ] {
+            assert_eq!(
+                takes(&specifiers.parse().unwrap(), text),
+                expected,
+                "{specifiers} {text}"
+            );
+        }
+    }
+
+    #[test]
+    fn only_who_needs_python_misses_it() {
+        let nothing = Facts::default();
+        let mut stack = Stack::default();
+        let missing = |stack: &Stack| {
+            let findings = super::super::judge(stack, &nothing);
+            findings
+                .iter()
+                .any(|f| f.code == Code::PythonMissing && f.status == Status::Fail)
+        };
+        assert!(!missing(&stack));
+        stack.smoke = vec![command(&["/bin/true"])];
+        assert!(!missing(&stack));
+        for argv in [&["python", "-m", "x"], &["/opt/bin/python3", "-c", "x"]] {
+            stack.smoke = vec![command(argv)];
+            assert!(missing(&stack), "{argv:?}");
+        }
+        stack.smoke.clear();
+        stack.files = vec!["x".into()];
+        assert!(missing(&stack));
+        stack.files.clear();
+        stack.packages = vec![rule("torch", "*")];
+        assert!(missing(&stack));
+    }
+
+    #[test]
+    fn what_was_tried_is_in_the_hint_and_packages_are_skipped() {
+        let facts = image(|i| {
+            i.python = Python {
+                tried: vec!["PATH: /x/python3 is a symbolic link to \u{1b}y".into()],
+                ..Python::default()
+            };
+            i.distributions.clear();
+        });
+        let findings = super::super::judge(&stack(), &facts);
+        let missing = findings.iter().find(|f| f.code == Code::PythonMissing).unwrap();
+        assert!(
+            missing.hint.contains("/x/python3 is a symbolic link"),
+            "{}",
+            missing.hint
+        );
+        assert!(!missing.hint.contains('\u{1b}'));
+        assert_eq!(of(&findings, Code::PackageMissing), [(Status::Skip, "packages")]);
+        assert_eq!(of(&findings, Code::FileMissing), [(Status::Skip, "files")]);
+        assert_eq!(of(&findings, Code::PackageVersion), []);
+    }
+
+    #[test]
+    fn an_interpreter_without_folders_and_folders_without_an_interpreter() {
+        let bare = image(|i| i.python.site_packages.clear());
+        let finding = presence(&Scene::new(&stack(), &bare.image)).unwrap();
+        assert_eq!(finding.status, Status::Fail);
+        assert!(
+            finding.message.contains("has no site-packages folder"),
+            "{}",
+            finding.message
+        );
+        let folder = image(|i| i.python.interpreter = None);
+        let finding = presence(&Scene::new(&stack(), &folder.image)).unwrap();
+        assert!(
+            finding.message.contains("has no interpreter"),
+            "{}",
+            finding.message
+        );
+        let packages_only = Stack {
+            packages: vec![rule("torch", "*")],
+            ..Stack::default()
+        };
+        let finding = presence(&Scene::new(&packages_only, &folder.image)).unwrap();
+        assert_eq!(finding.status, Status::Pass);
+    }
+
+    #[test]
+    fn the_wrong_version_and_an_unknown_one() {
+        for (version, status) in [
+            (Some("3.11.7"), Status::Pass),
+            (Some("3.13"), Status::Fail),
+            (None, Status::Unknown),
+        ] {
+            let facts = image(|i| i.python.version = version.map(String::from));
+            let finding = super::version(&Scene::new(&stack(), &facts.image)).unwrap();
+            assert_eq!(finding.status, status, "{version:?}");
+        }
+    }
+
+    #[test]
+    fn wheels_of_another_python() {
+        let facts = image(|i| {
+            dist_mut(i, "spconv-cu124").tags = vec!["cp310-cp310-linux_x86_64".into()];
+            dist_mut(i, "numpy").tags = vec!["cp310-cp310-linux_x86_64".into()];
+        });
+        let findings = tags(&Scene::new(&stack(), &facts.image));
+        assert_eq!(
+            of(&findings, Code::PythonVersion),
+            [(Status::Fail, "spconv-cu124"), (Status::Warn, "other wheels")]
+        );
+        assert!(findings[0].message.contains("cp310-cp310-linux_x86_64"));
+        assert!(findings[1].message.contains("numpy"));
+    }
+}
