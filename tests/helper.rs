@@ -910,7 +910,7 @@ fn another_descriptor_can_carry_the_protocol() {
 fn a_reader_that_has_gone_ends_the_run_before_the_next_call() {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
-    let (mut command, _dir) = scripted("driver", r#"{"calls": {"cuInit": {"hang": true}}}"#);
+    let (mut command, _dir) = scripted("driver", r#"{"calls": {"cuInit": {"exit": 9}}}"#);
     let status = command.stdout(writer).status().unwrap();
     assert_eq!(status.code(), Some(1), "{status}");
 
