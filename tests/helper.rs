@@ -842,31 +842,40 @@ fn an_exit_inside_the_driver_is_no_end() {
     assert!(!run.lines.contains(&HelperLine::Done));
 }
 
+/// A process that does not outlive its test, failed or not.
+struct Hanging(Child);
+
+impl Drop for Hanging {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// Starts a run and reads lines up to a step, in which it then hangs.
-fn start_and_reach(command: &mut Command, step: &str) -> Child {
-    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap())
+fn start_and_reach(command: &mut Command, step: &str) -> Hanging {
+    let mut hanging = Hanging(command.stdout(Stdio::piped()).spawn().unwrap());
+    let mut lines = BufReader::new(hanging.0.stdout.take().unwrap())
         .lines()
         .map(Result::unwrap);
     let reached = lines.any(|line| decode(&line) == HelperLine::Step(step.into()));
     assert!(reached, "it ended before {step}");
-    child.stdout = None;
-    child
+    hanging
 }
 
 #[test]
 fn a_hang_is_named_and_can_be_killed() {
     let (mut command, _dir) = scripted("driver", r#"{"calls": {"cuInit": {"hang": true}}}"#);
-    let mut child = start_and_reach(&mut command, "cuInit");
-    let limits = fs::read_to_string(format!("/proc/{}/limits", child.id())).unwrap();
+    let mut hanging = start_and_reach(&mut command, "cuInit");
+    let limits = fs::read_to_string(format!("/proc/{}/limits", hanging.0.id())).unwrap();
     let core = limits
         .lines()
         .find(|line| line.starts_with("Max core file size"))
         .unwrap();
     assert_eq!(core.split_whitespace().nth(4), Some("0"), "{core}"); // no core file
-    assert_eq!(child.try_wait().unwrap(), None);
-    child.kill().unwrap();
-    assert_eq!(child.wait().unwrap().signal(), Some(9));
+    assert_eq!(hanging.0.try_wait().unwrap(), None);
+    hanging.0.kill().unwrap();
+    assert_eq!(hanging.0.wait().unwrap().signal(), Some(9));
 }
 
 #[test]
@@ -901,7 +910,7 @@ fn another_descriptor_can_carry_the_protocol() {
 fn a_reader_that_has_gone_ends_the_run_before_the_next_call() {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
-    let (mut command, _dir) = scripted("driver", r#"{"calls": {"cuInit": {"hang": true}}}"#);
+    let (mut command, _dir) = scripted("driver", r#"{"calls": {"cuInit": {"exit": 9}}}"#);
     let status = command.stdout(writer).status().unwrap();
     assert_eq!(status.code(), Some(1), "{status}");
 
