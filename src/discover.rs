@@ -3,11 +3,18 @@
 //! Reading is separate from judging: everything in this module returns facts, and what cannot be read becomes a fact
 //! as well, never an abort.
 
+pub mod bytes;
 pub mod editable;
+pub mod elf;
+pub mod fatbin;
 pub mod files;
+pub mod kernels;
 pub mod libraries;
 pub mod machine;
 pub mod named_files;
 pub mod python;
 pub mod requirement;
 pub mod wheels;
+
+#[cfg(test)]
+pub(crate) mod testing;

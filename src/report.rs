@@ -9,6 +9,7 @@ use crate::facts::Facts;
 
 pub mod human;
 pub mod json;
+pub mod kernels;
 pub mod termination;
 
 /// A whole run, as every form of report shows it.

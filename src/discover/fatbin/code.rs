@@ -1,0 +1,205 @@
+//! Code for an architecture, and which devices run it.
+
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use super::flags;
+use crate::facts::ComputeCapability;
+
+/// How much of what an architecture offers the code was compiled for.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+pub enum Variant {
+    /// no suffix: what later architectures offer as well
+    Plain,
+    /// `a`: what this very architecture offers
+    ArchSpecific,
+    /// `f`: what this architecture's family offers
+    FamilySpecific,
+}
+
+/// An architecture that code is for: `9.0`, `9.0a`, `10.0f`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+pub struct Target {
+    /// 9.0
+    pub capability: ComputeCapability,
+    /// its suffix
+    pub variant: Variant,
+}
+
+/// What form the code has.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+pub enum CodeKind {
+    /// a cubin: what the device runs
+    Sass,
+    /// text that the driver compiles
+    Ptx,
+}
+
+/// One form of code for one architecture.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+pub struct Code {
+    /// its form
+    pub kind: CodeKind,
+    /// what it is for
+    pub target: Target,
+}
+
+impl Target {
+    /// From a fat binary's entry: 90 and the flags. `None` for a number that no architecture has, or for flags that
+    /// exclude one another.
+    pub(super) fn from_entry(arch: u32, entry_flags: u64) -> Option<Self> {
+        let specific = entry_flags & flags::ARCH_SPECIFIC != 0;
+        let family = entry_flags & flags::FAMILY_SPECIFIC != 0;
+        let variant = match (specific, family) {
+            (false, false) => Variant::Plain,
+            (true, false) => Variant::ArchSpecific,
+            (false, true) => Variant::FamilySpecific,
+            (true, true) => return None,
+        };
+        // 1.0 was the first; the last digit is the minor version, as in sm_121 for 12.1.
+        let major = u8::try_from(arch / 10).ok().filter(|&major| major > 0)?;
+        let minor = u8::try_from(arch % 10).ok()?;
+        Some(Self {
+            capability: ComputeCapability { major, minor },
+            variant,
+        })
+    }
+}
+
+impl Code {
+    /// Whether a device of this capability can run it.
+    ///
+    /// CUDA C++ Programming Guide, "Binary Compatibility": a cubin for X.y runs on X.z with z ≥ y. "PTX
+    /// Compatibility": PTX for X.y is compiled for any capability from X.y on. "Feature set compiler targets": code
+    /// for X.ya runs on X.y alone, code for X.yf on the devices of its family: those of the same major version from
+    /// X.y on (nvcc 13.5 takes compute_100f to sm_100, sm_103 and sm_107, compute_120f to sm_120 and sm_121). The
+    /// guide's exception, no exchange between desktop and Tegra devices, is not applied: no Tegra device is an
+    /// x86-64 machine's.
+    pub fn runs_on(&self, device: ComputeCapability) -> bool {
+        let own = self.target.capability;
+        match (self.target.variant, self.kind) {
+            (Variant::ArchSpecific, _) => device == own,
+            (Variant::FamilySpecific, _) | (Variant::Plain, CodeKind::Sass) => {
+                device.major == own.major && device.minor >= own.minor
+            }
+            (Variant::Plain, CodeKind::Ptx) => device >= own,
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let suffix = match self.variant {
+            Variant::Plain => "",
+            Variant::ArchSpecific => "a",
+            Variant::FamilySpecific => "f",
+        };
+        write!(f, "{}{suffix}", self.capability)
+    }
+}
+
+impl Serialize for Target {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Target {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let (number, variant) = match (text.strip_suffix('a'), text.strip_suffix('f')) {
+            (Some(number), _) => (number, Variant::ArchSpecific),
+            (_, Some(number)) => (number, Variant::FamilySpecific),
+            _ => (text.as_str(), Variant::Plain),
+        };
+        let parts = number.split_once('.').and_then(|(major, minor)| {
+            Some(ComputeCapability {
+                major: major.parse().ok()?,
+                minor: minor.parse().ok()?,
+            })
+        });
+        match parts {
+            Some(capability) => Ok(Self { capability, variant }),
+            None => Err(de::Error::custom(format_args!(
+                "expected an architecture, found {text:?}"
+            ))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn runs(kind: CodeKind, arch: u32, entry_flags: u64, major: u8, minor: u8) -> bool {
+        let target = Target::from_entry(arch, entry_flags).unwrap();
+        Code { kind, target }.runs_on(ComputeCapability { major, minor })
+    }
+
+    #[test]
+    fn the_rule_of_binary_and_ptx_compatibility() {
+        use CodeKind::{Ptx, Sass};
+        let (a, f) = (flags::ARCH_SPECIFIC, flags::FAMILY_SPECIFIC);
+        for (kind, arch, entry_flags, yes, no) in [
+            (
+                Sass,
+                80,
+                0,
+                &[(8, 0), (8, 6), (8, 9)][..],
+                &[(7, 5), (9, 0), (10, 0)][..],
+            ),
+            (Sass, 86, 0, &[(8, 6), (8, 9)], &[(8, 0), (9, 0)]),
+            (Sass, 70, 0, &[(7, 0), (7, 5)], &[(6, 1), (8, 0)]),
+            (Sass, 90, a, &[(9, 0)], &[(8, 9), (9, 1), (10, 0)]),
+            (Sass, 100, f, &[(10, 0), (10, 3)], &[(9, 0), (11, 0), (12, 0)]),
+            (Sass, 103, f, &[(10, 3)], &[(10, 0), (12, 0)]),
+            (Ptx, 90, 0, &[(9, 0), (10, 0), (12, 1)], &[(8, 9), (7, 5)]),
+            (Ptx, 90, a, &[(9, 0)], &[(10, 0), (8, 9)]),
+            (Ptx, 120, f, &[(12, 0), (12, 1)], &[(10, 0), (13, 0)]),
+        ] {
+            for &(major, minor) in yes {
+                assert!(
+                    runs(kind, arch, entry_flags, major, minor),
+                    "{kind:?} {arch} on {major}.{minor}"
+                );
+            }
+            for &(major, minor) in no {
+                assert!(
+                    !runs(kind, arch, entry_flags, major, minor),
+                    "{kind:?} {arch} on {major}.{minor}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn targets_read_and_write_as_text_in_their_order() {
+        let targets = [(75, 0), (90, 0), (90, 0x10_2011), (100, 0x20_0000), (121, 0x8011)];
+        let texts = targets.map(|(arch, f)| Target::from_entry(arch, f).unwrap().to_string());
+        assert_eq!(texts, ["7.5", "9.0", "9.0a", "10.0f", "12.1"]);
+        for (text, (arch, f)) in texts.iter().zip(targets) {
+            let json = serde_json::to_string(text).unwrap();
+            let read: Target = serde_json::from_str(&json).unwrap();
+            assert_eq!(read, Target::from_entry(arch, f).unwrap());
+        }
+        assert!(targets.is_sorted_by_key(|&(arch, f)| Target::from_entry(arch, f)));
+        for wrong in ["", "9", "9.0b", "a", "9.0aa", "-9.0", "9.0fa"] {
+            assert!(
+                serde_json::from_str::<Target>(&format!("{wrong:?}")).is_err(),
+                "{wrong}"
+            );
+        }
+    }
+
+    #[test]
+    fn numbers_and_flags_without_meaning_are_no_target() {
+        for (arch, entry_flags) in [(0, 0), (9, 0), (2560, 0), (u32::MAX, 0), (90, 0x30_0000)] {
+            assert_eq!(
+                Target::from_entry(arch, entry_flags),
+                None,
+                "{arch} {entry_flags:#x}"
+            );
+        }
+    }
+}

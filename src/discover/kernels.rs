@@ -1,0 +1,377 @@
+//! Which CUDA code the libraries of a folder carry.
+
+use std::collections::{BTreeMap, HashSet};
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use object::elf::SHT_NOBITS;
+use serde::{Deserialize, Serialize};
+
+use super::bytes::{RandomFile, Reader, Source};
+use super::elf::{self, ElfError};
+use super::fatbin::{self, FatbinError, Fatbins, Linkage, Served, Target};
+use crate::facts::ComputeCapability;
+
+/// Deepest folder below the one that was named. site-packages needs about ten.
+const MAX_DEPTH: usize = 64;
+/// Most entries that are listed under one named folder.
+const MAX_LISTED: usize = 5_000_000;
+/// Most libraries that are scanned under one named folder.
+const MAX_LIBRARIES: usize = 100_000;
+/// Reading waits for the disk more than it computes; a container with one core gains as well.
+const THREADS: usize = 2;
+
+/// What one file carries.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct KernelTable {
+    /// the file
+    pub path: PathBuf,
+    /// `.nv_fatbin`: what the CUDA runtime loads
+    pub loadable: Fatbins,
+    /// `__nv_relfatbin`: what `nvcc -rdc=true` leaves to be linked. Where `loadable` has nothing for a device, the
+    /// driver links these at load time, if every one of them serves the device.
+    pub relocatable: Fatbins,
+}
+
+impl KernelTable {
+    /// Whether there is any section of CUDA code.
+    pub fn has_cuda_code(&self) -> bool {
+        self.loadable.count > 0 || self.relocatable.count > 0
+    }
+
+    /// Counts, with what serves each of `devices`.
+    pub fn counts(&self, devices: &[ComputeCapability]) -> FileCounts {
+        let relocatable = (self.relocatable.count > 0).then(|| RelocatableCounts {
+            fatbins: self.relocatable.count,
+            sass: self.relocatable.sass(),
+            ptx: self.relocatable.ptx(),
+            served: served(&self.relocatable, devices),
+        });
+        let mut other_kinds = self.loadable.other_kinds.clone();
+        for (kind, count) in &self.relocatable.other_kinds {
+            *other_kinds.entry(*kind).or_default() += count;
+        }
+        FileCounts {
+            path: self.path.to_string_lossy().into_owned(),
+            fatbins: self.loadable.count,
+            with_kernels: self.loadable.with_kernels,
+            compressed: self.loadable.unread,
+            sass: self.loadable.sass(),
+            ptx: self.loadable.ptx(),
+            served: served(&self.loadable, devices),
+            other_kinds,
+            relocatable,
+        }
+    }
+}
+
+fn served(fatbins: &Fatbins, devices: &[ComputeCapability]) -> BTreeMap<ComputeCapability, Served> {
+    devices.iter().map(|&d| (d, fatbins.served(d))).collect()
+}
+
+/// What one file carries, as the report shows it. All numbers count fat binaries; `sass`, `ptx` and `served` those
+/// with kernels.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct FileCounts {
+    /// the file; U+FFFD where its name is not UTF-8
+    pub path: String,
+    /// fat binaries that the CUDA runtime loads
+    pub fatbins: u64,
+    /// how many of them hold kernels
+    pub with_kernels: u64,
+    /// how many of those are counted because their cubins are compressed, so that they were not looked into
+    #[serde(skip_serializing_if = "is_zero", default)]
+    pub compressed: u64,
+    /// with SASS, by architecture
+    pub sass: BTreeMap<Target, u64>,
+    /// with PTX, by architecture
+    pub ptx: BTreeMap<Target, u64>,
+    /// by capability, what serves it: SASS, or PTX alone. `with_kernels` less both cannot be used there.
+    pub served: BTreeMap<ComputeCapability, Served>,
+    /// entries that are neither PTX nor a cubin (8: LTO intermediate code), by their kind
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub other_kinds: BTreeMap<u16, u64>,
+    /// relocatable device code, which is not among the numbers above
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub relocatable: Option<RelocatableCounts>,
+}
+
+// serde hands over a reference
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+/// Relocatable device code of one file: parts of programs, of which the driver can link one for a device that each
+/// part serves.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct RelocatableCounts {
+    /// fat binaries, one an object file
+    pub fatbins: u64,
+    /// with SASS, by architecture
+    pub sass: BTreeMap<Target, u64>,
+    /// with PTX, by architecture
+    pub ptx: BTreeMap<Target, u64>,
+    /// by capability, what serves it
+    pub served: BTreeMap<ComputeCapability, Served>,
+}
+
+/// Why a file or folder could not be scanned.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {reason}; {}", .path.display(), .reason.next_step())]
+pub struct KernelsError {
+    /// the file or folder
+    pub path: PathBuf,
+    /// what is wrong
+    pub reason: Reason,
+}
+
+/// What is wrong with a file or folder.
+#[derive(Debug, thiserror::Error)]
+pub enum Reason {
+    /// it cannot be opened or listed
+    #[error("cannot be read: {0}")]
+    Io(#[from] io::Error),
+    /// as an ELF file
+    #[error("{0}")]
+    Elf(#[from] ElfError),
+    /// as a file with CUDA code
+    #[error("{0}")]
+    Fatbin(#[from] FatbinError),
+    /// a folder without end
+    #[error("more than {0}")]
+    TooMany(&'static str),
+}
+
+impl Reason {
+    fn next_step(&self) -> &'static str {
+        match self {
+            Self::Io(_) => "check the path and its permissions",
+            Self::Elf(ElfError::NotElf | ElfError::Foreign(..)) => {
+                "name an x86-64 shared library, program or object file, or a folder of them"
+            }
+            Self::Elf(ElfError::NoSectionTable) => "scan the file as it was before it was stripped",
+            Self::Fatbin(FatbinError::Version { .. }) => "a newer cuda-entrypoint may know it",
+            Self::Elf(_) | Self::Fatbin(_) => "install the package that brought it again",
+            Self::TooMany(_) => "name a smaller folder",
+        }
+    }
+}
+
+/// Scans one file. A file without CUDA code is an empty table, not an error.
+///
+/// # Errors
+/// What cannot be opened, is no x86-64 ELF file, or is damaged.
+pub fn scan(path: &Path) -> Result<KernelTable, KernelsError> {
+    let wrong = |reason| KernelsError {
+        path: path.to_path_buf(),
+        reason,
+    };
+    let file = RandomFile::open(path).map_err(|e| wrong(e.into()))?;
+    let table = scan_source(&file).map_err(wrong)?;
+    Ok(KernelTable {
+        path: path.to_path_buf(),
+        ..table
+    })
+}
+
+/// [`scan`] of bytes; the table has no path.
+///
+/// # Errors
+/// What is no x86-64 ELF file, or is damaged.
+pub fn scan_source(source: &dyn Source) -> Result<KernelTable, Reason> {
+    scan_reader(&mut Reader::new(source))
+}
+
+fn scan_reader(reader: &mut Reader<'_>) -> Result<KernelTable, Reason> {
+    let file = elf::open_x86_64(reader)?;
+    if file.section_count() == 0 {
+        return Err(ElfError::NoSectionTable.into());
+    }
+    let mut table = KernelTable::default();
+    for index in 0..file.section_count() {
+        let section = file.section(reader, index)?;
+        // Files of debug symbols keep the headers of sections whose bytes are elsewhere.
+        if section.size == 0 || section.kind == SHT_NOBITS {
+            continue;
+        }
+        let (linkage, found) = if file.name_starts_with(reader, &section, b".nv_fatbin\0")? {
+            (Linkage::Loadable, &mut table.loadable)
+        } else if file.name_starts_with(reader, &section, b"__nv_relfatbin\0")? {
+            (Linkage::Relocatable, &mut table.relocatable)
+        } else {
+            continue;
+        };
+        found.add(&fatbin::scan(reader, section.offset, section.size, linkage)?);
+    }
+    Ok(table)
+}
+
+/// What was found under the paths that were named, in the order of the paths.
+#[derive(Debug, Default)]
+pub struct Scanned {
+    /// files with CUDA code, and those that were named themselves
+    pub tables: Vec<KernelTable>,
+    /// what could not be scanned
+    pub errors: Vec<KernelsError>,
+}
+
+/// Scans files and folders. In a folder every `*.so` and `*.so.*` below it is scanned, once; symbolic links in it are
+/// not followed, files without CUDA code are left out, and so is what is no ELF file of this machine. One file's
+/// error does not stop the others.
+pub fn scan_all(paths: &[PathBuf]) -> Scanned {
+    let mut jobs = Vec::new();
+    let mut scanned = Scanned::default();
+    for path in paths {
+        // Follows a symbolic link: it was named. What cannot be examined fails when it is opened, with its error.
+        if path.metadata().is_ok_and(|m| m.is_dir()) {
+            let mut found = Vec::new();
+            list(path, &mut found, &mut scanned.errors);
+            found.sort_unstable();
+            jobs.extend(found.into_iter().map(|path| Job { path, named: false }));
+        } else {
+            jobs.push(Job {
+                path: path.clone(),
+                named: true,
+            });
+        }
+    }
+    let mut seen = HashSet::new();
+    for outcome in run_jobs(&jobs) {
+        match outcome {
+            Outcome::Table(identity, table) => {
+                if seen.insert(identity) {
+                    scanned.tables.push(table);
+                }
+            }
+            Outcome::Failed(error) => scanned.errors.push(error),
+            Outcome::LeftOut => {}
+        }
+    }
+    scanned
+}
+
+struct Job {
+    path: PathBuf,
+    named: bool,
+}
+
+enum Outcome {
+    Table((u64, u64), KernelTable),
+    Failed(KernelsError),
+    LeftOut,
+}
+
+/// The outcomes in the order of the jobs.
+fn run_jobs(jobs: &[Job]) -> Vec<Outcome> {
+    if jobs.len() < THREADS {
+        return jobs.iter().map(run_job).collect();
+    }
+    let next = Mutex::new(jobs.iter().enumerate());
+    let outcomes = Mutex::new(BTreeMap::new());
+    let work = || {
+        loop {
+            // The lock is only held to take a job; a thread that died with it took nothing.
+            let job = next.lock().unwrap_or_else(|e| e.into_inner()).next();
+            let Some((index, job)) = job else { return };
+            let outcome = run_job(job);
+            outcomes
+                .lock()
+                .unwrap_or_else(|e| e.into_inner())
+                .insert(index, outcome);
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..THREADS {
+            // Without a second thread (a limit on processes) the first one does all of it.
+            let _ = std::thread::Builder::new().spawn_scoped(scope, work);
+        }
+        work();
+    });
+    let outcomes = outcomes.into_inner().unwrap_or_else(|e| e.into_inner());
+    outcomes.into_values().collect()
+}
+
+fn run_job(job: &Job) -> Outcome {
+    let failed = |reason| {
+        Outcome::Failed(KernelsError {
+            path: job.path.clone(),
+            reason,
+        })
+    };
+    let file = match RandomFile::open(&job.path) {
+        Ok(file) => file,
+        Err(error) => return failed(error.into()),
+    };
+    match scan_source(&file) {
+        Ok(table) if job.named || table.has_cuda_code() => Outcome::Table(
+            file.identity(),
+            KernelTable {
+                path: job.path.clone(),
+                ..table
+            },
+        ),
+        Ok(_) => Outcome::LeftOut,
+        // Linker scripts are called libc.so, and tools bring libraries for other machines.
+        Err(Reason::Elf(ElfError::NotElf | ElfError::Foreign(..))) if !job.named => Outcome::LeftOut,
+        Err(reason) => failed(reason),
+    }
+}
+
+/// Adds the libraries below `root` to `found`, without following symbolic links.
+fn list(root: &Path, found: &mut Vec<PathBuf>, errors: &mut Vec<KernelsError>) {
+    let mut folders = vec![(root.to_path_buf(), 0)];
+    let mut listed = 0;
+    while let Some((folder, depth)) = folders.pop() {
+        let mut fail = |reason: Reason| {
+            errors.push(KernelsError {
+                path: folder.clone(),
+                reason,
+            });
+        };
+        let entries = match std::fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            Err(error) => {
+                fail(error.into());
+                continue;
+            }
+        };
+        for entry in entries {
+            let (entry, kind) = match entry.and_then(|e| Ok((e.file_type()?, e))) {
+                Ok((kind, entry)) => (entry, kind),
+                Err(error) => {
+                    fail(error.into());
+                    break;
+                }
+            };
+            listed += 1;
+            if listed > MAX_LISTED {
+                return fail(Reason::TooMany("5,000,000 files"));
+            }
+            if kind.is_dir() {
+                if depth >= MAX_DEPTH {
+                    fail(Reason::TooMany("64 folders inside one another"));
+                } else {
+                    folders.push((entry.path(), depth + 1));
+                }
+            } else if kind.is_file() && is_library(&entry.file_name()) {
+                if found.len() >= MAX_LIBRARIES {
+                    return fail(Reason::TooMany("100,000 libraries"));
+                }
+                found.push(entry.path());
+            }
+        }
+    }
+}
+
+/// `*.so` or `*.so.*`
+fn is_library(name: &OsStr) -> bool {
+    let name = name.as_bytes();
+    name.ends_with(b".so") || name.windows(4).any(|w| w == b".so.")
+}
+
+#[cfg(test)]
+mod tests;

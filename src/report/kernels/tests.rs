@@ -1,0 +1,82 @@
+use super::*;
+use crate::discover::fatbin::Served;
+use crate::facts::ComputeCapability;
+
+fn targets(pairs: &[(&str, u64)]) -> BTreeMap<Target, u64> {
+    let read = |text: &str| serde_json::from_str(&format!("{text:?}")).unwrap();
+    pairs.iter().map(|&(text, n)| (read(text), n)).collect()
+}
+
+fn served(rows: &[(u8, u8, u64, u64)]) -> BTreeMap<ComputeCapability, Served> {
+    let row = |&(major, minor, sass, ptx)| (ComputeCapability { major, minor }, Served { sass, ptx });
+    rows.iter().map(row).collect()
+}
+
+fn report() -> KernelsReport {
+    let spconv = FileCounts {
+        path: "spconv/core_cc.so".into(),
+        fatbins: 606,
+        with_kernels: 363,
+        sass: targets(&[("5.0", 85), ("7.5", 363), ("9.0", 363), ("9.0a", 1)]),
+        ptx: targets(&[("9.0", 363)]),
+        served: served(&[(7, 0, 0, 0), (7, 5, 363, 0), (10, 0, 0, 363)]),
+        ..FileCounts::default()
+    };
+    let torch = FileCounts {
+        path: "libtorch\u{1b}[31m\u{9b}\u{202e}.so".into(),
+        fatbins: 340,
+        with_kernels: 340,
+        compressed: 340,
+        sass: targets(&[("8.0", 340)]),
+        served: served(&[(8, 9, 340, 0)]),
+        other_kinds: [(8, 2), (64, 1)].into(),
+        relocatable: Some(RelocatableCounts {
+            fatbins: 2,
+            sass: targets(&[("8.0", 1)]),
+            ptx: targets(&[("9.0", 2)]),
+            served: served(&[(8, 0, 1, 0), (9, 0, 0, 2)]),
+        }),
+        ..FileCounts::default()
+    };
+    let plain = FileCounts {
+        path: "libplain.so".into(),
+        ..FileCounts::default()
+    };
+    let empty = FileCounts {
+        path: "cumm/core_cc.so".into(),
+        fatbins: 1,
+        served: served(&[(8, 0, 0, 0)]),
+        ..FileCounts::default()
+    };
+    KernelsReport {
+        files: vec![spconv, torch, plain, empty],
+        errors: vec![ScanError {
+            path: "cut.so".into(),
+            message: "cut.so: damaged".into(),
+        }],
+    }
+}
+
+#[test]
+fn people_see_a_table() {
+    let mut out = Vec::new();
+    human(&report(), &mut out).unwrap();
+    insta::assert_snapshot!(String::from_utf8(out).unwrap());
+}
+
+#[test]
+fn programs_see_json_that_reads_back() {
+    let mut out = Vec::new();
+    json(&report(), &mut out).unwrap();
+    let text = String::from_utf8(out).unwrap();
+    assert_eq!(serde_json::from_str::<KernelsReport>(&text).unwrap(), report());
+    assert!(text.chars().all(|c| c == '\n' || !unsafe_on_a_terminal(c)));
+    insta::assert_snapshot!(text);
+}
+
+#[test]
+fn nothing_found_is_said() {
+    let mut out = Vec::new();
+    human(&KernelsReport::default(), &mut out).unwrap();
+    assert_eq!(out, b"no library with CUDA code\n");
+}
