@@ -26,7 +26,7 @@ fn fixtures() -> Vec<Fixture> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/kernels/wheels");
     let entries = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path());
     entries
-        .map(|path| serde_json::from_slice(&std::fs::read(&path).unwrap()).expect(&path.to_string_lossy()))
+        .map(|path| serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap())
         .collect()
 }
 

@@ -11,7 +11,7 @@ pub fn elf(machine: u16, parts: &[Part<'_>]) -> Vec<u8> {
     let mut file = vec![0; 64];
     let mut headers = vec![0; 64]; // section 0
     for Part(name, kind, flags, bytes) in parts {
-        while file.len() % 8 != 0 {
+        while !file.len().is_multiple_of(8) {
             file.push(0);
         }
         headers.extend(section(names.len(), *kind, *flags, file.len(), bytes.len()));
@@ -21,7 +21,7 @@ pub fn elf(machine: u16, parts: &[Part<'_>]) -> Vec<u8> {
     }
     headers.extend(section(1, SHT_STRTAB, 0, file.len(), names.len()));
     file.extend(names);
-    if file.len() % 2 == 0 {
+    if file.len().is_multiple_of(2) {
         file.push(0);
     }
     let table = file.len();
