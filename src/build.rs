@@ -40,6 +40,11 @@ fn main() {
 /// Runs a second cargo in a target folder of its own: the first one holds the lock of the usual folder.
 fn build_helper(out: &Path) -> PathBuf {
     let target_dir = out.join("helper-target");
+    // A stand-in for the shared libgcc that takes the static one: an image with glibc alone has no libgcc_s.so.1, and
+    // a helper that needed it would find no loader to blame but the wrong one.
+    let gcc = out.join("static-libgcc");
+    fs::create_dir_all(&gcc).expect("cannot make a folder in OUT_DIR");
+    fs::write(gcc.join("libgcc_s.so"), "INPUT(-lgcc_eh -lgcc)\n").expect("cannot write to OUT_DIR");
     let cargo = env::var_os("CARGO").expect("cargo sets CARGO");
     let mut command = Command::new(cargo);
     // What cargo told this script is not true of the helper: an inherited CARGO_FEATURE_ENTRYPOINT would make the
@@ -66,7 +71,7 @@ fn build_helper(out: &Path) -> PathBuf {
         .args(["--bin", "cuda-helper", "--target", TARGET, "--target-dir"])
         .arg(&target_dir)
         // Replaces the flags of .cargo/config.toml: the helper is the one part that must not be static.
-        .env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=-crt-static")
+        .env("CARGO_ENCODED_RUSTFLAGS", format!("-Ctarget-feature=-crt-static\x1f-Lnative={}", gcc.display()))
         .env_remove("RUSTFLAGS")
         .env_remove("RUSTC_WORKSPACE_WRAPPER")
         .env_remove("RUSTC_WRAPPER")
