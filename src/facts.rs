@@ -409,7 +409,7 @@ pub struct Distribution {
     /// `Tag:` lines of the WHEEL file, such as `cp311-cp311-manylinux_2_28_x86_64`
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub tags: Vec<String>,
-    /// `Requires-Dist:` lines, verbatim
+    /// `Requires-Dist:` lines, verbatim, without those that never count here (for an extra, for another system)
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub requires: Vec<String>,
     /// what could not be read or made no sense, with its file

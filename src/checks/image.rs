@@ -101,6 +101,7 @@ fn shown_version(dist: &Distribution) -> String {
         Some(module) if *module != dist.version => {
             format!("{} ({module} in its own version.py)", dist.version)
         }
+        _ if dist.version.is_empty() => "of unknown version".into(),
         _ => dist.version.clone(),
     }
 }
@@ -183,6 +184,24 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn the_words_of_every_problem() {
+        let mut page = String::new();
+        for (name, facts) in broken() {
+            page += &format!("== {name}\n");
+            for f in judge(&stack(), &facts)
+                .iter()
+                .filter(|f| f.status != Status::Pass)
+            {
+                page += &format!(
+                    "{:?} {} [{}] {}\n    observed: {}\n    required: {}\n    hint: {}\n",
+                    f.status, f.code, f.subject, f.message, f.observed, f.required, f.hint
+                );
+            }
+        }
+        insta::assert_snapshot!(page);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::files::{self, printable};
-use super::requirement::normalize_name;
+use super::requirement::{MarkerEnvironment, Requirement, normalize_name};
 use crate::facts::Distribution;
 
 /// Most bytes of metadata headers that are read. torch's are 6 KiB; a description may follow for megabytes.
@@ -124,7 +124,10 @@ fn described(path: &Path, metadata: &Path, stem: &str) -> Distribution {
                     dist.name = normalize_name(&printable(&value, MAX_VALUE));
                 } else if key.eq_ignore_ascii_case("version") && dist.version.is_empty() {
                     dist.version = printable(&value, MAX_VALUE);
-                } else if key.eq_ignore_ascii_case("requires-dist") && dist.requires.len() < MAX_LINES {
+                } else if key.eq_ignore_ascii_case("requires-dist")
+                    && dist.requires.len() < MAX_LINES
+                    && may_apply(&value)
+                {
                     dist.requires.push(printable(&value, MAX_VALUE));
                 }
             }
@@ -147,16 +150,34 @@ fn described(path: &Path, metadata: &Path, stem: &str) -> Distribution {
     dist
 }
 
+/// Whether a requirement can count here whatever the version of Python: nine in ten are for an extra or for Windows,
+/// and would only swell the facts. What cannot be parsed is kept, so that it is judged in the open.
+fn may_apply(line: &str) -> bool {
+    // Parsing is for the lines that have a marker at all.
+    let parse = |line: &str| line.parse::<Requirement>().ok();
+    !line.contains(';') || parse(line).is_none_or(|r| r.applies(&MarkerEnvironment::of(None)) != Some(false))
+}
+
 /// The file up to the empty line that ends its headers, at most [`MAX_HEADERS`] bytes.
 fn read_headers(path: &Path) -> std::io::Result<String> {
-    const CHUNK: u64 = 8 << 10;
+    const CHUNK: usize = 8 << 10;
     let mut file = files::open_regular(path)?;
     let mut bytes = Vec::new();
     loop {
+        // One call of read for the usual file: a `read_to_end` would make three.
         let before = bytes.len();
-        let read = file.by_ref().take(CHUNK).read_to_end(&mut bytes)?;
+        bytes.resize(before + CHUNK, 0);
+        let read = match file.read(bytes.get_mut(before..).unwrap_or_default()) {
+            Ok(read) => read,
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {
+                bytes.truncate(before);
+                continue;
+            }
+            Err(e) => return Err(e),
+        };
+        bytes.truncate(before + read);
         // The end may straddle two chunks: \n\r | \n
-        let from = before.saturating_sub(3);
+        let from = before.saturating_sub(2);
         if let Some(end) = bytes.get(from..).and_then(end_of_headers) {
             bytes.truncate(from + end);
             break;
@@ -169,12 +190,15 @@ fn read_headers(path: &Path) -> std::io::Result<String> {
     Ok(files::lossy(bytes))
 }
 
+/// Where the line before an empty one ends.
 fn end_of_headers(bytes: &[u8]) -> Option<usize> {
-    let plain = bytes.windows(2).position(|w| w == b"\n\n");
-    let carriage = bytes.windows(3).position(|w| w == b"\n\r\n");
-    match (plain, carriage) {
-        (Some(a), Some(b)) => Some(a.min(b)),
-        (a, b) => a.or(b),
+    let mut from = 0;
+    loop {
+        let at = from + bytes.get(from..)?.iter().position(|&b| b == b'\n')?;
+        match bytes.get(at + 1..)? {
+            [b'\n', ..] | [b'\r', b'\n', ..] => return Some(at),
+            _ => from = at + 1,
+        }
     }
 }
 
@@ -320,15 +344,29 @@ mod tests {
     }
 
     #[test]
+    fn requirements_that_never_count_are_left_out() {
+        let site = Site::new();
+        site.file(
+            "x-1.dist-info/METADATA",
+            "Name: x\nVersion: 1\nRequires-Dist: a; extra == 'test'\nRequires-Dist: b; python_version < '3.9'\n\
+             Requires-Dist: c; sys_platform == 'win32'\nRequires-Dist: d\nRequires-Dist: e; what is this\n",
+        );
+        assert_eq!(
+            site.only().requires,
+            ["b; python_version < '3.9'", "d", "e; what is this"]
+        );
+    }
+
+    #[test]
     fn the_end_of_the_headers_is_seen_across_chunks() {
         for pad in 8_100..8_200 {
             let site = Site::new();
-            let text = format!(
-                "Name: x\nVersion: 1\nSummary: {}\n\nRequires-Dist: body\n",
-                "s".repeat(pad)
-            );
-            site.file("x-1.dist-info/METADATA", text);
-            assert_eq!(site.only().requires, [""; 0], "{pad}");
+            for end in ["\n", "\r\n"] {
+                let summary = "s".repeat(pad);
+                let text = format!("Name: x\nVersion: 1\nSummary: {summary}{end}{end}Requires-Dist: body\n");
+                site.file("x-1.dist-info/METADATA", text);
+                assert_eq!(site.only().requires, [""; 0], "{pad} {end:?}");
+            }
         }
     }
 

@@ -120,10 +120,15 @@ fn mismatch(scene: &Scene<'_>, rule: &CudaRule, dist: &Distribution, tags: &[Tag
         (Some(_), name) => format!(
             "One build was copied over another: pip uninstall {name} until none is left, then install once."
         ),
-        (None, name) => format!(
-            "Install the build for CUDA {rule} instead: take {name} from the index of that CUDA (pip install \
-             --index-url …), or the package that carries it in its name."
-        ),
+        (None, name) => match without_cuda(name) {
+            Some(base) => {
+                format!("Run pip uninstall {name}, then install the build of {base} for CUDA {rule}.")
+            }
+            None => format!(
+                "Install the build of {name} for CUDA {rule}: pip install --force-reinstall with the --index-url of \
+                 that CUDA, or from source beside its toolkit."
+            ),
+        },
     };
     let observed: Vec<String> = tags
         .iter()

@@ -140,17 +140,26 @@ fn helper(scene: &Scene<'_>, culprit_is_judged: bool) -> Option<Finding> {
 
 /// How a run that broke off ended, as words.
 fn ending(end: &HelperEnd) -> String {
+    let place = |step: &str| {
+        if step.is_empty() {
+            "before its first call".to_string()
+        } else {
+            format!("in {step}")
+        }
+    };
     let text = match end {
-        HelperEnd::Crashed { signal, step } => format!("it crashed with {} in {step}", signal_name(*signal)),
+        HelperEnd::Crashed { signal, step } => {
+            format!("it crashed with {} {}", signal_name(*signal), place(step))
+        }
         HelperEnd::Exited { code, step, stderr } if stderr.trim().is_empty() => {
-            format!("it exited with status {code} in {step}")
+            format!("it exited with status {code} {}", place(step))
         }
         HelperEnd::Exited { code, step, stderr } => {
             let last = stderr.trim().lines().next_back().unwrap_or_default();
-            format!("it exited with status {code} in {step}: {last}")
+            format!("it exited with status {code} {}: {last}", place(step))
         }
         HelperEnd::Garbled { detail, step } => {
-            format!("it wrote something else than answers in {step}: {detail}")
+            format!("it wrote something else than answers {}: {detail}", place(step))
         }
         _ => String::new(),
     };
@@ -271,10 +280,11 @@ fn remedy(subject: &Subject<'_>, library: &Library) -> String {
         return format!("In the Dockerfile: pip install the {wheel}{suffix} wheel of CUDA {rule}.");
     }
     // site-packages/NAME.libs/… and site-packages/NAME/lib/…
-    let owner = path
-        .rsplit('/')
-        .map(|part| part.strip_suffix(".libs"))
-        .find_map(|part| part);
+    let mut folders = path.rsplit('/').skip(1);
+    let owner = match folders.next() {
+        Some("lib") => folders.next(),
+        folder => folder.and_then(|f| f.strip_suffix(".libs")),
+    };
     match owner {
         Some(owner) => {
             format!("In the Dockerfile: install the build of {owner} that is made for CUDA {rule}.")

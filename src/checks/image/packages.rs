@@ -112,11 +112,7 @@ fn installed(rule: &PackageRule, dist: &Distribution) -> Finding {
             ),
         )
     };
-    let observed = if shown.is_empty() {
-        "no version".to_string()
-    } else {
-        shown
-    };
+    let observed = shown;
     finding.observed(observed).required(required(rule))
 }
 

@@ -96,7 +96,7 @@ pub fn skipped(scene: &Scene<'_>) -> Vec<Finding> {
             Finding::skip(code, subject)
                 .observed("no site-packages folder")
                 .message(format!(
-                    "{count} {subject} of the manifest are not looked for: no site-packages was found"
+                    "the manifest's {subject} ({count}) are not looked for: no site-packages was found"
                 ))
         })
         .collect()
