@@ -102,10 +102,11 @@ fn egg_info(folder: &Path, path: &Path, stem: &str, is_dir: bool) -> Distributio
         path.to_path_buf()
     };
     let mut dist = described(path, &metadata, stem);
-    if is_dir && dist.requires.is_empty() {
-        if let Ok(text) = files::read_text(&path.join("requires.txt"), files::SMALL_FILE) {
-            dist.requires = egg_requirements(&text);
-        }
+    if is_dir
+        && dist.requires.is_empty()
+        && let Ok(text) = files::read_text(&path.join("requires.txt"), files::SMALL_FILE)
+    {
+        dist.requires = egg_requirements(&text);
     }
     add_module_version(folder, &mut dist);
     dist
@@ -264,14 +265,14 @@ fn add_module_version(folder: &Path, dist: &mut Distribution) {
 /// The text that a module's top level assigns to `name`, by its last assignment: `name = '1'`, `name: str = "1"`.
 /// Anything but one plain string (`None`, a call, an escape) counts as no text.
 fn assigned_text(source: &str, name: &str) -> Option<String> {
-    let values = source.lines().filter_map(|line| {
+    let mut values = source.lines().filter_map(|line| {
         let rest = line.strip_prefix(name)?.trim_start();
         match rest.strip_prefix(':') {
             Some(annotated) => annotated.split_once('=').map(|(_, value)| value),
             None => rest.strip_prefix('=').filter(|value| !value.starts_with('=')),
         }
     });
-    plain_string(values.last()?.trim())
+    plain_string(values.next_back()?.trim())
 }
 
 fn plain_string(value: &str) -> Option<String> {
