@@ -71,7 +71,10 @@ fn build_helper(out: &Path) -> PathBuf {
         .args(["--bin", "cuda-helper", "--target", TARGET, "--target-dir"])
         .arg(&target_dir)
         // Replaces the flags of .cargo/config.toml: the helper is the one part that must not be static.
-        .env("CARGO_ENCODED_RUSTFLAGS", format!("-Ctarget-feature=-crt-static\x1f-Lnative={}", gcc.display()))
+        .env(
+            "CARGO_ENCODED_RUSTFLAGS",
+            format!("-Ctarget-feature=-crt-static\x1f-Lnative={}", gcc.display()),
+        )
         .env_remove("RUSTFLAGS")
         .env_remove("RUSTC_WORKSPACE_WRAPPER")
         .env_remove("RUSTC_WRAPPER")

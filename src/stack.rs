@@ -46,7 +46,7 @@ pub const MAX_BYTES: usize = 1 << 20;
 const SCHEMA: u64 = 1;
 
 /// A parsed manifest.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug, Default)]
 pub struct Stack {
     /// how verdicts call it: one word of ASCII
     pub name: String,

@@ -38,15 +38,17 @@ impl Wanted {
     }
 }
 
-/// The majors that a rule can mean: its own, or those of the known releases that it takes.
+/// The majors of the known releases that a rule accepts; its own where that is newer than all known ones.
 fn majors(rule: &CudaRule) -> Vec<u16> {
-    if let Some(major) = rule.major() {
-        return vec![major];
-    }
-    (10..=14)
+    let known: Vec<u16> = (10..=14)
         .rev()
         .filter(|&major| (0..=9).any(|minor| rule.matches(CudaVersion { major, minor })))
-        .collect()
+        .collect();
+    if known.is_empty() {
+        rule.major().into_iter().collect()
+    } else {
+        known
+    }
 }
 
 /// The SONAME of a library. Up to CUDA 11 it held a minor version, and 11 froze at the first one that kept its ABI.

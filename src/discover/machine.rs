@@ -38,7 +38,12 @@ const DRIVER_FOLDERS: [&str; 6] = [
 pub fn shown_environment(env: &[CString]) -> BTreeMap<String, String> {
     SHOWN_VARIABLES
         .iter()
-        .filter_map(|name| Some((name.to_string(), launch::lookup(env, name)?.to_string_lossy().into_owned())))
+        .filter_map(|name| {
+            Some((
+                name.to_string(),
+                launch::lookup(env, name)?.to_string_lossy().into_owned(),
+            ))
+        })
         .collect()
 }
 
@@ -50,14 +55,21 @@ pub fn limits() -> Limits {
         .then(|| nix::sys::statvfs::statvfs(shm).ok())
         .flatten()
         .map(|s| u64::from(s.blocks()).saturating_mul(u64::from(s.fragment_size())));
-    let memlock_bytes =
-        getrlimit(Resource::RLIMIT_MEMLOCK).ok().map(|(soft, _)| soft).filter(|soft| *soft != nix::libc::RLIM_INFINITY);
-    Limits { shm_bytes, memlock_bytes }
+    let memlock_bytes = getrlimit(Resource::RLIMIT_MEMLOCK)
+        .ok()
+        .map(|(soft, _)| soft)
+        .filter(|soft| *soft != nix::libc::RLIM_INFINITY);
+    Limits {
+        shm_bytes,
+        memlock_bytes,
+    }
 }
 
 /// `/dev/nvidia*` and `/dev/dxg` (WSL2), sorted.
 pub fn device_nodes() -> Vec<String> {
-    let Ok(entries) = std::fs::read_dir("/dev") else { return Vec::new() };
+    let Ok(entries) = std::fs::read_dir("/dev") else {
+        return Vec::new();
+    };
     let mut nodes: Vec<String> = entries
         .flatten()
         .filter_map(|e| e.file_name().into_string().ok())
@@ -70,5 +82,9 @@ pub fn device_nodes() -> Vec<String> {
 
 /// Copies of libcuda.so.1 in the usual folders; worth naming where the loader found none.
 pub fn driver_copies() -> Vec<String> {
-    DRIVER_FOLDERS.iter().map(|f| format!("{f}/libcuda.so.1")).filter(|p| Path::new(p).exists()).collect()
+    DRIVER_FOLDERS
+        .iter()
+        .map(|f| format!("{f}/libcuda.so.1"))
+        .filter(|p| Path::new(p).exists())
+        .collect()
 }

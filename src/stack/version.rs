@@ -41,6 +41,16 @@ pub struct CudaRule {
     requirement: VersionReq,
 }
 
+/// For the facts and rules that tests write down.
+#[cfg(test)]
+impl std::str::FromStr for CudaRule {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::parse("runtime", text).map_err(|problem| format!("{problem:?}"))
+    }
+}
+
 /// No CUDA release is near this; driver releases (550.54.14) and the API's numbers (12040) are beyond it.
 const MAJOR_LIMIT: u64 = 100;
 
