@@ -139,17 +139,26 @@ pub struct Reader<'s> {
     fetched: u64,
 }
 
-#[derive(Default)]
 struct Window {
     start: u64,
-    bytes: Vec<u8>,
+    /// how many bytes of `buffer` are the source's
+    len: usize,
+    buffer: [u8; MAX_BYTES],
 }
 
 impl Window {
+    fn empty() -> Self {
+        Self {
+            start: 0,
+            len: 0,
+            buffer: [0; MAX_BYTES],
+        }
+    }
+
     fn range(&self, offset: u64, len: usize) -> Option<std::ops::Range<usize>> {
         let start = usize::try_from(offset.checked_sub(self.start)?).ok()?;
         let end = start.checked_add(len)?;
-        (end <= self.bytes.len()).then_some(start..end)
+        (end <= self.len).then_some(start..end)
     }
 }
 
@@ -159,7 +168,7 @@ impl<'s> Reader<'s> {
         Self {
             source,
             size: source.size(),
-            windows: Default::default(),
+            windows: [Window::empty(), Window::empty()],
             recent: 0,
             fetched: 0,
         }
@@ -200,7 +209,7 @@ impl<'s> Reader<'s> {
         let [first, second] = &self.windows;
         let window = if self.recent == 0 { first } else { second };
         let range = window.range(offset, len);
-        range.and_then(|r| window.bytes.get(r)).ok_or(past_end)
+        range.and_then(|r| window.buffer.get(r)).ok_or(past_end)
     }
 
     fn fetch(&mut self, offset: u64, left: u64, len: usize) -> Result<(), BytesError> {
@@ -215,14 +224,14 @@ impl<'s> Reader<'s> {
         }
         let [first, second] = &mut self.windows;
         let window = if self.recent == 0 { first } else { second };
-        window.bytes.clear(); // holds nothing, should the read fail
-        let mut bytes = std::mem::take(&mut window.bytes);
-        bytes.resize(count, 0);
-        self.source
-            .read_at(offset, &mut bytes)
-            .map_err(|source| BytesError::Io { offset, source })?;
-        window.start = offset;
-        window.bytes = bytes;
+        window.len = 0; // holds nothing, should the read fail
+        if let Some(buffer) = window.buffer.get_mut(..count) {
+            self.source
+                .read_at(offset, buffer)
+                .map_err(|source| BytesError::Io { offset, source })?;
+            window.start = offset;
+            window.len = count;
+        }
         Ok(())
     }
 
