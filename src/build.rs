@@ -33,8 +33,32 @@ fn main() {
         None => build_helper(&out),
     };
     println!("cargo::rerun-if-changed={}", helper.display());
-    let copy = out.join("cuda-helper");
-    fs::copy(&helper, &copy).unwrap_or_else(|e| panic!("cannot copy the helper {}: {e}", helper.display()));
+    let bytes =
+        fs::read(&helper).unwrap_or_else(|e| panic!("cannot read the helper {}: {e}", helper.display()));
+    pack(&bytes, &out.join("cuda-helper.z"));
+    pack(&pages(), &out.join("pages.z"));
+}
+
+/// The pages of `explain`, each behind a NUL byte, in the order of their names.
+fn pages() -> Vec<u8> {
+    let folder = Path::new("src/check/explain");
+    println!("cargo::rerun-if-changed={}", folder.display());
+    let mut paths: Vec<PathBuf> = fs::read_dir(folder)
+        .expect("src/check/explain is there")
+        .map(|entry| entry.expect("readable").path())
+        .collect();
+    paths.sort();
+    let mut all = Vec::new();
+    for path in paths {
+        all.push(0);
+        all.extend(fs::read(&path).unwrap_or_else(|e| panic!("cannot read {}: {e}", path.display())));
+    }
+    all
+}
+
+fn pack(bytes: &[u8], to: &Path) {
+    let packed = miniz_oxide::deflate::compress_to_vec_zlib(bytes, 10);
+    fs::write(to, packed).unwrap_or_else(|e| panic!("cannot write {}: {e}", to.display()));
 }
 
 /// Runs a second cargo in a target folder of its own: the first one holds the lock of the usual folder.

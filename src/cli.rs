@@ -164,6 +164,8 @@ pub enum Command {
     },
     /// a JSON Schema
     Schema(SchemaOf),
+    /// this binary and its helper as files
+    Install(OsString),
     /// help for a command, or for the whole
     Help(Option<&'static str>),
     /// name and version
@@ -210,7 +212,9 @@ impl UsageError {
 }
 
 /// Commands by name.
-const COMMANDS: [&str; 7] = ["run", "check", "kernels", "explain", "stack", "schema", "help"];
+const COMMANDS: [&str; 8] = [
+    "run", "check", "kernels", "explain", "stack", "schema", "install", "help",
+];
 
 /// Reads arguments (without argv\[0\]) and variables.
 ///
@@ -238,6 +242,7 @@ pub fn parse(
             "explain" => explain(&mut parser)?,
             "stack" => stack(&mut parser, &mut settings)?,
             "schema" => schema(&mut parser)?,
+            "install" => install(&mut parser)?,
             "help" => help(&mut parser)?,
             _ => return Err(unknown_command(&name)),
         },
@@ -487,6 +492,20 @@ fn schema(parser: &mut lexopt::Parser) -> Result<Command, UsageError> {
             "cuda-entrypoint schema stack",
         )),
     }
+}
+
+fn install(parser: &mut lexopt::Parser) -> Result<Command, UsageError> {
+    let mut dir = None;
+    loop {
+        match next(parser)? {
+            None => break,
+            Some(Arg::Short('h') | Arg::Long("help")) => return Ok(Command::Help(Some("install"))),
+            Some(Arg::Value(path)) if dir.is_none() => dir = Some(path),
+            Some(other) => return Err(unexpected(&other, &["help"])),
+        }
+    }
+    dir.map(Command::Install)
+        .ok_or_else(|| UsageError::new("`install` needs a folder", "cuda-entrypoint install DIR"))
 }
 
 fn help(parser: &mut lexopt::Parser) -> Result<Command, UsageError> {

@@ -20,6 +20,7 @@ usage:
   cuda-entrypoint explain [CODE]                        what a finding means and how to mend it
   cuda-entrypoint stack show [--json]                   the manifest in force
   cuda-entrypoint schema stack|report                   the JSON Schema of the manifest, of the report
+  cuda-entrypoint install DIR                           this binary and its helper as files
   cuda-entrypoint help COMMAND                          the options of a command
 
 in a Dockerfile:
@@ -113,6 +114,13 @@ embedded one. --json prints it as JSON, to start a manifest of one's own from.
 usage: cuda-entrypoint schema stack|report
 
 Prints the JSON Schema (draft 2020-12) of the manifest or of the report.
+"
+        .to_string(),
+        "install" => "\
+usage: cuda-entrypoint install DIR
+
+Writes cuda-entrypoint and cuda-helper into DIR, which is made if it is not there: an emptyDir that the container of an
+image without this binary mounts as well, or a folder on disk for --helper-path. Prints what it wrote.
 "
         .to_string(),
         _ => overview(),

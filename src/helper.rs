@@ -18,10 +18,8 @@ use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 
 use crate::crew::{Crew, Ended, Exit, JobId};
 use crate::facts::{HelperEnd, HelperLine, HelperRun, Library, LibraryKind};
+use crate::packed;
 use crate::sys::{self, Program};
-
-/// The helper as build.rs left it.
-pub static EMBEDDED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/cuda-helper"));
 
 /// What the helper is asked.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -188,7 +186,8 @@ fn memory_file() -> Result<OwnedFd, String> {
     }
     .map_err(|e| format!("memfd_create: {e}"))?;
     let mut file = File::from(fd);
-    file.write_all(EMBEDDED).map_err(|e| format!("write: {e}"))?;
+    file.write_all(packed::helper())
+        .map_err(|e| format!("write: {e}"))?;
     let seals =
         SealFlag::F_SEAL_SEAL | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE;
     fcntl(&file, FcntlArg::F_ADD_SEALS(seals)).map_err(|e| format!("sealing: {e}"))?;
@@ -219,7 +218,7 @@ fn unlinked_file() -> Result<OwnedFd, String> {
             .mode(0o700)
             .custom_flags(nix::libc::O_TMPFILE | nix::libc::O_CLOEXEC);
         let mut file = options.open(folder)?;
-        file.write_all(EMBEDDED)?;
+        file.write_all(packed::helper())?;
         let reopened = File::open(OsStr::from_bytes(proc_path(&file.try_clone()?.into()).as_bytes()))?;
         refuse_noexec(&reopened)?;
         Ok(reopened.into())
@@ -237,7 +236,7 @@ fn temporary_file() -> Result<OwnedFd, String> {
             .mode(0o700)
             .custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_CLOEXEC);
         let mut file = options.open(&path)?;
-        let written = file.write_all(EMBEDDED);
+        let written = file.write_all(packed::helper());
         drop(file);
         let reopened = written
             .and_then(|()| File::open(&path))
@@ -300,14 +299,14 @@ fn from_disk(path: Option<&Path>) -> Result<Made, String> {
         ));
     }
     let mut bytes = Vec::new();
-    let limit = u64::try_from(EMBEDDED.len())
+    let limit = u64::try_from(packed::helper().len())
         .unwrap_or(u64::MAX)
         .saturating_add(1);
     (&file)
         .take(limit)
         .read_to_end(&mut bytes)
         .map_err(|e| format!("{}: {e}", path.display()))?;
-    if bytes != EMBEDDED {
+    if bytes != packed::helper() {
         return Err(format!(
             "{} is not the helper of cuda-entrypoint {}",
             path.display(),
@@ -519,12 +518,5 @@ mod tests {
             end_of(Exit::Code(0), &long, b""),
             HelperEnd::Garbled { .. }
         ));
-    }
-
-    #[test]
-    fn the_embedded_helper_is_a_dynamic_elf() {
-        assert_eq!(EMBEDDED.get(..4), Some(&b"\x7fELF"[..]));
-        let needle = b"/lib64/ld-linux-x86-64.so.2\0";
-        assert!(EMBEDDED.windows(needle.len()).any(|w| w == needle));
     }
 }

@@ -43,11 +43,15 @@ pub mod help;
 #[cfg(feature = "entrypoint")]
 pub mod helper;
 #[cfg(feature = "entrypoint")]
+pub mod install;
+#[cfg(feature = "entrypoint")]
 pub mod kernels;
 #[cfg(feature = "entrypoint")]
 pub mod launch;
 #[cfg(feature = "entrypoint")]
 pub mod logging;
+#[cfg(feature = "entrypoint")]
+pub mod packed;
 #[cfg(feature = "entrypoint")]
 pub mod pipeline;
 #[cfg(feature = "entrypoint")]

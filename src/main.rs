@@ -16,13 +16,16 @@ use cuda_entrypoint::pipeline::{self, Plan, Task};
 use cuda_entrypoint::report::human::{self, Colour};
 use cuda_entrypoint::report::{Report, json, sanitize, termination};
 use cuda_entrypoint::stack::{self, Stack};
-use cuda_entrypoint::{arch, discover, facts, help, kernels, logging, sys};
+use cuda_entrypoint::{arch, discover, facts, help, install, kernels, logging, sys};
 use nix::sys::signal::Signal;
 
 /// sysexits.h
 const EX_USAGE: u8 = 64;
 const EX_SOFTWARE: u8 = 70;
 const EX_CONFIG: u8 = 78;
+
+const EX_CANTCREAT: u8 = 73;
+const EX_IOERR: u8 = 74;
 
 /// The manifest of an image that brings its own.
 const DEFAULT_STACK: &str = "/etc/cuda-entrypoint/stack.json";
@@ -66,6 +69,7 @@ fn dispatch(invocation: Invocation, environ: &[CString], crew: Assembled, starte
         Command::Schema(SchemaOf::Report) => print(json::SCHEMA_JSON),
         Command::StackShow { json } => stack_show(&settings, json),
         Command::Kernels { archs, json, paths } => list_kernels(archs, json, paths),
+        Command::Install(dir) => install_into(Path::new(&dir)),
         Command::Run { service } if config::is_off(&settings) => {
             drop(crew);
             start_unchecked(&service, environ)
@@ -515,7 +519,7 @@ fn stack_show(settings: &Settings, as_json: bool) -> u8 {
 
 fn explain(name: &str) -> u8 {
     match name.parse::<Code>() {
-        Ok(code) => print(check::explain(code)),
+        Ok(code) => print(&check::explain(code)),
         Err(error) => {
             complain(&error.to_string(), "cuda-entrypoint explain lists them");
             EX_USAGE
@@ -610,6 +614,16 @@ fn list_kernels(archs: Option<OsString>, json: bool, paths: Vec<OsString>) -> u8
     }
 }
 
+fn install_into(dir: &Path) -> u8 {
+    match install::install(dir) {
+        Ok(paths) => print(&paths.map(|p| format!("{}\n", p.display())).concat()),
+        Err(message) => {
+            complain(&message, "name a folder that this user may write to");
+            EX_CANTCREAT
+        }
+    }
+}
+
 fn write_report_file(config: &Config, report: &Report<'_>) {
     let Some(ReportTarget::File(path)) = &config.report else {
         return;
@@ -674,7 +688,7 @@ fn write_failed(error: &std::io::Error) -> u8 {
         return 0;
     }
     complain(&format!("cannot write to stdout: {error}"), "");
-    74 // sysexits.h EX_IOERR
+    EX_IOERR
 }
 
 /// An error on stderr, with the next step.
