@@ -13,8 +13,13 @@ trap 'rm -rf "$work"' EXIT
 mkdir -p "$out"
 failed=0
 
+# An environment with these wheels alone: what else the machine's Python has is built for another CUDA.
+python3 -m venv --without-pip "$work/venv" || exit 1
 site=$("$here/unpack.sh" "$bundle" "$work")
-export PYTHONPATH=$site
+packages=$(echo "$work"/venv/lib/python3.*/site-packages)
+rmdir "$packages" && mv "$site" "$packages"
+export VIRTUAL_ENV=$work/venv PATH=$work/venv/bin:$PATH
+unset PYTHONPATH
 stack=$here/../demo/stack.json
 unset "${!CUDA_ENTRYPOINT_@}"
 
@@ -85,6 +90,7 @@ expect "a newer driver than there is" 82 "$binary" run --stack "$work/newer.json
 says "driver-too-old"
 
 cc -O2 -o "$work/cuinit" "$here/cuinit.c" -ldl || failed=1
+"$binary" install "$work/installed" >/dev/null || failed=1
 echo '{"schema": 1, "name": "device-only", "cuda": {"driver": ">=12.4"}, "archs": "9.0"}' >"$work/device.json"
 echo "== times, in turns"
 python3 "$here/measure.py" "${ROUNDS:-15}" \
@@ -93,6 +99,8 @@ python3 "$here/measure.py" "${ROUNDS:-15}" \
   "health=$binary check --stage health --stack $work/device.json" \
   "image and device=$binary run --stack $stack --log error -- true" \
   "image alone=$binary run --stack $stack --gpu off --log error -- true" \
+  "helper, driver alone=$work/installed/cuda-helper driver" \
+  "helper, NVML alone=$work/installed/cuda-helper nvml" \
   "mode off=$binary run --mode off -- true" | tee "$out/times.jsonl"
 
 exit "$failed"
