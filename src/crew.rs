@@ -193,6 +193,7 @@ impl Crew {
     /// The errno of signalfd, pipe or sigprocmask: only where descriptors or memory are exhausted, or seccomp forbids.
     pub fn assemble() -> Result<Self, StartError> {
         let fail = |step| move |errno| StartError { step, errno };
+        sys::keep_children_status();
         let mut mask: SigSet = ENDING.into_iter().collect();
         mask.add(Signal::SIGCHLD);
         sigprocmask(SigmaskHow::SIG_BLOCK, Some(&mask), None).map_err(fail("sigprocmask"))?;
@@ -204,9 +205,13 @@ impl Crew {
             Id::All,
             WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT,
         );
+        let all_children_ours = nobody == Err(Errno::ECHILD);
         let subreaper_before = prctl::get_child_subreaper().unwrap_or(false);
-        // A vendor library that forks a daemon must not leave it to the service: its orphans become our children.
-        let _ = prctl::set_child_subreaper(true);
+        // A vendor library that forks a daemon must not leave it to the service: its orphans become our children. But
+        // where somebody's children were here before, an orphan may be theirs, and goes where it would without us.
+        if all_children_ours {
+            let _ = prctl::set_child_subreaper(true);
+        }
         Ok(Self {
             signals,
             jobs: Vec::new(),
@@ -214,7 +219,7 @@ impl Crew {
             wake_read,
             wake_write,
             null: None,
-            all_children_ours: nobody == Err(Errno::ECHILD),
+            all_children_ours,
             subreaper_before,
             late_signal: None,
         })
@@ -425,8 +430,7 @@ impl Crew {
         self.dismiss();
     }
 
-    /// Kills and reaps whatever is left, children of children included, and clears what [`Crew::assemble`] set. Says
-    /// whether everything is gone.
+    /// Kills and reaps whatever is left, children of children included. Says whether everything is gone.
     pub fn dismiss(&mut self) -> bool {
         let mut clean = true;
         for job in &mut self.jobs {
@@ -442,13 +446,20 @@ impl Crew {
         if self.all_children_ours {
             clean &= reap_strays();
         }
-        let _ = prctl::set_child_subreaper(self.subreaper_before);
         clean
     }
 
     /// A signal that arrived and was not yet looked at.
     pub fn pending_signal(&mut self) -> Option<Signal> {
         self.late_signal.take().or_else(|| self.read_signal())
+    }
+}
+
+/// Puts back what [`Crew::assemble`] changed, but that [`ENDING`] signals still end the process with 128+N.
+impl Drop for Crew {
+    fn drop(&mut self) {
+        let _ = prctl::set_child_subreaper(self.subreaper_before);
+        sys::end_on(&ENDING);
     }
 }
 

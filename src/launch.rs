@@ -200,8 +200,16 @@ pub fn exec(path: &Path, argv: &[OsString], env: &[CString]) -> LaunchError {
         // What execvp(3) and shells do with a script that does not name its interpreter.
         let mut with_shell = vec![c"/bin/sh".to_owned(), file.clone()];
         with_shell.extend(strings.drain(1.min(strings.len())..));
-        let errno = sys::exec_service(c"/bin/sh", &with_shell, env, &crew::ENDING);
-        return explain(path, errno, env);
+        return match sys::exec_service(c"/bin/sh", &with_shell, env, &crew::ENDING) {
+            Errno::ENOENT => LaunchError::not_found(
+                format!(
+                    "{} names no interpreter, and there is no /bin/sh to run it",
+                    path.display()
+                ),
+                "begin it with #! and the path of an interpreter that the image has, or install a shell",
+            ),
+            errno => explain(path, errno, env),
+        };
     }
     explain(path, errno, env)
 }

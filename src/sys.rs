@@ -147,16 +147,31 @@ unsafe fn exec_in_child(
 /// Sets every signal that can be set to its default disposition. Async-signal-safe.
 fn reset_dispositions() {
     for signal in 1..=64 {
-        if signal == libc::SIGKILL || signal == libc::SIGSTOP {
-            continue;
-        }
-        // SAFETY: SIG_DFL is no function of ours; numbers that the C library keeps for itself are refused with EINVAL.
-        unsafe {
-            let mut action: libc::sigaction = std::mem::zeroed();
-            action.sa_sigaction = libc::SIG_DFL;
-            libc::sigaction(signal, &raw const action, std::ptr::null_mut());
-        }
+        reset_disposition(signal);
     }
+}
+
+/// Asks the kernel, not the C library: that one refuses the two signals that it keeps for itself, and a parent with
+/// another C library may have left those ignored.
+fn reset_disposition(signal: c_int) {
+    /// `struct sigaction` of the kernel on x86_64: handler, flags, restorer, mask. Zeros are SIG_DFL.
+    const DEFAULT: [usize; 4] = [0; 4];
+    // SAFETY: the array is as large as the kernel's struct and holds no pointer; SIGKILL and SIGSTOP are refused.
+    unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigaction,
+            signal,
+            DEFAULT.as_ptr(),
+            std::ptr::null_mut::<libc::c_void>(),
+            size_of::<u64>(),
+        );
+    }
+}
+
+/// Makes children wait to be reaped, whatever the parent did: where SIGCHLD is ignored, the kernel reaps them and
+/// their status is lost (wait(2), NOTES).
+pub fn keep_children_status() {
+    reset_disposition(libc::SIGCHLD);
 }
 
 /// Ends the process with 128+N: what stands while nothing but the exec is left to do.
@@ -172,9 +187,18 @@ extern "C" fn exit_128_plus(signal: c_int) {
 pub fn exec_service(path: &CStr, argv: &[CString], envp: &[CString], ending: &[Signal]) -> Errno {
     let argv = pointers(argv);
     let envp = pointers(envp);
-    let mask = SigSet::all();
-    let _ = nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&mask), None);
+    let _ = nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), None);
     reset_dispositions();
+    // Here is the point of no return: what is pending now ends us, what comes later is the service's.
+    end_on(ending);
+    // SAFETY: both arrays are null-closed and their strings outlive the call.
+    unsafe { libc::execve(path.as_ptr(), argv.as_ptr(), envp.as_ptr()) };
+    Errno::last()
+}
+
+/// From here on each of `ending` ends the process with 128+N at once, as PID 1 too, and no signal is blocked: for when
+/// no child is left and only writing remains, which a reader that stands still may hold up for ever.
+pub fn end_on(ending: &[Signal]) {
     let last_word = SigAction::new(
         SigHandler::Handler(exit_128_plus),
         SaFlags::empty(),
@@ -184,11 +208,7 @@ pub fn exec_service(path: &CStr, argv: &[CString], envp: &[CString], ending: &[S
         // SAFETY: the handler is async-signal-safe.
         let _ = unsafe { nix::sys::signal::sigaction(signal, &last_word) };
     }
-    // Here is the point of no return: what is pending now ends us, what comes later is the service's.
     let _ = nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
-    // SAFETY: both arrays are null-closed and their strings outlive the call.
-    unsafe { libc::execve(path.as_ptr(), argv.as_ptr(), envp.as_ptr()) };
-    Errno::last()
 }
 
 /// The environment exactly as the kernel handed it over: order, duplicates and strings without `=` included.
