@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
+use std::os::unix::ffi::OsStrExt;
 
 use lexopt::{Arg, ValueExt};
 
@@ -519,6 +520,44 @@ fn help(parser: &mut lexopt::Parser) -> Result<Command, UsageError> {
         }
         _ => Ok(Command::Help(None)),
     }
+}
+
+/// What can be told of the settings of a command line that makes no sense as a whole: the break-glass, the format and
+/// the termination log must not depend on the rest being right. Ends at `--`; unknown words are passed over.
+pub fn salvage(args: &[OsString], variables: impl IntoIterator<Item = (OsString, OsString)>) -> Settings {
+    let (mut settings, _) = from_variables(variables);
+    let mut words = args.iter().take_while(|word| *word != "--").peekable();
+    while let Some(word) = words.next() {
+        let Some((spec, value)) = flag_and_value(word) else {
+            continue;
+        };
+        let value = match value {
+            Some(value) => value.to_os_string(),
+            None if spec.value.is_empty() => OsString::from("true"),
+            None => match words.peek() {
+                Some(next) => OsString::from(next),
+                None => continue,
+            },
+        };
+        let origin = Origin::Flag(spec.flag);
+        settings
+            .0
+            .entry(spec.flag)
+            .or_default()
+            .push(Setting { value, origin });
+    }
+    settings
+}
+
+/// `--flag=value` or `--flag` of the table.
+fn flag_and_value(word: &OsStr) -> Option<(&'static OptionSpec, Option<&OsStr>)> {
+    let flag = word.as_bytes().strip_prefix(b"--")?;
+    let (name, value) = match flag.iter().position(|byte| *byte == b'=') {
+        Some(at) => (flag.get(..at)?, flag.get(at + 1..).map(OsStr::from_bytes)),
+        None => (flag, None),
+    };
+    let spec = OPTIONS.iter().find(|o| o.flag.as_bytes() == name)?;
+    Some((spec, value))
 }
 
 /// Settings from `CUDA_ENTRYPOINT_…`. An empty value is as good as none: compose files and charts make such.

@@ -140,6 +140,37 @@ pub fn is_off(settings: &Settings) -> bool {
     settings.get("mode").is_some_and(|s| s.value == "off")
 }
 
+/// The mode alone, as [`is_off`] takes it.
+pub fn is_warn(settings: &Settings) -> bool {
+    settings.get("mode").is_some_and(|s| s.value == "warn")
+}
+
+/// How to log, whatever else is wrong; what makes no sense here is taken for the default.
+pub fn logging(settings: &Settings) -> (LevelFilter, Format) {
+    (
+        choice(settings, "log", LEVELS).unwrap_or(LevelFilter::INFO),
+        choice(settings, "format", FORMATS).unwrap_or(Format::Human),
+    )
+}
+
+/// Where a verdict goes, whatever else is wrong.
+pub fn termination_log(settings: &Settings) -> TerminationLog {
+    match path(settings, "termination-log") {
+        Ok(Some(path)) => TerminationLog::File(path),
+        Ok(None) | Err(_) => TerminationLog::Default,
+    }
+}
+
+const FORMATS: &[(&str, Format)] = &[("human", Format::Human), ("json", Format::Json)];
+
+const LEVELS: &[(&str, LevelFilter)] = &[
+    ("info", LevelFilter::INFO),
+    ("error", LevelFilter::ERROR),
+    ("warn", LevelFilter::WARN),
+    ("debug", LevelFilter::DEBUG),
+    ("trace", LevelFilter::TRACE),
+];
+
 impl Config {
     /// Parses every setting.
     ///
@@ -183,26 +214,12 @@ impl Config {
                     ReportTarget::File(p)
                 }
             }),
-            format: choice(
-                settings,
-                "format",
-                &[("human", Format::Human), ("json", Format::Json)],
-            )?,
+            format: choice(settings, "format", FORMATS)?,
             termination_log: path(settings, "termination-log")?
                 .map_or(TerminationLog::Default, TerminationLog::File),
             overrides: overrides(settings)?,
             helper_path: path(settings, "helper-path")?,
-            log: choice(
-                settings,
-                "log",
-                &[
-                    ("info", LevelFilter::INFO),
-                    ("error", LevelFilter::ERROR),
-                    ("warn", LevelFilter::WARN),
-                    ("debug", LevelFilter::DEBUG),
-                    ("trace", LevelFilter::TRACE),
-                ],
-            )?,
+            log: choice(settings, "log", LEVELS)?,
         })
     }
 }

@@ -1,6 +1,7 @@
 //! Logs on stderr: lines for people, or one JSON object a line.
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level, Subscriber};
@@ -10,6 +11,13 @@ use tracing_subscriber::registry::LookupSpan;
 
 use crate::config::Format;
 
+static JSON: AtomicBool = AtomicBool::new(false);
+
+/// Whether everything on stderr is a JSON object a line.
+pub fn is_json() -> bool {
+    JSON.load(Ordering::Relaxed)
+}
+
 /// Starts logging; a second call changes nothing.
 pub fn start(level: LevelFilter, format: Format) {
     // A stderr that is closed must not become a panic, so its errors are nobody's.
@@ -17,10 +25,13 @@ pub fn start(level: LevelFilter, format: Format) {
         .with_writer(std::io::stderr)
         .with_max_level(level)
         .log_internal_errors(false);
-    let _ = match format {
+    let started = match format {
         Format::Human => builder.with_ansi(false).event_format(Plain).try_init(),
         Format::Json => builder.json().flatten_event(true).with_target(false).try_init(),
     };
+    if started.is_ok() {
+        JSON.store(format == Format::Json, Ordering::Relaxed);
+    }
 }
 
 /// `cuda-entrypoint: warning: …`: no time and no target, since whoever collects the logs adds both.

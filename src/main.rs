@@ -1,16 +1,17 @@
 //! The pipeline, from top to bottom, and the one place where an outcome becomes an exit code.
 
 use std::ffi::{CString, OsStr, OsString};
-use std::io::{IsTerminal, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
 use cuda_entrypoint::arch::ArchList;
 use cuda_entrypoint::check::{self, Code, Finding, Outcome, Status, Verdict};
-use cuda_entrypoint::cli::{self, Command, Invocation, SchemaOf, Setting, Settings, StageChoice, UsageError};
+use cuda_entrypoint::cli::{self, Command, Invocation, SchemaOf, Settings, StageChoice, UsageError};
 use cuda_entrypoint::config::{self, Config, Format, Mode, ReportTarget, TerminationLog};
-use cuda_entrypoint::crew::Crew;
+use cuda_entrypoint::crew::{Crew, StartError};
 use cuda_entrypoint::launch::{self, LaunchError};
 use cuda_entrypoint::pipeline::{self, Plan, Task};
 use cuda_entrypoint::report::human::{self, Colour};
@@ -46,12 +47,15 @@ fn main() -> ExitCode {
     let crew = supervised.then(Crew::assemble);
     let exit = match cli::parse(args.iter().cloned(), launch::to_os_pairs(&environ)) {
         Ok(invocation) => dispatch(invocation, &environ, crew, started),
-        Err(error) => bad_usage(&args, &environ, &error),
+        Err(error) => {
+            drop(crew);
+            bad_usage(&args, &environ, &error)
+        }
     };
     ExitCode::from(exit)
 }
 
-type Assembled = Option<Result<Crew, cuda_entrypoint::crew::StartError>>;
+type Assembled = Option<Result<Crew, StartError>>;
 
 fn dispatch(invocation: Invocation, environ: &[CString], crew: Assembled, started: Instant) -> u8 {
     let Invocation {
@@ -72,9 +76,11 @@ fn dispatch(invocation: Invocation, environ: &[CString], crew: Assembled, starte
         Command::Install(dir) => install_into(Path::new(&dir)),
         Command::Run { service } if config::is_off(&settings) => {
             drop(crew);
-            start_unchecked(&service, environ)
+            start_logging(&settings);
+            start_unchecked(&service, environ, &config::termination_log(&settings))
         }
         Command::Check { .. } if config::is_off(&settings) => {
+            start_logging(&settings);
             say("nothing is checked: mode is off");
             0
         }
@@ -86,7 +92,10 @@ fn dispatch(invocation: Invocation, environ: &[CString], crew: Assembled, starte
                 service: &service,
                 started,
             };
-            supervise(crew, |crew| session.run(crew))
+            match crew {
+                Some(Ok(crew)) => session.run(crew),
+                other => session.run_without_crew(other.and_then(Result::err)),
+            }
         }
         Command::Check { stage, service } => {
             let session = Session {
@@ -96,22 +105,11 @@ fn dispatch(invocation: Invocation, environ: &[CString], crew: Assembled, starte
                 service: &service,
                 started,
             };
-            supervise(crew, |crew| session.check(stage, crew))
+            match crew {
+                Some(Ok(crew)) => session.check(stage, crew),
+                other => session.check_without_crew(other.and_then(Result::err)),
+            }
         }
-    }
-}
-
-fn supervise(crew: Assembled, go: impl FnOnce(Crew) -> u8) -> u8 {
-    match crew {
-        Some(Ok(crew)) => go(crew),
-        Some(Err(error)) => {
-            complain(
-                &format!("cannot supervise children: {error}"),
-                "raise the limits on descriptors and memory, or allow signalfd in the seccomp profile",
-            );
-            EX_SOFTWARE
-        }
-        None => EX_SOFTWARE,
     }
 }
 
@@ -141,7 +139,7 @@ impl Session<'_> {
                     "setting",
                     &error.to_string(),
                     &error.hint,
-                    &TerminationLog::Default,
+                    &config::termination_log(self.settings),
                     crew,
                 );
             }
@@ -205,9 +203,13 @@ impl Session<'_> {
         };
         let gathered = match pipeline::gather(&task, &mut crew) {
             Ok(gathered) => gathered,
-            Err(signal) => return ended_by(signal, &mut crew, &config.termination_log),
+            Err(signal) => return ended_by(signal, crew, &config.termination_log),
         };
         let clean = crew.dismiss();
+        if let Some(signal) = crew.pending_signal() {
+            return ended_by(signal, crew, &config.termination_log);
+        }
+        drop(crew);
         let report = self.report(&task, &loaded, &gathered);
         write_report_file(&config, &report);
         let service = program.display().to_string();
@@ -225,9 +227,6 @@ impl Session<'_> {
         if !clean {
             tracing::warn!("a helper sits in an uninterruptible driver call and was left behind");
         }
-        if let Some(signal) = crew.pending_signal() {
-            return ended_by(signal, &mut crew, &config.termination_log);
-        }
         let error = launch::exec(&program, self.service, &env);
         self.cannot_launch(&error, &config.termination_log)
     }
@@ -237,23 +236,21 @@ impl Session<'_> {
             Ok(config) => config,
             Err(error) => {
                 let exit = error.exit_code();
-                complain(&error.to_string(), &error.hint);
-                termination::write(
-                    &TerminationLog::Default,
-                    &termination_text(exit, "setting", &error.to_string(), &error.hint),
-                );
-                return unless_warn(self.mode_is_warn(), exit);
+                let log = config::termination_log(self.settings);
+                return self.refuse_check(exit, "setting", &error.to_string(), &error.hint, &log, crew);
             }
         };
         let loaded = match load_stack(config.stack.as_deref()) {
             Ok(loaded) => loaded,
             Err((message, hint)) => {
-                complain(&message, &hint);
-                termination::write(
+                return self.refuse_check(
+                    EX_CONFIG,
+                    "manifest",
+                    &message,
+                    &hint,
                     &config.termination_log,
-                    &termination_text(EX_CONFIG, "manifest", &message, &hint),
+                    crew,
                 );
-                return unless_warn(config.mode == Mode::Warn, EX_CONFIG);
             }
         };
         let env = self.service_environment(&loaded.stack);
@@ -276,9 +273,13 @@ impl Session<'_> {
         };
         let gathered = match pipeline::gather(&task, &mut crew) {
             Ok(gathered) => gathered,
-            Err(signal) => return ended_by(signal, &mut crew, &config.termination_log),
+            Err(signal) => return ended_by(signal, crew, &config.termination_log),
         };
         crew.dismiss();
+        if let Some(signal) = crew.pending_signal() {
+            return ended_by(signal, crew, &config.termination_log);
+        }
+        drop(crew);
         let report = self.report(&task, &loaded, &gathered);
         write_report_file(&config, &report);
         let text = if config.format == Format::Json || config.report == Some(ReportTarget::Stdout) {
@@ -297,21 +298,26 @@ impl Session<'_> {
     /// Settings, logging, and the warnings about variables that nobody reads.
     fn configure(&self) -> Result<Config, config::SettingError> {
         let config = Config::from_settings(self.settings);
-        let (level, format) = config.as_ref().map_or_else(
-            |_| (tracing::level_filters::LevelFilter::INFO, Format::Human),
-            |c| (c.log, c.format),
-        );
-        logging::start(level, format);
+        start_logging(self.settings);
         for (name, meant) in self.near_misses {
             tracing::warn!("the variable {name} is not known and has no effect; did you mean {meant}?");
         }
         config
     }
 
-    fn mode_is_warn(&self) -> bool {
-        self.settings
-            .get("mode")
-            .is_some_and(|Setting { value, .. }| value == "warn")
+    /// Too few descriptors, or a seccomp profile without signalfd(2).
+    fn run_without_crew(&self, error: Option<StartError>) -> u8 {
+        start_logging(self.settings);
+        let log = config::termination_log(self.settings);
+        let message = no_crew(error);
+        self.refuse(EX_SOFTWARE, "supervision", &message, NO_CREW_HINT, &log, None)
+    }
+
+    fn check_without_crew(&self, error: Option<StartError>) -> u8 {
+        start_logging(self.settings);
+        let log = config::termination_log(self.settings);
+        let message = no_crew(error);
+        self.refuse_check(EX_SOFTWARE, "supervision", &message, NO_CREW_HINT, &log, None)
     }
 
     fn service_environment(&self, stack: &Stack) -> Vec<CString> {
@@ -397,17 +403,32 @@ impl Session<'_> {
         message: &str,
         hint: &str,
         log: &TerminationLog,
-        crew: Crew,
+        crew: impl Into<Option<Crew>>,
     ) -> u8 {
-        if self.mode_is_warn() && !self.service.is_empty() {
-            complain(message, hint);
+        drop(crew.into());
+        complain(message, hint);
+        if config::is_warn(self.settings) && !self.service.is_empty() {
             say("starting the service all the same, unchecked: mode is warn");
-            drop(crew);
             return start(self.service, self.environ, log);
         }
-        complain(message, hint);
         termination::write(log, &termination_text(exit, kind, message, hint));
         exit
+    }
+
+    /// The same for `check`. Under `warn` it is no failure.
+    fn refuse_check(
+        &self,
+        exit: u8,
+        kind: &str,
+        message: &str,
+        hint: &str,
+        log: &TerminationLog,
+        crew: impl Into<Option<Crew>>,
+    ) -> u8 {
+        drop(crew.into());
+        complain(message, hint);
+        termination::write(log, &termination_text(exit, kind, message, hint));
+        if config::is_warn(self.settings) { 0 } else { exit }
     }
 
     fn cannot_launch(&self, error: &LaunchError, log: &TerminationLog) -> u8 {
@@ -420,8 +441,12 @@ impl Session<'_> {
     }
 }
 
-fn unless_warn(warn: bool, exit: u8) -> u8 {
-    if warn { 0 } else { exit }
+const NO_CREW_HINT: &str =
+    "raise the limits on descriptors and memory, or allow signalfd in the seccomp profile";
+
+fn no_crew(error: Option<StartError>) -> String {
+    let why = error.map_or(String::new(), |error| format!(": {error}"));
+    format!("cannot supervise children{why}")
 }
 
 fn termination_text(exit: u8, kind: &str, message: &str, hint: &str) -> String {
@@ -437,8 +462,9 @@ fn sanitize_lines(message: &str, hint: &str) -> String {
     }
 }
 
-fn ended_by(signal: Signal, crew: &mut Crew, log: &TerminationLog) -> u8 {
+fn ended_by(signal: Signal, mut crew: Crew, log: &TerminationLog) -> u8 {
     crew.terminate(signal);
+    drop(crew);
     let exit = 128 + u8::try_from(signal as i32).unwrap_or(0);
     let message = format!("ended by {} during the checks", signal.as_str());
     complain(&message, "");
@@ -448,9 +474,14 @@ fn ended_by(signal: Signal, crew: &mut Crew, log: &TerminationLog) -> u8 {
 
 /// Reads the manifest: `--stack`, else the image's own, else the embedded one.
 fn load_stack(given: Option<&Path>) -> Result<Loaded, (String, String)> {
+    // A link that leads nowhere or a folder that may not be searched is a mistake to be told, not an absence.
+    let absent = || {
+        let kind = std::fs::symlink_metadata(DEFAULT_STACK).map_err(|e| e.kind());
+        matches!(kind, Err(ErrorKind::NotFound | ErrorKind::NotADirectory))
+    };
     let path = match given {
         Some(path) => path,
-        None if Path::new(DEFAULT_STACK).exists() => Path::new(DEFAULT_STACK),
+        None if !absent() => Path::new(DEFAULT_STACK),
         None => {
             let stack =
                 Stack::embedded().map_err(|e| (format!("the embedded manifest {e}"), String::new()))?;
@@ -528,7 +559,7 @@ fn explain(name: &str) -> u8 {
 }
 
 /// Becomes the service without a check: mode `off`.
-fn start_unchecked(service: &[OsString], environ: &[CString]) -> u8 {
+fn start_unchecked(service: &[OsString], environ: &[CString], log: &TerminationLog) -> u8 {
     if service.is_empty() {
         complain(
             "no service command was given",
@@ -537,7 +568,7 @@ fn start_unchecked(service: &[OsString], environ: &[CString]) -> u8 {
         return EX_USAGE;
     }
     say("nothing is checked: mode is off");
-    start(service, environ, &TerminationLog::Default)
+    start(service, environ, log)
 }
 
 fn start(service: &[OsString], environ: &[CString], log: &TerminationLog) -> u8 {
@@ -557,37 +588,35 @@ fn start(service: &[OsString], environ: &[CString], log: &TerminationLog) -> u8 
 /// A command line that makes no sense. Where the mode is `off` or `warn` and the service can be told, it starts even
 /// so: the break-glass must not depend on the rest being right.
 fn bad_usage(args: &[OsString], environ: &[CString], error: &UsageError) -> u8 {
+    let settings = cli::salvage(args, launch::to_os_pairs(environ));
+    let log = config::termination_log(&settings);
+    start_logging(&settings);
     complain(&error.message, &error.hint);
-    if let Some(service) = break_glass(args, environ) {
-        say("starting the service all the same, unchecked: the mode is not enforce");
-        return start(service, environ, &TerminationLog::Default);
-    }
-    if args.first().is_some_and(|a| a == "run" || a == "check") {
-        termination::write(
-            &TerminationLog::Default,
-            &termination_text(EX_USAGE, "usage", &error.message, &error.hint),
-        );
-    }
-    EX_USAGE
-}
-
-/// The service behind `--` where flag or variable say a mode that starts it whatever happens.
-fn break_glass<'a>(args: &'a [OsString], environ: &[CString]) -> Option<&'a [OsString]> {
-    let at = args.iter().position(|a| a == "--")?;
-    let (ours, service) = (args.get(1..at)?, args.get(at + 1..)?);
-    if args.first().is_none_or(|a| a != "run") || service.is_empty() {
-        return None;
-    }
-    let mut mode = launch::lookup(environ, "CUDA_ENTRYPOINT_MODE").map(OsStr::to_os_string);
-    for (index, word) in ours.iter().enumerate() {
-        let word = word.to_string_lossy();
-        if let Some(value) = word.strip_prefix("--mode=") {
-            mode = Some(value.into());
-        } else if word == "--mode" {
-            mode = ours.get(index + 1).cloned();
+    let lenient = config::is_off(&settings) || config::is_warn(&settings);
+    match args.first().and_then(|a| a.to_str()) {
+        Some("run") => {
+            let service = args
+                .iter()
+                .position(|a| a == "--")
+                .and_then(|at| args.get(at + 1..));
+            if let Some(service) = service.filter(|s| lenient && !s.is_empty()) {
+                say("starting the service all the same, unchecked: the mode is not enforce");
+                return start(service, environ, &log);
+            }
         }
+        // An init container that the break-glass does not open would keep the pod from starting just the same.
+        Some("check") if lenient => {
+            say("nothing is checked: the mode is not enforce");
+            return 0;
+        }
+        Some("check") => {}
+        _ => return EX_USAGE,
     }
-    mode.is_some_and(|m| m == "off" || m == "warn").then_some(service)
+    termination::write(
+        &log,
+        &termination_text(EX_USAGE, "usage", &error.message, &error.hint),
+    );
+    EX_USAGE
 }
 
 fn list_kernels(archs: Option<OsString>, json: bool, paths: Vec<OsString>) -> u8 {
@@ -628,9 +657,19 @@ fn write_report_file(config: &Config, report: &Report<'_>) {
     let Some(ReportTarget::File(path)) = &config.report else {
         return;
     };
-    if let Err(error) = std::fs::write(path, json::document(report)) {
+    if let Err(error) = write_bounded(path, json::document(report).as_bytes()) {
         tracing::warn!("cannot write the report to {}: {error}", path.display());
     }
+}
+
+/// Writes a file without ever waiting for a reader: what FIFO or full pipe the name leads to does not hold up a start.
+fn write_bounded(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    let mut file = options
+        .custom_flags(nix::libc::O_NONBLOCK | nix::libc::O_NOCTTY)
+        .open(path)?;
+    file.write_all(bytes)
 }
 
 fn say_warnings(findings: &[Finding]) {
@@ -684,15 +723,24 @@ fn print(text: &str) -> u8 {
 }
 
 fn write_failed(error: &std::io::Error) -> u8 {
-    if error.kind() == std::io::ErrorKind::BrokenPipe {
+    if error.kind() == ErrorKind::BrokenPipe {
         return 0;
     }
     complain(&format!("cannot write to stdout: {error}"), "");
     EX_IOERR
 }
 
+fn start_logging(settings: &Settings) {
+    let (level, format) = config::logging(settings);
+    logging::start(level, format);
+}
+
 /// An error on stderr, with the next step.
 fn complain(message: &str, hint: &str) {
+    if logging::is_json() {
+        tracing::error!(hint = sanitize(hint), "{}", sanitize(message));
+        return;
+    }
     let mut text = format!("cuda-entrypoint: {}\n", sanitize(message));
     if !hint.is_empty() {
         text.push_str(&format!("  hint: {}\n", sanitize(hint)));
@@ -700,7 +748,12 @@ fn complain(message: &str, hint: &str) {
     to_stderr(&text);
 }
 
+/// What is done in spite of an error or a mode that looks at nothing.
 fn say(message: &str) {
+    if logging::is_json() {
+        tracing::warn!("{message}");
+        return;
+    }
     to_stderr(&format!("cuda-entrypoint: {message}\n"));
 }
 
