@@ -4,7 +4,7 @@
 //! causes are what people met, not what the enumerators' comments say.
 
 use crate::check::Code;
-use crate::facts::CallError;
+use crate::facts::{CallError, CudaVersion};
 
 /// What an error means for the one who runs the container.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -89,6 +89,37 @@ const OTHER: Meaning = Meaning {
     hint: "run nvidia-smi on the host and look for NVRM and Xid lines in dmesg",
     can_mend: false,
 };
+
+/// The oldest Linux driver release that serves a CUDA version in full.
+///
+/// Source: CUDA Toolkit release notes, table "CUDA Toolkit and Corresponding Driver Versions"
+/// (docs.nvidia.com/cuda/cuda-toolkit-release-notes), the row of each version's first release.
+const DRIVERS: &[(u16, u16, &str)] = &[
+    (11, 8, "520.61.05"),
+    (12, 0, "525.60.13"),
+    (12, 1, "530.30.02"),
+    (12, 2, "535.54.03"),
+    (12, 3, "545.23.06"),
+    (12, 4, "550.54.14"),
+    (12, 5, "555.42.02"),
+    (12, 6, "560.28.03"),
+    (12, 8, "570.26"),
+    (12, 9, "575.51.03"),
+    (13, 0, "580.65.06"),
+];
+
+/// The first driver release whose CUDA version `accepts` takes, such as `550.54.14` for 12.4 and newer.
+pub fn oldest_driver(accepts: impl Fn(CudaVersion) -> bool) -> Option<&'static str> {
+    DRIVERS
+        .iter()
+        .find(|(major, minor, _)| {
+            accepts(CudaVersion {
+                major: *major,
+                minor: *minor,
+            })
+        })
+        .map(|row| row.2)
+}
 
 fn lookup(table: &[(i32, Meaning)], error: &CallError) -> Meaning {
     table

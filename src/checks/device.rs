@@ -269,7 +269,12 @@ fn judge_version(
     } else if older {
         Finding::problem(Code::DriverTooOld, subject)
             .message(format!("the driver serves no CUDA newer than {version}"))
-            .hint(format!("update the node's driver: CUDA 12 needs release 525.60.13 or newer, CUDA {rule} the one that nvidia-smi shows with that CUDA Version; or schedule onto nodes that have it"))
+            .hint(match cuda_errors::oldest_driver(|v| rule.matches(v)) {
+                Some(release) => format!(
+                    "update the node's driver to {release} or newer, or schedule onto nodes that have one"
+                ),
+                None => "update the node's driver, or schedule onto nodes that have a newer one".to_string(),
+            })
     } else {
         Finding::problem(Code::DriverTooOld, subject)
             .message(format!(

@@ -20,7 +20,8 @@ packages=$(echo "$work"/venv/lib/python3.*/site-packages)
 rmdir "$packages" && mv "$site" "$packages"
 export VIRTUAL_ENV=$work/venv PATH=$work/venv/bin:$PATH
 unset PYTHONPATH
-stack=$here/../demo/stack.json
+cp "$here/../demo/stack.json" "$work/stack.json"
+stack=$work/stack.json
 unset "${!CUDA_ENTRYPOINT_@}"
 
 expect() { # WHAT EXIT COMMAND...: runs it, keeps its output, compares the exit status
@@ -103,4 +104,7 @@ python3 "$here/measure.py" "${ROUNDS:-15}" \
   "helper, NVML alone=$work/installed/cuda-helper nvml" \
   "mode off=$binary run --mode off -- true" | tee "$out/times.jsonl"
 
+# What is kept names no folder and no GPU of this machine.
+sed -i -E -e "s#$work#/work#g" -e "s#$binary#cuda-entrypoint#g" -e 's/GPU-[0-9a-f-]{36}/GPU-00000000-0000-0000-0000-000000000000/g' \
+  "$out"/*
 exit "$failed"
