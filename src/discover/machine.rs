@@ -54,7 +54,7 @@ pub fn limits() -> Limits {
         .is_dir()
         .then(|| nix::sys::statvfs::statvfs(shm).ok())
         .flatten()
-        .map(|s| u64::from(s.blocks()).saturating_mul(u64::from(s.fragment_size())));
+        .map(|s| s.blocks().saturating_mul(s.fragment_size()));
     let memlock_bytes = getrlimit(Resource::RLIMIT_MEMLOCK)
         .ok()
         .map(|(soft, _)| soft)

@@ -24,7 +24,7 @@ check "clippy of the helper" cargo clippy --quiet --locked --no-default-features
 
 # Crates that only tests build. They may make shared libraries, which a static C runtime does not go with.
 while IFS= read -r -d '' manifest; do
-  check "rustfmt of $manifest" cargo fmt --manifest-path "$manifest" --check
+  check "rustfmt of $manifest" cargo fmt --all --manifest-path "$manifest" --check
   check "clippy of $manifest" env CARGO_ENCODED_RUSTFLAGS=-Ctarget-feature=-crt-static \
     cargo clippy --quiet --all-targets --manifest-path "$manifest" --target-dir target/lint -- -D warnings
 done < <(git ls-files -z -- 'tests/**/Cargo.toml' 'tests/*/Cargo.toml')
