@@ -19,6 +19,24 @@ const NOT_INITIALIZED: c_int = 3;
 const NO_DEVICE: c_int = 100;
 const INVALID_DEVICE: c_int = 101;
 
+// Run by the loader when it has mapped this library, and by exit(3).
+#[used]
+#[unsafe(link_section = ".init_array")]
+static LOAD: extern "C" fn() = {
+    extern "C" fn load() {
+        act("load libcuda", None);
+    }
+    load
+};
+#[used]
+#[unsafe(link_section = ".fini_array")]
+static EXIT: extern "C" fn() = {
+    extern "C" fn exit() {
+        act("exit libcuda", None);
+    }
+    exit
+};
+
 /// Process that called cuInit; 0 before that.
 static INITIALISED_IN: AtomicU32 = AtomicU32::new(0);
 

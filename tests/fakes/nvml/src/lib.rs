@@ -15,6 +15,24 @@ const INSUFFICIENT_SIZE: c_int = 7;
 /// Instances that a GPU of today can hold.
 const MOST_INSTANCES: c_uint = 7;
 
+// Run by the loader when it has mapped this library, and by exit(3).
+#[used]
+#[unsafe(link_section = ".init_array")]
+static LOAD: extern "C" fn() = {
+    extern "C" fn load() {
+        act("load libnvidia-ml", None);
+    }
+    load
+};
+#[used]
+#[unsafe(link_section = ".fini_array")]
+static EXIT: extern "C" fn() = {
+    extern "C" fn exit() {
+        act("exit libnvidia-ml", None);
+    }
+    exit
+};
+
 static INITIALISED: AtomicBool = AtomicBool::new(false);
 
 /// Handles are numbers of devices plus one, so that null is none.

@@ -16,8 +16,10 @@
 //!   "calls": {
 //!     "cuInit": {"returns": 999, "delay_ms": 100, "signal": 11, "hang": true, "print": "chatter", "flood": 1048576,
 //!                "exit": 3, "fork_daemon": true},
-//!     "nvmlDeviceGetName": {"device": 2, "returns": 15}
-//!   }
+//!     "nvmlDeviceGetName": {"device": 2, "returns": 15},
+//!     "cuDeviceGetCount": [{"returns": 802}, {"returns": 802}, {}]
+//!   },
+//!   "state": "/a/file"
 //! }
 //! ```
 //!
@@ -28,20 +30,30 @@
 //! - A call does, in this order: print and flood to standard output, fork a daemon that keeps the descriptors open for
 //!   a minute, wait, hang, die of a signal, exit, return an error. `device` limits that to one device, by its number
 //!   in the script.
+//! - A list has one behaviour for each process that calls the function; the last one is for all that come later. The
+//!   file `state`, which such a script needs, counts the processes.
+//! - `load libcuda` and `load libnvidia-ml` are the libraries' constructors, `exit libcuda` and `exit libnvidia-ml`
+//!   their destructors. They return nothing.
 //!
 //! A script that cannot be read or that has an unknown key aborts the process with a message on standard error: a
 //! test must not pass because its script was misspelt.
 
 use std::collections::BTreeMap;
 use std::ffi::c_int;
-use std::sync::OnceLock;
+use std::io::{Read, Write};
+use std::path::PathBuf;
+use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 use std::{env, fs, thread};
 
 use serde::{Deserialize, Deserializer};
 
 /// Functions that the fakes export, and so the keys that `calls` may have.
-pub const FUNCTIONS: [&str; 29] = [
+pub const FUNCTIONS: [&str; 33] = [
+    "load libcuda",
+    "exit libcuda",
+    "load libnvidia-ml",
+    "exit libnvidia-ml",
     "cuDriverGetVersion",
     "cuInit",
     "cuGetErrorName",
@@ -86,7 +98,9 @@ pub struct Script {
     /// physical GPUs; after loading without repetitions
     pub devices: Vec<Gpu>,
     /// what functions do before they answer
-    pub calls: BTreeMap<String, Behaviour>,
+    pub calls: BTreeMap<String, Calls>,
+    /// where lists of behaviours are counted
+    pub state: Option<PathBuf>,
 }
 
 impl Default for Script {
@@ -97,6 +111,7 @@ impl Default for Script {
             device_count: None,
             devices: vec![Gpu::default()],
             calls: BTreeMap::new(),
+            state: None,
         }
     }
 }
@@ -178,6 +193,17 @@ fn capability<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(c_int, c_in
     parts.ok_or_else(|| serde::de::Error::custom(format!("cc must be like \"9.0\", found {text:?}")))
 }
 
+/// What a function does: the same in every process, or something else in each.
+#[derive(Deserialize, Debug)]
+#[serde(untagged)]
+pub enum Calls {
+    // First, since serde would also take an empty list for a struct of nothing but defaults.
+    /// in the first process, the second, and so on
+    InTurn(Vec<Behaviour>),
+    /// always this
+    Same(Behaviour),
+}
+
 /// What a function does before, or in place of, its answer.
 #[derive(Deserialize, Debug, Default)]
 #[serde(deny_unknown_fields, default)]
@@ -224,6 +250,17 @@ pub fn parse(text: &str) -> Result<Script, String> {
     {
         return Err(format!("calls: no function {unknown:?} here"));
     }
+    for (name, calls) in &script.calls {
+        match calls {
+            Calls::InTurn(list) if list.is_empty() => {
+                return Err(format!("calls: {name}: the list is empty"));
+            }
+            Calls::InTurn(_) if script.state.is_none() => {
+                return Err(format!("calls: {name}: a list needs `state`"));
+            }
+            _ => {}
+        }
+    }
     let kinds = std::mem::take(&mut script.devices);
     for kind in kinds {
         for _ in 0..kind.repeat {
@@ -255,7 +292,10 @@ pub fn act(function: &str, device: Option<usize>) -> Option<c_int> {
         FUNCTIONS.contains(&function),
         "{function} is missing in FUNCTIONS"
     );
-    let behaviour = script().calls.get(function)?;
+    let behaviour = match script().calls.get(function)? {
+        Calls::Same(behaviour) => behaviour,
+        Calls::InTurn(list) => list.get(turn(function)).or(list.last())?,
+    };
     if behaviour.device.is_some() && behaviour.device != device {
         return None;
     }
@@ -280,6 +320,31 @@ pub fn act(function: &str, device: Option<usize>) -> Option<c_int> {
         unsafe { libc::_exit(status) };
     }
     behaviour.returns
+}
+
+/// How many processes had called `function` when this one first did. The state is one name a line, and no two
+/// processes that call the same function may run at once.
+fn turn(function: &str) -> usize {
+    static TURNS: Mutex<BTreeMap<String, usize>> = Mutex::new(BTreeMap::new());
+    let mut turns = TURNS.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    if let Some(turn) = turns.get(function) {
+        return *turn;
+    }
+    let counted = || -> std::io::Result<usize> {
+        let path = script().state.as_ref().ok_or(std::io::ErrorKind::NotFound)?;
+        let mut file = fs::File::options()
+            .create(true)
+            .append(true)
+            .read(true)
+            .open(path)?;
+        let mut seen = String::new();
+        file.read_to_string(&mut seen)?;
+        writeln!(file, "{function}")?;
+        Ok(seen.lines().filter(|line| *line == function).count())
+    };
+    let turn = counted().unwrap_or_else(|error| refuse(&format!("state: {error}")));
+    turns.insert(function.to_owned(), turn);
+    turn
 }
 
 /// Writes to descriptor 1 as a C library would, whoever owns `std::io::stdout`.
@@ -337,6 +402,9 @@ mod tests {
             r#"{"calls": {"cuInit": {"return": 1}}}"#,
             r#"{"calls": {"cuinit": {}}}"#,
             r#"{"devices": 3}"#,
+            r#"{"state": "/x", "calls": {"cuInit": []}}"#,
+            r#"{"state": "/x", "calls": {"cuInit": [{"return": 1}]}}"#,
+            r#"{"calls": {"cuInit": [{"returns": 1}]}}"#,
         ] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
