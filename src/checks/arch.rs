@@ -4,19 +4,50 @@ use crate::arch::{ArchList, Service};
 use crate::check::{Code, Finding};
 use crate::facts::{Device, Facts};
 
-/// One finding a device; none where the list is not given or no device is visible.
+/// One finding for each kind of GPU, in the order of their first device; none where the list is not given or no device
+/// is visible.
 pub fn judge(archs: Option<&ArchList>, facts: &Facts) -> Vec<Finding> {
     let Some(archs) = archs else { return Vec::new() };
-    facts
-        .device
-        .devices
-        .iter()
-        .map(|device| judge_device(archs, device))
+    let mut kinds: Vec<(&Device, Vec<i32>)> = Vec::new();
+    for device in &facts.device.devices {
+        let same = |known: &&Device| (&known.name, known.capability) == (&device.name, device.capability);
+        match kinds.iter_mut().find(|(known, _)| same(known)) {
+            Some((_, ordinals)) => ordinals.push(device.ordinal),
+            None => kinds.push((device, vec![device.ordinal])),
+        }
+    }
+    kinds
+        .into_iter()
+        .map(|(device, ordinals)| judge_kind(archs, device, &ordinals))
         .collect()
 }
 
-fn judge_device(archs: &ArchList, device: &Device) -> Finding {
-    let subject = format!("GPU {} {}", device.ordinal, device.name);
+/// `GPU 0`, `GPUs 0-7`, `GPUs 0, 2-3`
+fn numbered(ordinals: &[i32]) -> String {
+    let mut runs: Vec<(i32, i32)> = Vec::new();
+    for &ordinal in ordinals {
+        match runs.last_mut() {
+            Some((_, last)) if last.checked_add(1) == Some(ordinal) => *last = ordinal,
+            _ => runs.push((ordinal, ordinal)),
+        }
+    }
+    let shown: Vec<String> = runs
+        .into_iter()
+        .map(|(first, last)| {
+            if first == last {
+                first.to_string()
+            } else {
+                format!("{first}-{last}")
+            }
+        })
+        .collect();
+    let noun = if ordinals.len() == 1 { "GPU" } else { "GPUs" };
+    format!("{noun} {}", shown.join(", "))
+}
+
+fn judge_kind(archs: &ArchList, device: &Device, ordinals: &[i32]) -> Finding {
+    let subject = format!("{} {}", numbered(ordinals), device.name);
+    let subject = subject.trim_end();
     let required = archs.to_string();
     let Some(capability) = device.capability else {
         return Finding::unknown(Code::ArchUnsupported, subject)
@@ -26,7 +57,7 @@ fn judge_device(archs: &ArchList, device: &Device) -> Finding {
     let observed = format!("compute capability {capability}");
     let finding = match archs.serves(capability) {
         Service::Listed => {
-            Finding::pass(Code::ArchUnsupported, subject).message("its compute capability is on the list")
+            Finding::pass(Code::ArchUnsupported, subject).message("this compute capability is on the list")
         }
         Service::BinaryCompatible { by } => Finding::problem(Code::ArchUnlisted, subject)
             .message(format!("{capability} is not on the list; code for {by} runs on it (same major version, not newer)"))
@@ -37,8 +68,11 @@ fn judge_device(archs: &ArchList, device: &Device) -> Finding {
         Service::No => Finding::problem(Code::ArchUnsupported, subject)
             .message(format!("this image is not built for compute capability {capability}"))
             .hint(format!(
-                "schedule it onto a node with a GPU of {required} (node label nvidia.com/gpu.compute.major), or build the image for {capability}"
+                "schedule it onto a node whose GPU one of {required} serves (node label nvidia.com/gpu.compute.major), or build the image for {capability}"
             )),
     };
     finding.observed(observed).required(required)
 }
+
+#[cfg(test)]
+mod tests;
