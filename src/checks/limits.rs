@@ -6,6 +6,8 @@ use crate::stack::{Memlock, Stack};
 
 /// Docker's default /dev/shm, with which the workers of a PyTorch DataLoader die of SIGBUS.
 const DOCKER_SHM: u64 = 64 << 20;
+/// The kernel's default limit since Linux 5.16 (MLOCK_LIMIT in include/uapi/linux/resource.h); it was 64 KiB before.
+const USUAL_MEMLOCK: u64 = 8 << 20;
 
 /// Judges /dev/shm and RLIMIT_MEMLOCK.
 pub fn judge(stack: &Stack, facts: &Facts) -> Vec<Finding> {
@@ -34,7 +36,7 @@ fn shm(stack: &Stack, facts: &Facts) -> Option<Finding> {
                 .hint(hint)
         });
     }
-    size.is_some_and(|s| s <= DOCKER_SHM).then(|| {
+    size.is_none_or(|s| s <= DOCKER_SHM).then(|| {
         Finding::problem(Code::ShmSmall, "/dev/shm")
             .observed(observed)
             .required(format!(
@@ -49,7 +51,20 @@ fn shm(stack: &Stack, facts: &Facts) -> Option<Finding> {
 fn memlock(stack: &Stack, facts: &Facts) -> Option<Finding> {
     let limit = facts.limits.memlock_bytes;
     let observed = limit.map_or_else(|| "unlimited".to_string(), bytes);
-    let required = stack.limits.memlock.as_ref()?;
+    let hint =
+        "docker run --ulimit memlock=-1; on Kubernetes raise LimitMEMLOCK of the container runtime's unit";
+    let Some(required) = stack.limits.memlock.as_ref() else {
+        return limit.is_some_and(|l| l <= USUAL_MEMLOCK).then(|| {
+            Finding::problem(Code::MemlockLow, "RLIMIT_MEMLOCK")
+                .observed(observed)
+                .required(format!(
+                    "more than the usual {}, for RDMA (NCCL over InfiniBand or RoCE)",
+                    bytes(USUAL_MEMLOCK)
+                ))
+                .message("RDMA may fail to register its buffers")
+                .hint(hint)
+        });
+    };
     let (holds, required) = match required {
         Memlock::Unlimited => (limit.is_none(), "unlimited".to_string()),
         Memlock::Bytes(wanted) => (
@@ -67,7 +82,7 @@ fn memlock(stack: &Stack, facts: &Facts) -> Option<Finding> {
             .observed(observed)
             .required(required)
             .message("less memory may be locked than the manifest asks for")
-            .hint("docker run --ulimit memlock=-1; on Kubernetes raise LimitMEMLOCK of the container runtime's unit")
+            .hint(hint)
     })
 }
 
@@ -80,3 +95,6 @@ fn bytes(count: u64) -> String {
     }
     format!("{count} bytes")
 }
+
+#[cfg(test)]
+mod tests;
