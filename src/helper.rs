@@ -119,7 +119,7 @@ impl Helper {
             };
             match launch(crew, &form, &argv, &self.envp, time) {
                 Ok(id) => {
-                    tracing::debug!(way = what, "helper started");
+                    tracing::debug!(way = what, "helper started: {what}");
                     self.form = Some(form);
                     return Ok(id);
                 }
@@ -171,6 +171,10 @@ const EMBEDDED_WAYS: [(&str, Way); 4] = [
     ("memory file by /proc", |_| {
         let fd = memory_file()?;
         let path = proc_path(&fd);
+        // Without /proc its ENOENT would be taken for a loader that is missing.
+        if !Path::new("/proc/self/fd").exists() {
+            return Err("/proc is not mounted".to_string());
+        }
         Ok((Some(fd), Some(path)))
     }),
     ("unlinked temporary file", |_| Ok((Some(unlinked_file()?), None))),
