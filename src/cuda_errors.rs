@@ -95,6 +95,17 @@ const OTHER: Meaning = Meaning {
 /// Source: CUDA Toolkit release notes, table "CUDA Toolkit and Corresponding Driver Versions"
 /// (docs.nvidia.com/cuda/cuda-toolkit-release-notes), the row of each version's first release.
 const DRIVERS: &[(u16, u16, &str)] = &[
+    (10, 0, "410.48"),
+    (10, 1, "418.39"),
+    (10, 2, "440.33"),
+    (11, 0, "450.51.05"),
+    (11, 1, "455.23"),
+    (11, 2, "460.27.03"),
+    (11, 3, "465.19.01"),
+    (11, 4, "470.42.01"),
+    (11, 5, "495.29.05"),
+    (11, 6, "510.39.01"),
+    (11, 7, "515.43.04"),
     (11, 8, "520.61.05"),
     (12, 0, "525.60.13"),
     (12, 1, "530.30.02"),
@@ -121,7 +132,31 @@ pub fn oldest_driver(accepts: impl Fn(CudaVersion) -> bool) -> Option<&'static s
         .map(|row| row.2)
 }
 
+/// The oldest driver release on which anything of a major version runs by minor-version compatibility.
+///
+/// Source: the same notes, table "CUDA Toolkit and Minimum Required Driver Version for CUDA Minor Version
+/// Compatibility".
+pub fn oldest_driver_of_major(major: u16) -> Option<&'static str> {
+    match major {
+        11 => Some("450.80.02"),
+        12 => Some("525.60.13"),
+        13 => Some("580.65.06"),
+        _ => None,
+    }
+}
+
+/// What is no error of the library's own: a missing function, an answer that makes no sense.
+const NONSENSE: Meaning = Meaning {
+    code: Code::GpuNotReady,
+    cause: "the library does not behave as NVIDIA's does",
+    hint: "check which file was loaded and what mounted it: it has to be the one of the node's driver; recreate the container with the NVIDIA runtime",
+    can_mend: false,
+};
+
 fn lookup(table: &[(i32, Meaning)], error: &CallError) -> Meaning {
+    if error.code == CallError::NO_CODE {
+        return NONSENSE;
+    }
     table
         .iter()
         .find(|(number, _)| *number == error.code)
@@ -131,6 +166,11 @@ fn lookup(table: &[(i32, Meaning)], error: &CallError) -> Meaning {
 /// What an error of libcuda means.
 pub fn cuda(error: &CallError) -> Meaning {
     lookup(CUDA, error)
+}
+
+/// Whether the variables that say which GPUs are visible belong to the picture: busy or unavailable, and bad ordinal.
+pub fn is_of_visibility(error: &CallError) -> bool {
+    matches!(error.code, 46 | 101)
 }
 
 /// What an error of libnvidia-ml means.
@@ -153,6 +193,21 @@ mod tests {
                 assert!(!meaning.cause.is_empty(), "{number}");
             }
         }
+    }
+
+    #[test]
+    fn newer_cuda_needs_a_newer_release() {
+        let parts =
+            |release: &str| -> Vec<u32> { release.split('.').map(|part| part.parse().unwrap()).collect() };
+        for pair in DRIVERS.windows(2) {
+            assert!((pair[0].0, pair[0].1) < (pair[1].0, pair[1].1), "{pair:?}");
+            assert!(parts(pair[0].2) < parts(pair[1].2), "{pair:?}");
+        }
+        let least = |major, minor| oldest_driver(|v| v >= CudaVersion { major, minor });
+        assert_eq!(least(12, 4), Some("550.54.14"));
+        assert_eq!(least(12, 7), Some("570.26")); // there was no 12.7
+        assert_eq!(least(99, 0), None);
+        assert_eq!(oldest_driver_of_major(10), None);
     }
 
     #[test]

@@ -286,16 +286,14 @@ impl<'a> Run<'a> {
             plan,
             ..
         } = *self.task;
-        if plan.device
-            && self
-                .facts
-                .device
-                .driver
-                .as_ref()
-                .is_none_or(|d| d.load_error.is_some())
-        {
-            self.facts.device.driver_elsewhere = machine::driver_copies();
+        // What tells a GPU that is hidden from one that is not there, and a driver likewise.
+        if plan.device && config.gpu != Gpu::Off && self.facts.device.devices.is_empty() {
             self.facts.device.nodes = machine::device_nodes();
+            let driver = self.facts.device.driver.as_ref();
+            if driver.is_none_or(|d| d.load_error.is_some()) {
+                let searched = launch::lookup(self.task.env, "LD_LIBRARY_PATH");
+                self.facts.device.driver_elsewhere = machine::driver_copies(searched);
+            }
         }
         let mut findings = if plan.health {
             checks::device::judge_health(config.gpu, &self.facts)

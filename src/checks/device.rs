@@ -3,8 +3,11 @@
 use crate::check::{Code, Finding, Severity};
 use crate::config::Gpu;
 use crate::cuda_errors;
-use crate::facts::{CallError, Device, DeviceFacts, DriverAnswer, Facts, HelperEnd, NvmlDevice};
-use crate::stack::Stack;
+use crate::facts::{CallError, CudaVersion, Device, DriverAnswer, Facts, HelperEnd, NvmlDevice};
+use crate::stack::{CudaRule, Stack};
+
+#[cfg(test)]
+mod tests;
 
 /// Everything of the device stage but the limits.
 pub fn judge(stack: &Stack, gpu: Gpu, facts: &Facts) -> Vec<Finding> {
@@ -19,7 +22,7 @@ pub fn judge(stack: &Stack, gpu: Gpu, facts: &Facts) -> Vec<Finding> {
     if let Some(driver) = &device.driver {
         judge_driver(driver, stack, gpu, facts, &mut findings);
     }
-    judge_nvml(device, false, &mut findings);
+    judge_nvml(gpu, facts, false, &mut findings);
     findings
 }
 
@@ -29,7 +32,7 @@ pub fn judge_health(gpu: Gpu, facts: &Facts) -> Vec<Finding> {
         return vec![Finding::skip(Code::NvmlMissing, "NVML").message("not asked: --gpu off")];
     }
     let mut findings = Vec::new();
-    judge_nvml(&facts.device, true, &mut findings);
+    judge_nvml(gpu, facts, true, &mut findings);
     findings
 }
 
@@ -43,12 +46,18 @@ fn absence_severity(gpu: Gpu, code: Code) -> Severity {
 
 /// A helper run that did not go through. `None` where it did, or where it was not started at all.
 pub fn helper_failure(end: &HelperEnd, what: &str, facts: &Facts) -> Option<Finding> {
-    let crashed = |how: String, step: &str| {
+    // NVML is a name.
+    let whom = if what == "NVML" {
+        what.to_string()
+    } else {
+        format!("the {what}")
+    };
+    let crashed = |how: String, step: &str, hint: &str| {
         Finding::problem(Code::HelperCrashed, what)
             .observed(how)
             .required("an answer")
-            .message(format!("the process that asks the {what} ended in {step}"))
-            .hint("run nvidia-smi on the host; if that works, check that the libraries mounted into the container belong to the host's driver")
+            .message(format!("the process that asks {whom} ended in {step}"))
+            .hint(hint)
     };
     Some(match end {
         HelperEnd::NotRun | HelperEnd::Done => return None,
@@ -57,7 +66,7 @@ pub fn helper_failure(end: &HelperEnd, what: &str, facts: &Facts) -> Option<Find
             if matches!(facts.image.helper.end, HelperEnd::LoaderMissing { .. }) {
                 return Some(
                     Finding::unknown(Code::DriverMissing, what)
-                        .message(format!("the {what} could not be asked without a glibc loader")),
+                        .message(format!("{whom} could not be asked without a glibc loader")),
                 );
             }
             loader_missing(detail)
@@ -65,24 +74,43 @@ pub fn helper_failure(end: &HelperEnd, what: &str, facts: &Facts) -> Option<Find
         HelperEnd::NotStarted { detail } => Finding::problem(Code::HelperCrashed, what)
             .observed(detail.clone())
             .required("a helper process that loads the CUDA libraries")
-            .message(format!("the process that asks the {what} could not be started"))
+            .message(format!("the process that asks {whom} could not be started"))
             .hint("allow memfd execution (vm.memfd_noexec=0 or 1), mount an executable /tmp, or name a copy with --helper-path; if processes or memory are short, raise pids and memory limits"),
-        HelperEnd::Crashed { signal, step } => crashed(format!("{} in {step}", signal_name(*signal)), step),
+        HelperEnd::Crashed { signal, step } => {
+            crashed(format!("{} in {step}", signal_name(*signal)), step, crash_hint(*signal))
+        }
         HelperEnd::Exited { code, step, stderr } => {
             let said = if stderr.is_empty() { String::new() } else { format!(": {stderr}") };
-            crashed(format!("exit status {code} in {step}{said}"), step)
+            crashed(format!("exit status {code} in {step}{said}"), step, LIBRARIES_HINT)
         }
-        HelperEnd::Garbled { detail, step } => crashed(format!("nonsense after {step}: {detail}"), step),
+        HelperEnd::Garbled { detail, step } => {
+            crashed(format!("nonsense after {step}: {detail}"), step, LIBRARIES_HINT)
+        }
         HelperEnd::TimedOut { step, after_ms, killed } => {
             let left = if *killed { "" } else { "; it sits in the kernel and could not be killed" };
             Finding::problem(Code::HelperTimeout, what)
                 .observed(format!("no answer from {step} after {}{left}", seconds(*after_ms)))
                 .required("an answer within --device-timeout")
-                .message(format!("the {what} did not answer: {step} hangs"))
+                .message(format!("{whom} did not answer: {step} hangs"))
                 .hint("look for NVRM and Xid lines in dmesg on the node and drain it; a slow but healthy node needs a longer CUDA_ENTRYPOINT_DEVICE_TIMEOUT")
                 .can_mend()
         }
     })
+}
+
+const LIBRARIES_HINT: &str = "run nvidia-smi on the host; if that works, check that the libraries mounted into the container belong to the host's driver";
+
+/// Two signals do not come from the library that was called.
+fn crash_hint(signal: i32) -> &'static str {
+    match nix::sys::signal::Signal::try_from(signal) {
+        Ok(nix::sys::signal::Signal::SIGKILL) => {
+            "raise the container's memory limit: the kernel kills what exceeds it (dmesg on the node: oom-kill)"
+        }
+        Ok(nix::sys::signal::Signal::SIGSYS) => {
+            "start the container with a seccomp profile that allows what the driver calls (dmesg on the node: type=1326)"
+        }
+        _ => LIBRARIES_HINT,
+    }
 }
 
 fn seconds(ms: u64) -> String {
@@ -114,7 +142,9 @@ fn judge_driver(driver: &DriverAnswer, stack: &Stack, gpu: Gpu, facts: &Facts, f
         return;
     }
     let path = driver.path.as_deref().unwrap_or("libcuda.so.1");
-    if path.contains("/stubs/") {
+    let meaning = driver.error.as_ref().map(|e| cuda_errors::cuda(e).code);
+    // A stub that says so itself gets its finding below.
+    if path.contains("/stubs/") && meaning != Some(Code::StubDriver) {
         findings.push(stub(path, "the loader maps the toolkit's stub"));
     }
     findings.push(
@@ -122,35 +152,35 @@ fn judge_driver(driver: &DriverAnswer, stack: &Stack, gpu: Gpu, facts: &Facts, f
             .observed(path)
             .message("the driver library loads"),
     );
-    let first_error_is_age = driver
-        .error
-        .as_ref()
-        .is_some_and(|e| cuda_errors::cuda(e).code == Code::DriverTooOld);
-    judge_version(driver, stack, facts, first_error_is_age, findings);
+    match (&driver.error, meaning) {
+        (Some(error), Some(Code::DriverTooOld)) => {
+            findings.push(refused_as_too_old(error, driver, stack, facts))
+        }
+        _ => judge_version(driver, stack, facts, findings),
+    }
     if let Some(error) = &driver.error {
-        findings.push(call_failed(error, path, gpu, facts));
+        if meaning != Some(Code::DriverTooOld) {
+            findings.push(call_failed(error, path, gpu, facts));
+        }
         return;
     }
     match driver.device_count {
         Some(0) => findings.push(gpu_missing("cuDeviceGetCount returned 0", gpu, facts)),
-        Some(count) => {
-            let names: Vec<String> = facts.device.devices.iter().map(describe).collect();
-            findings.push(
-                Finding::pass(Code::GpuMissing, format!("{count} {}", plural(count, "GPU")))
-                    .observed(names.join(", "))
-                    .message("the driver sees GPUs"),
-            );
-        }
+        Some(count) => findings.push(
+            Finding::pass(Code::GpuMissing, format!("{count} {}", plural(count, "GPU")))
+                .observed(kinds(&facts.device.devices))
+                .message(if count == 1 {
+                    "the driver sees it"
+                } else {
+                    "the driver sees them"
+                }),
+        ),
         None => {}
     }
     for device in &facts.device.devices {
         if let Some(error) = &device.error {
-            findings.push(call_failed(
-                error,
-                &format!("device {}", device.ordinal),
-                gpu,
-                facts,
-            ));
+            let subject = format!("GPU {} {}", device.ordinal, device.name);
+            findings.push(call_failed(error, subject.trim_end(), gpu, facts));
         }
         judge_compute_mode(device, findings);
     }
@@ -164,6 +194,23 @@ fn plural(count: i32, noun: &str) -> String {
     }
 }
 
+/// `8 × NVIDIA H200 (9.0, 143771 MiB)`, one entry for each kind of GPU in the order in which they come.
+fn kinds(devices: &[Device]) -> String {
+    let mut kinds: Vec<(String, usize)> = Vec::new();
+    for device in devices {
+        let kind = describe(device);
+        match kinds.iter_mut().find(|(known, _)| *known == kind) {
+            Some((_, count)) => *count += 1,
+            None => kinds.push((kind, 1)),
+        }
+    }
+    let shown = kinds.into_iter().map(|(kind, count)| match count {
+        1 => kind,
+        _ => format!("{count} × {kind}"),
+    });
+    shown.collect::<Vec<_>>().join(", ")
+}
+
 fn describe(device: &Device) -> String {
     let capability = device
         .capability
@@ -172,30 +219,17 @@ fn describe(device: &Device) -> String {
         .memory
         .map(|m| format!(", {} MiB", m >> 20))
         .unwrap_or_default();
-    format!("{} {} ({capability}{memory})", device.ordinal, device.name)
+    format!("{} ({capability}{memory})", device.name)
 }
 
 fn driver_missing(error: &str, gpu: Gpu, facts: &Facts) -> Finding {
-    let elsewhere = &facts.device.driver_elsewhere;
-    let nodes = &facts.device.nodes;
-    let hint = if let Some(found) = elsewhere.first() {
-        let folder = found.rsplit_once('/').map_or("", |(folder, _)| folder);
-        format!(
-            "{found} is there, but the loader does not search its folder: add {folder} to LD_LIBRARY_PATH, or write it to /etc/ld.so.conf.d and run ldconfig"
-        )
-    } else if !nodes.is_empty() {
-        let capabilities = facts
-            .environment
-            .get("NVIDIA_DRIVER_CAPABILITIES")
-            .map_or("unset", String::as_str);
-        format!(
-            "device nodes are there ({}), the libraries are not: let NVIDIA_DRIVER_CAPABILITIES contain `compute` and `utility` (it is {capabilities}), and recreate the container",
-            nodes.join(" ")
-        )
+    // dlopen names the file that is missing; another name is a library that libcuda needs.
+    let absent = error.starts_with("libcuda.so.1:") && error.contains("No such file");
+    let hint = if absent {
+        absent_driver_hint(facts)
     } else {
-        "start the container with the NVIDIA runtime: `docker run --gpus all`, or in a pod `resources.limits.\"nvidia.com/gpu\": 1` (and runtimeClassName: nvidia where it is not the default)".to_string()
+        "something stands in the driver's place, or only a part of it was mounted: take libcuda.so.1 out of the image and its folder out of LD_LIBRARY_PATH, and recreate the container with the NVIDIA runtime (`docker run --gpus all`)".to_string()
     };
-    let there_but_broken = !error.contains("No such file");
     Finding::problem_as(
         Code::DriverMissing,
         absence_severity(gpu, Code::DriverMissing),
@@ -203,12 +237,45 @@ fn driver_missing(error: &str, gpu: Gpu, facts: &Facts) -> Finding {
     )
     .observed(error)
     .required("the NVIDIA driver's libcuda.so.1, which the container runtime mounts from the host")
-    .message(if there_but_broken {
-        "libcuda.so.1 is there and cannot be loaded"
-    } else {
+    .message(if absent {
         "there is no NVIDIA driver in this container"
+    } else {
+        "libcuda.so.1 is there and cannot be loaded"
     })
     .hint(hint)
+}
+
+fn absent_driver_hint(facts: &Facts) -> String {
+    let variable = |name: &str| facts.environment.get(name).map(String::as_str);
+    let nodes = &facts.device.nodes;
+    if let Some(found) = facts.device.driver_elsewhere.first() {
+        let folder = found.rsplit_once('/').map_or("", |(folder, _)| folder);
+        let searched =
+            variable("LD_LIBRARY_PATH").is_some_and(|all| all.split([':', ';']).any(|f| f == folder));
+        return if searched {
+            format!(
+                "{found} is there, and the loader passes it over: it is no library for x86-64, or a part of the driver for another one; mount the host's in its place (`docker run --gpus all`)"
+            )
+        } else {
+            format!(
+                "{found} is there, but the loader does not search its folder: add {folder} to LD_LIBRARY_PATH, or write it to /etc/ld.so.conf.d and run ldconfig"
+            )
+        };
+    }
+    if !nodes.is_empty() {
+        let capabilities = variable("NVIDIA_DRIVER_CAPABILITIES").unwrap_or("unset");
+        return format!(
+            "device nodes are there ({}), the libraries are not: let NVIDIA_DRIVER_CAPABILITIES contain `compute` and `utility` (it is {capabilities}), and recreate the container",
+            nodes.join(" ")
+        );
+    }
+    let start = "`docker run --gpus all`, or in a pod `resources.limits.\"nvidia.com/gpu\": 1` (and runtimeClassName: nvidia where it is not the default)";
+    match variable("NVIDIA_VISIBLE_DEVICES") {
+        Some(value @ ("" | "void")) => format!(
+            "NVIDIA_VISIBLE_DEVICES={value} keeps the driver out unless GPUs are asked for otherwise: {start}"
+        ),
+        _ => format!("start the container with the NVIDIA runtime: {start}"),
+    }
 }
 
 fn stub(path: &str, observed: &str) -> Finding {
@@ -219,70 +286,98 @@ fn stub(path: &str, observed: &str) -> Finding {
         .hint("remove lib64/stubs from LD_LIBRARY_PATH and from /etc/ld.so.conf.d in the image, then run ldconfig")
 }
 
-fn judge_version(
-    driver: &DriverAnswer,
-    stack: &Stack,
-    facts: &Facts,
-    said_by_error: bool,
-    findings: &mut Vec<Finding>,
-) {
+fn driver_subject(facts: &Facts) -> String {
+    let nvml = facts.device.nvml.as_ref();
+    let release = nvml.and_then(|n| n.driver_release.as_deref());
+    release.map_or_else(|| "driver".to_string(), |r| format!("driver {r}"))
+}
+
+/// The CUDA version that a driver has to serve in full, as far as the manifest tells it: what it says of the driver and
+/// what its runtime needs.
+fn wanted_version(stack: &Stack) -> Option<CudaVersion> {
+    let lowest = |rule: &Option<CudaRule>| rule.as_ref().and_then(CudaRule::lowest);
+    lowest(&stack.cuda.driver).max(lowest(&stack.cuda.runtime))
+}
+
+/// `to release 550.54.14 or newer for CUDA 12.4`, or less where the release is not known.
+fn to_release(wanted: Option<CudaVersion>) -> String {
+    match wanted.and_then(|version| Some((version, cuda_errors::oldest_driver(|v| v >= version)?))) {
+        Some((version, release)) => format!("to release {release} or newer for CUDA {version}"),
+        None => "to one for which nvidia-smi shows such a CUDA Version".to_string(),
+    }
+}
+
+/// CUDA 11 brought minor-version compatibility (CUDA Compatibility, "Minor Version Compatibility").
+const FIRST_COMPATIBLE_MAJOR: u16 = 11;
+
+fn judge_version(driver: &DriverAnswer, stack: &Stack, facts: &Facts, findings: &mut Vec<Finding>) {
     let Some(rule) = &stack.cuda.driver else { return };
-    let release = facts
-        .device
-        .nvml
-        .as_ref()
-        .and_then(|n| n.driver_release.as_deref());
-    let subject = release.map_or_else(|| "driver".to_string(), |r| format!("driver {r}"));
+    let subject = driver_subject(facts);
+    let required = format!("CUDA {rule}");
     let Some(version) = driver.api_version else {
         if driver.error.is_none() {
             findings.push(
                 Finding::unknown(Code::DriverTooOld, subject)
-                    .required(format!("CUDA {rule}"))
+                    .required(required)
                     .message("the driver did not say which CUDA it serves"),
             );
         }
         return;
     };
-    let observed = format!("serves CUDA {version}");
-    let required = format!("CUDA {rule}");
-    if rule.matches(version) {
-        let pass = Finding::pass(Code::DriverTooOld, subject)
-            .observed(observed)
-            .required(required);
-        if !said_by_error {
-            findings.push(pass.message("the driver is new enough"));
-        }
-        return;
-    }
-    let same_major = stack
-        .cuda
-        .runtime
-        .as_ref()
-        .and_then(|r| r.major())
-        .or(rule.major())
-        == Some(version.major);
-    let older = rule.major().is_none_or(|major| version.major <= major);
-    let finding = if same_major {
-        Finding::problem(Code::DriverMinorCompat, subject)
-            .message(format!("the driver serves CUDA {version}; CUDA {} runs on it by minor-version compatibility, but no PTX is compiled", stack.cuda.runtime.as_ref().map_or_else(|| rule.to_string(), ToString::to_string)))
-            .hint("update the node's driver for full support; kernels that are served by PTX alone fail with error 222 on this one")
-    } else if older {
-        Finding::problem(Code::DriverTooOld, subject)
-            .message(format!("the driver serves no CUDA newer than {version}"))
-            .hint(match cuda_errors::oldest_driver(|v| rule.matches(v)) {
-                Some(release) => format!(
-                    "update the node's driver to {release} or newer, or schedule onto nodes that have one"
-                ),
-                None => "update the node's driver, or schedule onto nodes that have a newer one".to_string(),
-            })
-    } else {
+    let wanted = wanted_version(stack);
+    let finding = if rule.matches(version) {
+        Finding::pass(Code::DriverTooOld, subject).message("the driver is new enough")
+    } else if rule.lowest().is_some_and(|lowest| version > lowest) {
         Finding::problem(Code::DriverTooOld, subject)
             .message(format!(
                 "the manifest does not accept a driver that serves CUDA {version}"
             ))
             .hint("widen cuda.driver in the manifest if that is not meant: drivers run older CUDA programs")
+    } else if version.major >= FIRST_COMPATIBLE_MAJOR && wanted.is_some_and(|w| w.major == version.major) {
+        let wanted_text = wanted.map_or_else(|| rule.to_string(), |w| w.to_string());
+        Finding::problem(Code::DriverMinorCompat, subject)
+            .message(format!("the driver serves CUDA {version}; CUDA {wanted_text} runs on it by minor-version compatibility, but no PTX is compiled"))
+            .hint(format!("update the node's driver {}; on this one, kernels that are there as PTX alone fail with error 222", to_release(wanted)))
+    } else {
+        Finding::problem(Code::DriverTooOld, subject)
+            .message(format!("the driver serves no CUDA newer than {version}"))
+            .hint(update_hint(wanted))
     };
-    findings.push(finding.observed(observed).required(required));
+    findings.push(
+        finding
+            .observed(format!("serves CUDA {version}"))
+            .required(required),
+    );
+}
+
+fn update_hint(wanted: Option<CudaVersion>) -> String {
+    let least = wanted.and_then(|w| Some((w.major, cuda_errors::oldest_driver_of_major(w.major)?)));
+    let least = least.map_or_else(String::new, |(major, release)| {
+        format!(" (any CUDA {major}.x runs from {release} on, with limits)")
+    });
+    format!(
+        "update the node's driver {}{least}, or schedule onto nodes that have it",
+        to_release(wanted)
+    )
+}
+
+/// Error 35: a libcuda that knows itself to be too old.
+fn refused_as_too_old(error: &CallError, driver: &DriverAnswer, stack: &Stack, facts: &Facts) -> Finding {
+    let serves = driver.api_version.map_or_else(
+        || "the driver does not say which CUDA it serves".to_string(),
+        |version| format!("the driver serves CUDA {version}"),
+    );
+    let wanted = wanted_version(stack);
+    let required = match (&stack.cuda.driver, wanted) {
+        (Some(rule), _) => format!("CUDA {rule}"),
+        (None, Some(version)) => format!("CUDA {version}"),
+        (None, None) => "success".to_string(),
+    };
+    Finding::problem(Code::DriverTooOld, driver_subject(facts))
+        .observed(format!("{error}; {serves}"))
+        .required(required)
+        .message(cuda_errors::cuda(error).cause)
+        .hint(update_hint(wanted))
 }
 
 fn call_failed(error: &CallError, subject: &str, gpu: Gpu, facts: &Facts) -> Finding {
@@ -290,11 +385,17 @@ fn call_failed(error: &CallError, subject: &str, gpu: Gpu, facts: &Facts) -> Fin
     let finding = match meaning.code {
         Code::GpuMissing => return gpu_missing(&error.to_string(), gpu, facts),
         Code::StubDriver => return stub(subject, &error.to_string()),
-        code => Finding::problem(code, subject)
-            .observed(error.to_string())
-            .required("success")
-            .message(meaning.cause)
-            .hint(meaning.hint),
+        code => {
+            let mut observed = error.to_string();
+            if cuda_errors::is_of_visibility(error) {
+                observed.push_str(&format!("; {}", visibility(facts)));
+            }
+            Finding::problem(code, subject)
+                .observed(observed)
+                .required("success")
+                .message(meaning.cause)
+                .hint(meaning.hint)
+        }
     };
     if meaning.can_mend {
         finding.can_mend()
@@ -303,43 +404,73 @@ fn call_failed(error: &CallError, subject: &str, gpu: Gpu, facts: &Facts) -> Fin
     }
 }
 
-fn gpu_missing(observed: &str, gpu: Gpu, facts: &Facts) -> Finding {
-    let said = |name: &str| match facts.environment.get(name) {
+/// What the two variables say that decide which GPUs are visible.
+fn visibility(facts: &Facts) -> String {
+    let said = |name: &str| match facts.environment.get(name).map(String::as_str) {
+        Some("") => format!("{name} is empty"),
         Some(value) => format!("{name}={value}"),
         None => format!("{name} is unset"),
     };
-    let cuda = facts.environment.get("CUDA_VISIBLE_DEVICES");
-    let nvidia = facts
-        .environment
-        .get("NVIDIA_VISIBLE_DEVICES")
-        .map(String::as_str);
-    let mig_without_instance = facts
-        .device
-        .nvml_devices
-        .iter()
-        .any(|d| d.mig_enabled == Some(true) && d.mig_instances == Some(0));
-    let hint = if cuda.is_some_and(|v| v.trim().is_empty() || v.trim() == "-1" || v == "NoDevFiles") {
+    format!(
+        "{}; {}",
+        said("CUDA_VISIBLE_DEVICES"),
+        said("NVIDIA_VISIBLE_DEVICES")
+    )
+}
+
+/// Whether a node of a GPU itself is there, not only those that all GPUs share.
+fn has_gpu_node(nodes: &[String]) -> bool {
+    let of_gpu = |node: &String| {
+        node == "/dev/dxg"
+            || node
+                .strip_prefix("/dev/nvidia")
+                .is_some_and(|number| number.bytes().next().is_some_and(|b| b.is_ascii_digit()))
+    };
+    nodes.iter().any(of_gpu)
+}
+
+fn gpu_missing(observed: &str, gpu: Gpu, facts: &Facts) -> Finding {
+    let variable = |name: &str| facts.environment.get(name).map(String::as_str);
+    let (cuda, nvidia) = (
+        variable("CUDA_VISIBLE_DEVICES"),
+        variable("NVIDIA_VISIBLE_DEVICES"),
+    );
+    let device = &facts.device;
+    let has_node = has_gpu_node(&device.nodes);
+    // `none` asks for the driver without a GPU. `void` and the empty value ask for nothing, but CDI sets `void` on a
+    // container that it has given GPUs (NVIDIA Container Toolkit, "NVIDIA_VISIBLE_DEVICES"; nvidia-ctk cdi generate).
+    let kept_out = nvidia == Some("none") || (matches!(nvidia, Some("void" | "")) && !has_node);
+    let without_instance = |d: &NvmlDevice| d.mig_enabled == Some(true) && d.mig_instances == Some(0);
+    let hidden = cuda.is_some_and(|v| matches!(v.trim(), "" | "-1" | "NoDevFiles"));
+    let hint = if hidden {
         "CUDA_VISIBLE_DEVICES hides every GPU: unset it, or list the ones to use"
-    } else if cuda.is_some() && !facts.device.nvml_devices.is_empty() {
+    } else if !device.nvml_devices.is_empty() && device.nvml_devices.iter().all(without_instance) {
+        "MIG is on and has no instance: create one (nvidia-smi mig -cgi PROFILE -C on the host), or turn MIG off"
+    } else if cuda.is_some() && !device.nvml_devices.is_empty() {
         "CUDA_VISIBLE_DEVICES names no GPU of this container: it counts from 0 within it, or takes UUIDs as nvidia-smi -L prints them"
-    } else if matches!(nvidia, Some("void" | "none")) {
-        "NVIDIA_VISIBLE_DEVICES keeps the GPUs out: request one (`--gpus all`, `resources.limits.\"nvidia.com/gpu\": 1`)"
-    } else if mig_without_instance {
-        "MIG is on and has no instance: create one (nvidia-smi mig -cgi … -C), or turn MIG off"
+    } else if kept_out {
+        "NVIDIA_VISIBLE_DEVICES keeps the GPUs out: request one (`docker run --gpus all`, `resources.limits.\"nvidia.com/gpu\": 1`)"
+    } else if has_node {
+        "a GPU's device node is there: look at nvidia-smi on the host and for NVRM and Xid lines in its dmesg, then recreate the container"
     } else {
         "request a GPU (`docker run --gpus all`, `resources.limits.\"nvidia.com/gpu\": 1`), and check nvidia-smi on the host"
     };
+    let mut observed = format!("{observed}; {}", visibility(facts));
+    if let Some(count) = device.nvml.as_ref().and_then(|n| n.device_count) {
+        let noun = plural(i32::try_from(count).unwrap_or(i32::MAX), "GPU");
+        observed.push_str(&format!("; NVML sees {count} {noun}"));
+    }
+    observed.push_str(&match device.nodes.as_slice() {
+        [] => "; no /dev/nvidia* node".to_string(),
+        nodes => format!("; {}", nodes.join(" ")),
+    });
     let finding = Finding::problem_as(Code::GpuMissing, absence_severity(gpu, Code::GpuMissing), "GPU")
-        .observed(format!(
-            "{observed}; {}; {}",
-            said("CUDA_VISIBLE_DEVICES"),
-            said("NVIDIA_VISIBLE_DEVICES")
-        ))
+        .observed(observed)
         .required("at least one visible GPU")
         .message("the driver runs and shows this container no GPU")
         .hint(hint);
     // What a variable hides stays hidden however long one waits.
-    if cuda.is_some() || matches!(nvidia, Some("void" | "none")) {
+    if cuda.is_some() || kept_out {
         finding
     } else {
         finding.can_mend()
@@ -370,7 +501,8 @@ fn judge_compute_mode(device: &Device, findings: &mut Vec<Finding>) {
     }
 }
 
-fn judge_nvml(device: &DeviceFacts, alone: bool, findings: &mut Vec<Finding>) {
+fn judge_nvml(gpu: Gpu, facts: &Facts, alone: bool, findings: &mut Vec<Finding>) {
+    let device = &facts.device;
     let none = Facts::default();
     if let Some(mut finding) = helper_failure(&device.nvml_helper.end, "NVML", &none) {
         // Without a loader the driver's run has said so.
@@ -383,7 +515,8 @@ fn judge_nvml(device: &DeviceFacts, alone: bool, findings: &mut Vec<Finding>) {
     let Some(nvml) = &device.nvml else { return };
     if let Some(error) = &nvml.load_error {
         let finding = if alone {
-            Finding::problem(Code::DriverMissing, "libnvidia-ml.so.1")
+            let severity = absence_severity(gpu, Code::DriverMissing);
+            Finding::problem_as(Code::DriverMissing, severity, "libnvidia-ml.so.1")
         } else {
             Finding::problem(Code::NvmlMissing, "libnvidia-ml.so.1")
         };
@@ -417,7 +550,7 @@ fn judge_nvml(device: &DeviceFacts, alone: bool, findings: &mut Vec<Finding>) {
     }
     if alone && nvml.device_count == Some(0) {
         findings.push(
-            Finding::problem(Code::GpuMissing, "GPU")
+            Finding::problem_as(Code::GpuMissing, absence_severity(gpu, Code::GpuMissing), "GPU")
                 .observed("nvmlDeviceGetCount_v2 returned 0")
                 .required("at least one GPU")
                 .message("NVML sees no GPU")
@@ -425,18 +558,26 @@ fn judge_nvml(device: &DeviceFacts, alone: bool, findings: &mut Vec<Finding>) {
                 .can_mend(),
         );
     }
-    // On a machine that shares its GPUs the health of one that this process cannot use is nobody's business here.
-    let visible = |gpu: &&NvmlDevice| {
-        alone
-            || device.devices.is_empty()
-            || gpu.pci_bus_id.is_none()
-            || device.devices.iter().any(|d| d.pci_bus_id == gpu.pci_bus_id)
-    };
+    let before_gpus = findings.len();
     let mut healthy = 0;
-    for gpu in device.nvml_devices.iter().filter(visible) {
+    for one in device
+        .nvml_devices
+        .iter()
+        .filter(|one| concerns_us(one, facts, alone))
+    {
         let before = findings.len();
-        judge_health_of(gpu, alone, findings);
+        judge_health_of(one, alone, findings);
         healthy += usize::from(findings.len() == before);
+    }
+    let none_usable = findings
+        .iter()
+        .any(|f| f.problem && matches!(f.code, Code::DriverMissing | Code::GpuMissing));
+    if gpu == Gpu::Optional && none_usable {
+        // Nobody counts on these: they are named because one of them may be the reason why there is no other.
+        let of_gpus = findings.iter_mut().skip(before_gpus);
+        of_gpus
+            .filter(|f| f.problem)
+            .for_each(|f| f.status = Severity::Warn.into());
     }
     if healthy > 0 {
         findings.push(
@@ -445,9 +586,45 @@ fn judge_nvml(device: &DeviceFacts, alone: bool, findings: &mut Vec<Finding>) {
                 format!("{healthy} {}", plural(i32::try_from(healthy).unwrap_or(2), "GPU")),
             )
             .observed("no uncorrected ECC error, no pending row remap")
-            .message("NVML reports them healthy"),
+            .message(if healthy == 1 {
+                "NVML reports it healthy"
+            } else {
+                "NVML reports them healthy"
+            }),
         );
     }
+}
+
+/// `NVML_ERROR_NO_PERMISSION`
+const NO_PERMISSION: i32 = 4;
+
+/// On a machine that shares its GPUs the health of one that this process cannot use is nobody's business here.
+fn concerns_us(gpu: &NvmlDevice, facts: &Facts, alone: bool) -> bool {
+    // NVML counts GPUs that belong to other containers too, and then refuses their handles (NVML API Reference,
+    // nvmlDeviceGetCount_v2).
+    if gpu.error.as_ref().is_some_and(|e| e.code == NO_PERMISSION) && gpu.pci_bus_id.is_none() {
+        return false;
+    }
+    let seen = &facts.device.devices;
+    if alone {
+        return true;
+    }
+    if seen.is_empty() {
+        // With no device that CUDA shows, any of them may be the reason, unless a variable is.
+        return !facts.environment.contains_key("CUDA_VISIBLE_DEVICES") || !driver_shows_none(facts);
+    }
+    gpu.pci_bus_id.is_none() || seen.iter().any(|d| d.pci_bus_id == gpu.pci_bus_id)
+}
+
+/// Whether libcuda answered and said that there is no device.
+fn driver_shows_none(facts: &Facts) -> bool {
+    facts.device.driver.as_ref().is_some_and(|driver| {
+        driver.device_count == Some(0)
+            || driver
+                .error
+                .as_ref()
+                .is_some_and(|e| cuda_errors::cuda(e).code == Code::GpuMissing)
+    })
 }
 
 fn judge_health_of(gpu: &NvmlDevice, alone: bool, findings: &mut Vec<Finding>) {
@@ -466,7 +643,10 @@ fn judge_health_of(gpu: &NvmlDevice, alone: bool, findings: &mut Vec<Finding>) {
     };
     if let Some(count) = gpu.ecc_uncorrected.filter(|n| *n > 0) {
         problem(
-            format!("{count} uncorrected ECC errors since the driver was loaded"),
+            format!(
+                "{count} uncorrected ECC {} since the driver was loaded",
+                if count == 1 { "error" } else { "errors" }
+            ),
             "none",
             "this GPU's memory gave wrong data",
             "drain the node and reset the GPU (nvidia-smi -r -i INDEX) or reboot; replace it if they come back",

@@ -2,7 +2,7 @@
 //! few variables that decide which GPUs are visible.
 
 use std::collections::BTreeMap;
-use std::ffi::CString;
+use std::ffi::{CString, OsStr};
 use std::path::Path;
 
 use nix::sys::resource::{Resource, getrlimit};
@@ -80,11 +80,38 @@ pub fn device_nodes() -> Vec<String> {
     nodes
 }
 
-/// Copies of libcuda.so.1 in the usual folders; worth naming where the loader found none.
-pub fn driver_copies() -> Vec<String> {
-    DRIVER_FOLDERS
-        .iter()
+/// Copies of libcuda.so.1 in the folders of LD_LIBRARY_PATH and in the usual ones; worth naming where the loader took
+/// none.
+pub fn driver_copies(ld_library_path: Option<&OsStr>) -> Vec<String> {
+    let searched = ld_library_path.map(OsStr::to_string_lossy).unwrap_or_default();
+    let searched = searched.split([':', ';']).filter(|f| f.starts_with('/'));
+    searched
+        .chain(DRIVER_FOLDERS)
         .map(|f| format!("{f}/libcuda.so.1"))
         .filter(|p| Path::new(p).exists())
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copies_of_the_driver_are_found_by_their_name_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let (with, without) = (dir.path().join("with"), dir.path().join("without"));
+        for folder in [&with, &without] {
+            std::fs::create_dir(folder).unwrap();
+        }
+        std::fs::write(with.join("libcuda.so.1"), "").unwrap();
+        let path = format!("relative::{}:{}", without.display(), with.display());
+        let found = driver_copies(Some(OsStr::new(&path)));
+        assert_eq!(found.first(), Some(&format!("{}/libcuda.so.1", with.display())));
+        assert!(
+            !found
+                .iter()
+                .any(|f| f.contains("without") || f.contains("relative")),
+            "{found:?}"
+        );
+    }
 }

@@ -127,8 +127,13 @@ impl CudaRule {
         }
     }
 
-    /// Whether any version is accepted. The versions between two bounds start at a bound, so these are enough.
+    /// Whether any version is accepted.
     fn satisfiable(&self) -> bool {
+        self.lowest().is_some()
+    }
+
+    /// The lowest version that is accepted. The versions between two bounds start at a bound, so these are enough.
+    pub fn lowest(&self) -> Option<CudaVersion> {
         let bounds = self.requirement.comparators.iter().flat_map(|c| {
             let minor = c.minor.unwrap_or(0);
             [
@@ -139,7 +144,14 @@ impl CudaRule {
         });
         std::iter::once((0, 0))
             .chain(bounds)
-            .any(|(major, minor)| accepts(&self.requirement, major, minor))
+            .filter(|(major, minor)| accepts(&self.requirement, *major, *minor))
+            .filter_map(|(major, minor)| {
+                Some(CudaVersion {
+                    major: major.try_into().ok()?,
+                    minor: minor.try_into().ok()?,
+                })
+            })
+            .min()
     }
 }
 
