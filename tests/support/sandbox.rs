@@ -1,0 +1,129 @@
+//! Seccomp filters that a test process puts on itself, as container runtimes do: no root needed, and no tool.
+#![allow(unsafe_code, dead_code)] // prctl(2); each test program uses some
+
+use nix::libc;
+
+const LOAD_WORD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+const JUMP_IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+const JUMP_IF_ANY_BIT: u16 = (libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K) as u16;
+const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+/// `offsetof(struct seccomp_data, nr)`
+const NUMBER: u32 = 0;
+
+/// The low half of argument `index` (x86-64 is little-endian).
+const fn argument(index: u32) -> u32 {
+    16 + 8 * index
+}
+
+const fn statement(code: u16, k: u32) -> libc::sock_filter {
+    libc::sock_filter {
+        code,
+        jt: 0,
+        jf: 0,
+        k,
+    }
+}
+
+/// Goes on where the condition holds, else skips `otherwise` statements.
+const fn unless(code: u16, k: u32, otherwise: u8) -> libc::sock_filter {
+    libc::sock_filter {
+        code,
+        jt: 0,
+        jf: otherwise,
+        k,
+    }
+}
+
+const fn error(errno: i32) -> libc::sock_filter {
+    statement(RETURN, libc::SECCOMP_RET_ERRNO | errno as u32)
+}
+
+/// Puts a filter in force for this process and all that it starts. Dies where the kernel refuses it: a test must not
+/// pass for want of its filter.
+fn install(filter: &[libc::sock_filter]) {
+    let program = libc::sock_fprog {
+        len: filter.len() as u16,
+        filter: filter.as_ptr().cast_mut(),
+    };
+    // SAFETY: plain system calls; the kernel copies the filter. _exit is async-signal-safe.
+    unsafe {
+        let refused = libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0
+            || libc::prctl(
+                libc::PR_SET_SECCOMP,
+                libc::SECCOMP_MODE_FILTER,
+                &raw const program,
+            ) != 0;
+        if refused {
+            libc::_exit(99);
+        }
+    }
+}
+
+/// One system call returns an error.
+macro_rules! refusing {
+    ($($call:expr => $errno:expr),*) => {
+        &[
+            statement(LOAD_WORD, NUMBER),
+            $(unless(JUMP_IF_EQUAL, $call as u32, 1), error($errno),)*
+            statement(RETURN, libc::SECCOMP_RET_ALLOW),
+        ]
+    };
+}
+
+/// As `vm.memfd_noexec=2` does.
+pub fn no_memfd() {
+    install(refusing!(libc::SYS_memfd_create => libc::EACCES));
+}
+
+/// As an emulator that does not know the call does.
+pub fn no_execveat() {
+    install(refusing!(libc::SYS_execveat => libc::ENOSYS));
+}
+
+/// No process can be made; threads can, since they are made by other calls or with other flags.
+pub fn no_fork() {
+    const THREAD: u32 = libc::CLONE_THREAD as u32;
+    install(&[
+        statement(LOAD_WORD, NUMBER),
+        unless(JUMP_IF_EQUAL, libc::SYS_fork as u32, 1),
+        error(libc::EAGAIN),
+        unless(JUMP_IF_EQUAL, libc::SYS_clone as u32, 3),
+        statement(LOAD_WORD, argument(0)),
+        unless(JUMP_IF_ANY_BIT, THREAD, 2),
+        statement(RETURN, libc::SECCOMP_RET_ALLOW),
+        statement(RETURN, libc::SECCOMP_RET_ALLOW),
+        error(libc::EAGAIN),
+    ]);
+}
+
+/// Whoever makes a memory file or executes a descriptor dies of SIGSYS: nothing starts the helper unseen.
+pub fn helper_is_deadly() {
+    install(&[
+        statement(LOAD_WORD, NUMBER),
+        unless(JUMP_IF_EQUAL, libc::SYS_memfd_create as u32, 1),
+        statement(RETURN, libc::SECCOMP_RET_KILL_PROCESS),
+        unless(JUMP_IF_EQUAL, libc::SYS_execveat as u32, 1),
+        statement(RETURN, libc::SECCOMP_RET_KILL_PROCESS),
+        statement(RETURN, libc::SECCOMP_RET_ALLOW),
+    ]);
+}
+
+/// No memory file, and no file can be made: a read-only root without an executable /tmp.
+pub fn no_memfd_and_no_new_file() {
+    const NEW: u32 = (libc::O_CREAT | (libc::O_TMPFILE & !libc::O_DIRECTORY)) as u32;
+    install(&[
+        statement(LOAD_WORD, NUMBER),
+        unless(JUMP_IF_EQUAL, libc::SYS_memfd_create as u32, 1),
+        error(libc::EACCES),
+        unless(JUMP_IF_EQUAL, libc::SYS_openat as u32, 4),
+        statement(LOAD_WORD, argument(2)),
+        unless(JUMP_IF_ANY_BIT, NEW, 1),
+        error(libc::EROFS),
+        statement(RETURN, libc::SECCOMP_RET_ALLOW),
+        unless(JUMP_IF_EQUAL, libc::SYS_open as u32, 3),
+        statement(LOAD_WORD, argument(1)),
+        unless(JUMP_IF_ANY_BIT, NEW, 1),
+        error(libc::EROFS),
+        statement(RETURN, libc::SECCOMP_RET_ALLOW),
+    ]);
+}
