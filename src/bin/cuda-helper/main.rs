@@ -10,13 +10,14 @@
 //! ```
 //!
 //! What it finds goes to descriptor N (1 if not given) as one [`cuda_entrypoint::facts::HelperLine`] a line, in JSON.
-//! Exit status: 0 when the last line, `"done"`, was written; 1 when nobody reads any more; 64 for bad usage. An error
-//! of a library is a fact, not a failure.
+//! Exit status: 0 when the last line, `"done"`, was written; 1 when nobody reads any more; 64 for bad usage; 69 where
+//! the C library is not glibc. An error of a library is a fact, not a failure.
 
 mod abi;
 mod arguments;
 mod driver;
 mod foreign;
+mod glibc;
 mod libraries;
 mod nvml;
 mod output;
@@ -29,6 +30,8 @@ use output::Output;
 
 /// `EX_USAGE` of sysexits(3).
 const USAGE: u8 = 64;
+/// `EX_UNAVAILABLE` of sysexits(3).
+const UNAVAILABLE: u8 = 69;
 
 fn main() -> ExitCode {
     let arguments = match Arguments::parse(std::env::args_os().skip(1)) {
@@ -38,6 +41,11 @@ fn main() -> ExitCode {
             return ExitCode::from(USAGE);
         }
     };
+    // Before the first line, so that it is taken for what it is: the complaint of an image's loader.
+    if !glibc::is_here() {
+        eprintln!("{}", glibc::NOT_HERE);
+        return ExitCode::from(UNAVAILABLE);
+    }
     output::forbid_core_files();
     let out = match Output::on(arguments.fd) {
         Ok(out) => out,
