@@ -195,10 +195,15 @@ impl Search<'_> {
                 continue;
             }
             let path = folder.join(&entry.name);
-            let (Ok(real), Some(text)) = (path.canonicalize(), path.to_str()) else {
-                continue;
+            // A broken link is passed over, as the loader does; a folder of that name, or a link to itself, ends its
+            // search with an error, so it is a copy that the helper has to be told of.
+            let real = match path.canonicalize() {
+                Ok(real) => real,
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
+                Err(_) => path.clone(),
             };
-            if real.is_file() && self.seen.insert(real) {
+            let Some(text) = path.to_str() else { continue };
+            if self.seen.insert(real) {
                 self.found.push(Library {
                     kind,
                     path: text.to_string(),
@@ -353,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_file_is_no_copy() {
+    fn what_ends_the_loaders_search_is_a_copy_whatever_it_is() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path();
         fs::create_dir_all(root.join("sp/x/lib/libcudart.so.1")).unwrap();
@@ -362,6 +367,7 @@ mod tests {
         symlink("libcudart.so.3", root.join("sp/x/lib/libcudart.so.3")).unwrap();
         symlink("/nowhere", root.join("sp/x/lib/libcudart.so.4")).unwrap();
         symlink(".", root.join("sp/loop")).unwrap();
-        assert_eq!(seen(root, "sp", None, &both(&[])), [""; 0]);
+        let expected = ["1", "2", "3"].map(|n| format!("W /sp/x/lib/libcudart.so.{n}"));
+        assert_eq!(seen(root, "sp", None, &both(&[])), expected);
     }
 }
