@@ -19,6 +19,7 @@ pub fn judge(scene: &Scene<'_>) -> Vec<Finding> {
 fn one(scene: &Scene<'_>, dist: &Distribution, environment: &MarkerEnvironment) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut met = Vec::new();
+    let mut missing = Vec::new();
     for line in &dist.requires {
         let requirement: Requirement = match line.parse() {
             Ok(requirement) => requirement,
@@ -30,12 +31,17 @@ fn one(scene: &Scene<'_>, dist: &Distribution, environment: &MarkerEnvironment) 
         match requirement.applies(environment) {
             Some(false) => {}
             None => findings.push(unknown(dist, line, "its marker asks for what files do not tell")),
-            Some(true) => match refused(scene, dist, line, &requirement) {
-                Some(finding) => findings.push(finding),
-                None => met.push(requirement.name),
+            Some(true) => match scene.installed.get(requirement.name.as_str()) {
+                None => missing.push(requirement),
+                Some(other) => match refused(scene, dist, other, line, &requirement) {
+                    Some(finding) => findings.push(finding),
+                    None => met.push(requirement.name),
+                },
             },
         }
     }
+    // Whoever leaves out one package on purpose often leaves out ten: said once.
+    findings.extend(absent(dist, &missing));
     if findings.is_empty() && !met.is_empty() {
         findings.push(
             Finding::pass(Code::RequiresDist, dist.name.clone())
@@ -61,24 +67,50 @@ fn unknown(dist: &Distribution, line: &str, why: &str) -> Finding {
         )))
 }
 
-fn refused(scene: &Scene<'_>, dist: &Distribution, line: &str, requirement: &Requirement) -> Option<Finding> {
-    let name = &requirement.name;
-    let shown = format!("{name}{}", requirement.specifiers);
-    let Some(other) = scene.installed.get(name.as_str()) else {
-        return Some(
-            Finding::problem_as(Code::RequiresDist, Severity::Warn, dist.name.clone())
-                .observed(clean(&format!("{name} is not installed")))
-                .required(clean(line))
-                .message(clean(&format!(
-                    "{} requires {shown}, which is not installed",
-                    dist.name
-                )))
-                .hint(clean(&format!(
-                    "Install it if {} uses it here: pip install '{shown}'.",
-                    dist.name
-                ))),
-        );
+fn shown(requirement: &Requirement) -> String {
+    format!("{}{}", requirement.name, requirement.specifiers)
+}
+
+fn absent(dist: &Distribution, missing: &[Requirement]) -> Option<Finding> {
+    let requirements: Vec<String> = missing.iter().map(shown).collect();
+    let list = listed(&requirements, 20);
+    let message = match requirements.as_slice() {
+        [] => return None,
+        [one] => format!("{} requires {one}, which is not installed", dist.name),
+        many => format!(
+            "{} requires {} packages that are not installed: {list}",
+            dist.name,
+            many.len()
+        ),
     };
+    let names: Vec<String> = missing.iter().map(|r| r.name.clone()).collect();
+    let (verb, them) = if names.len() == 1 {
+        ("is", "it")
+    } else {
+        ("are", "them")
+    };
+    let quoted: Vec<String> = requirements.iter().map(|r| format!("'{r}'")).collect();
+    let finding = Finding::problem_as(Code::RequiresDist, Severity::Warn, dist.name.clone())
+        .observed(clean(&format!("{} {verb} not installed", listed(&names, 20))))
+        .required(clean(&list))
+        .message(clean(&message))
+        .hint(clean(&format!(
+            "Install {them} if {} uses {them} here: pip install {}.",
+            dist.name,
+            quoted.join(" ")
+        )));
+    Some(finding)
+}
+
+fn refused(
+    scene: &Scene<'_>,
+    dist: &Distribution,
+    other: &Distribution,
+    line: &str,
+    requirement: &Requirement,
+) -> Option<Finding> {
+    let name = &requirement.name;
+    let shown = shown(requirement);
     if stated_versions(other).any(|v| requirement.specifiers.contains(&v))
         || requirement.specifiers.is_empty()
     {
@@ -189,7 +221,22 @@ mod tests {
         assert_eq!(findings[0].status, Status::Pass);
         let findings = with(&[("spconv-cu124", "*")], vec![spconv(&[CUMM])]);
         assert_eq!(findings[0].status, Status::Warn);
-        assert!(findings[0].message.contains("not installed"));
+        assert_eq!(
+            findings[0].message,
+            "spconv-cu124 requires cumm-cu124>=0.7.11, <0.8.0, which is not installed"
+        );
+        let findings = with(
+            &[("spconv-cu124", "*")],
+            vec![spconv(&[CUMM, "numpy", "fire>=1"])],
+        );
+        assert_eq!(
+            of(&findings, Code::RequiresDist),
+            [(Status::Warn, "spconv-cu124")]
+        );
+        assert_eq!(
+            findings[0].message,
+            "spconv-cu124 requires 3 packages that are not installed: cumm-cu124>=0.7.11, <0.8.0, numpy, fire>=1"
+        );
     }
 
     #[test]
