@@ -15,7 +15,7 @@ use cuda_entrypoint::crew::{Crew, StartError};
 use cuda_entrypoint::launch::{self, LaunchError};
 use cuda_entrypoint::pipeline::{self, Plan, Task};
 use cuda_entrypoint::report::human::{self, Colour};
-use cuda_entrypoint::report::{Report, json, sanitize, termination};
+use cuda_entrypoint::report::{Report, headline, json, sanitize, termination};
 use cuda_entrypoint::stack::{self, Stack};
 use cuda_entrypoint::{arch, discover, facts, help, install, kernels, logging, sys};
 use nix::sys::signal::Signal;
@@ -682,10 +682,7 @@ fn say_warnings(findings: &[Finding]) {
         } else {
             format!("; {}", finding.hint)
         };
-        let text = sanitize(&format!(
-            "{}: {}: {}{hint}",
-            finding.code, finding.subject, finding.message
-        ));
+        let text = sanitize(&format!("{}: {}{hint}", finding.code, headline(finding)));
         tracing::warn!(code = finding.code.name(), "{text}");
     }
 }

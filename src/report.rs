@@ -44,6 +44,38 @@ pub struct SmokeReport {
     pub reason: String,
 }
 
+/// What a finding says in one line: its subject and its sentence, or the sentence alone where that names the subject.
+pub fn headline(finding: &Finding) -> String {
+    // Two packages are one subject where one file is a trap for both.
+    let named = finding
+        .subject
+        .split(", ")
+        .all(|part| says(&finding.message, part));
+    if finding.subject.is_empty() || named {
+        finding.message.clone()
+    } else if finding.message.is_empty() {
+        finding.subject.clone()
+    } else {
+        format!("{}: {}", finding.subject, finding.message)
+    }
+}
+
+/// Whether `text` holds `part` as words of its own: `torch is 2.5.0` says `torch`, `torchvision is 0.20` does not.
+pub fn says(text: &str, part: &str) -> bool {
+    let joins = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_');
+    text.match_indices(part).any(|(at, _)| {
+        let before = text.get(..at).and_then(|t| t.chars().next_back());
+        let after = text.get(at + part.len()..).unwrap_or_default();
+        // `2` is not said by `2.3.8`, but the full stop or colon that ends a sentence is none of it.
+        let mut after = after.chars();
+        let goes_on = match after.next() {
+            Some('.') => after.next().is_some_and(joins),
+            next => next.is_some_and(joins),
+        };
+        !goes_on && !before.is_some_and(|c| joins(c) || c == '.')
+    })
+}
+
 /// Takes what could steer a terminal or reorder a line out of text that came from files and libraries: control
 /// characters (C0, DEL, C1), line separators and bidirectional overrides become `\u{…}`.
 pub fn sanitize(text: &str) -> String {
@@ -80,6 +112,23 @@ pub fn milliseconds(duration: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn words_are_said_whole() {
+        for (text, part, said) in [
+            ("torch is 2.5.0", "torch", true),
+            ("torchvision is 0.20.0", "torch", false),
+            ("cumm-cu124 is 0.8.2", "cumm", false),
+            ("0.12 of 2.3.8", "2", false),
+            ("it has 2.", "2", true),
+            ("/a/libcudart.so.12 is CUDA 12.4", "libcudart", false),
+            ("cannot load libcudart: gone", "libcudart", true),
+            ("/a/b makes it so", "/a/b", true),
+            ("", "x", false),
+        ] {
+            assert_eq!(says(text, part), said, "{part} in {text}");
+        }
+    }
 
     #[test]
     fn nothing_that_steers_a_terminal_gets_through() {

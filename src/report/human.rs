@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Report, milliseconds, sanitize};
+use super::{Report, headline, milliseconds, sanitize, says};
 use crate::check::{Finding, Stage, Status, Verdict};
 use crate::config::Mode;
 
@@ -52,64 +52,93 @@ fn mark(status: Status, colour: Colour) -> String {
 
 /// The table of `check`: every finding, then the verdict.
 pub fn table(report: &Report<'_>, colour: Colour) -> String {
-    let mut text = findings(report.findings, colour);
+    let all: Vec<&Finding> = report.findings.iter().collect();
+    let mut text = findings(&all, site(report), colour);
     let _ = writeln!(text, "{}", verdict_line(report, colour));
     text
 }
 
-/// Findings grouped by stage, in the order in which the stages count.
-pub fn findings(all: &[Finding], colour: Colour) -> String {
+/// Findings grouped by stage, in the order in which the stages count. Where something holds, the environment's own
+/// folder `site` is left out of paths: the line about Python names it.
+fn findings(all: &[&Finding], site: Option<&str>, colour: Colour) -> String {
     let mut text = String::new();
     for stage in [Stage::Image, Stage::Device, Stage::Arch, Stage::Smoke] {
-        let of_stage: Vec<&Finding> = all.iter().filter(|f| f.stage == stage).collect();
-        if of_stage.is_empty() {
+        let of_stage = || all.iter().filter(|f| f.stage == stage);
+        if of_stage().next().is_none() {
             continue;
         }
         let name = stage.name();
         let _ = writeln!(text, "{}\n{}", colour.paint("1", name), "-".repeat(name.len()));
-        for finding in of_stage {
-            text.push_str(&lines(finding, colour));
+        for finding in of_stage() {
+            text.push_str(&lines(finding, site, colour));
         }
         text.push('\n');
     }
     text
 }
 
-/// One finding. What holds takes one line; what does not, as many as it needs.
-fn lines(finding: &Finding, colour: Colour) -> String {
+/// One finding. What holds takes one line, and one for each path where there are several; what does not hold, as many
+/// as it needs. Nothing is said twice: the subject and what was seen are left out where the sentence names them.
+fn lines(finding: &Finding, site: Option<&str>, colour: Colour) -> String {
     let mut text = String::new();
-    let subject = sanitize(&finding.subject);
-    let message = sanitize(&finding.message);
-    let head = [subject.as_str(), message.as_str()]
-        .into_iter()
-        .filter(|s| !s.is_empty())
-        .collect::<Vec<_>>()
-        .join(": ");
     let mark = mark(finding.status, colour);
-    let seen = sanitize(&finding.observed);
+    let head = headline(finding);
+    let seen = Some(&finding.observed).filter(|seen| !seen.is_empty());
     match finding.status {
         Status::Pass | Status::Skip | Status::Unknown => {
-            let seen = if seen.is_empty() {
-                String::new()
-            } else {
-                format!(" ({seen})")
-            };
+            let short = |text: &str| sanitize(&below(text, site));
+            if let Some((sentence, paths)) = paths_at_end(&head, &finding.observed) {
+                let _ = writeln!(text, "{mark} {}", short(sentence));
+                for path in paths {
+                    let _ = writeln!(text, "    {}", short(path));
+                }
+                return text;
+            }
+            let head = short(&head);
+            let seen = seen.map(|seen| short(seen)).filter(|seen| !says(&head, seen));
+            let seen = seen.map_or_else(String::new, |seen| format!(" ({seen})"));
             let _ = writeln!(text, "{mark} {head}{seen}");
         }
         Status::Fail | Status::Warn | Status::Info => {
-            let _ = writeln!(text, "{mark} {head} [{}]", finding.code);
+            let _ = writeln!(text, "{mark} {} [{}]", sanitize(&head), finding.code);
             for (label, value) in [
-                ("observed", &seen),
-                ("required", &sanitize(&finding.required)),
-                ("hint", &sanitize(&finding.hint)),
+                ("observed", seen.filter(|seen| !says(&head, seen))),
+                ("required", Some(&finding.required)),
+                ("hint", Some(&finding.hint)),
             ] {
-                if !value.is_empty() {
-                    let _ = writeln!(text, "    {:<10}{value}", format!("{label}:"));
+                if let Some(value) = value.filter(|value| !value.is_empty()) {
+                    let _ = writeln!(text, "    {:<10}{}", format!("{label}:"), sanitize(value));
                 }
             }
         }
     }
     text
+}
+
+/// A sentence that ends in a list of paths, which is what was seen: the sentence and the paths.
+fn paths_at_end<'a>(head: &'a str, observed: &'a str) -> Option<(&'a str, Vec<&'a str>)> {
+    let sentence = head.strip_suffix(observed)?.strip_suffix(": ")?;
+    let paths: Vec<&str> = observed.split(", ").collect();
+    (paths.len() > 1 && paths.iter().all(|path| path.starts_with('/'))).then_some((sentence, paths))
+}
+
+/// Text whose paths start below `site`.
+fn below(text: &str, site: Option<&str>) -> String {
+    match site {
+        Some(site) if site.len() > 1 => text.replace(&format!("{}/", site.trim_end_matches('/')), ""),
+        _ => text.to_string(),
+    }
+}
+
+/// The folder that an import looks into first.
+fn site<'a>(report: &Report<'a>) -> Option<&'a str> {
+    report
+        .facts
+        .image
+        .python
+        .site_packages
+        .first()
+        .map(String::as_str)
 }
 
 fn verdict_line(report: &Report<'_>, colour: Colour) -> String {
@@ -154,11 +183,10 @@ fn verdict_line(report: &Report<'_>, colour: Colour) -> String {
 /// What `run` says on stderr when the service does not start, or starts in spite of a failure: the findings that are
 /// problems, then the verdict.
 pub fn failure(report: &Report<'_>, service: &str, colour: Colour) -> String {
-    let problems: Vec<Finding> = report
+    let problems: Vec<&Finding> = report
         .findings
         .iter()
         .filter(|f| matches!(f.status, Status::Fail | Status::Warn | Status::Unknown))
-        .cloned()
         .collect();
     let service = sanitize(service);
     let mut text = match (report.mode, report.outcome.decisive) {
@@ -171,7 +199,7 @@ pub fn failure(report: &Report<'_>, service: &str, colour: Colour) -> String {
         (_, Some(finding)) => format!("cuda-entrypoint: {}: not starting {service}\n\n", finding.code),
         (_, None) => String::new(),
     };
-    text.push_str(&findings(&problems, colour));
+    text.push_str(&findings(&problems, site(report), colour));
     let _ = writeln!(text, "{}", verdict_line(report, colour));
     text
 }
@@ -265,4 +293,70 @@ fn gpus(facts: &crate::facts::Facts) -> Vec<String> {
             }
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::Code;
+
+    const SITE: Option<&str> = Some("/v/lib/python3.11/site-packages");
+
+    fn plain(finding: Finding) -> String {
+        lines(&finding, SITE, Colour::No)
+    }
+
+    #[test]
+    fn nothing_is_said_twice() {
+        let pass = Finding::pass(Code::PackageVersion, "torch")
+            .observed("2.5.0")
+            .message("torch is 2.5.0");
+        assert_eq!(plain(pass), "✓ torch is 2.5.0\n");
+        let pass = Finding::pass(Code::PythonVersion, "wheels")
+            .observed("61 wheels")
+            .message("all fit");
+        assert_eq!(plain(pass), "✓ wheels: all fit (61 wheels)\n");
+        let fail = Finding::problem(Code::PackageMissing, "torch")
+            .observed("not installed")
+            .required("any version")
+            .message("torch is not installed")
+            .hint("Install it.");
+        assert_eq!(
+            plain(fail.clone()),
+            "✗ torch is not installed [package-missing]\n    required: any version\n    hint:     Install it.\n"
+        );
+        assert_eq!(
+            plain(fail.observed("torch-cpu 2.5.0")),
+            "✗ torch is not installed [package-missing]\n    observed: torch-cpu 2.5.0\n    required: any version\n    \
+             hint:     Install it.\n"
+        );
+    }
+
+    #[test]
+    fn paths_stand_one_below_the_other() {
+        let paths = "/v/lib/python3.11/site-packages/nvidia/lib/libcudart.so.12, /opt/libcudart.so.12";
+        let pass = Finding::pass(Code::CudartVersion, "libcudart")
+            .observed(paths)
+            .message(format!("2 copies are CUDA 12.4: {paths}"));
+        assert_eq!(
+            plain(pass),
+            "✓ libcudart: 2 copies are CUDA 12.4\n    nvidia/lib/libcudart.so.12\n    /opt/libcudart.so.12\n"
+        );
+        // Whoever has to mend a file needs all of its name.
+        let path = "/v/lib/python3.11/site-packages/nvidia/lib/libcudart.so.12";
+        let fail = Finding::problem(Code::CudartVersion, path)
+            .observed("CUDA 12.1")
+            .message(format!("{path} says that it is CUDA 12.1"));
+        assert_eq!(
+            plain(fail),
+            format!("✗ {path} says that it is CUDA 12.1 [cudart-version]\n")
+        );
+    }
+
+    #[test]
+    fn no_subject_and_no_message_leave_no_colon() {
+        assert_eq!(plain(Finding::skip(Code::SmokeImport, "")), "- \n");
+        assert_eq!(plain(Finding::skip(Code::SmokeImport, "a")), "- a\n");
+        assert_eq!(plain(Finding::skip(Code::SmokeImport, "").message("m")), "- m\n");
+    }
 }

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use super::{Report, sanitize};
+use super::{Report, headline, sanitize};
 use crate::check::{Status, Verdict};
 use crate::config::TerminationLog;
 
@@ -22,8 +22,10 @@ pub fn message(report: &Report<'_>) -> String {
     match (report.outcome.verdict, decisive) {
         (Verdict::Fail, Some(finding)) => {
             lines.push(format!(
-                "{} (exit {}): {}: {}",
-                finding.code, report.outcome.exit_code, finding.subject, finding.message
+                "{} (exit {}): {}",
+                finding.code,
+                report.outcome.exit_code,
+                headline(finding)
             ));
             lines.push(format!("hint: {}", finding.hint));
             lines.push(format!(
@@ -51,10 +53,7 @@ pub fn message(report: &Report<'_>) -> String {
         if decisive.is_some_and(|d| std::ptr::eq(d, finding)) {
             continue;
         }
-        lines.push(format!(
-            "also {}: {}: {}",
-            finding.code, finding.subject, finding.message
-        ));
+        lines.push(format!("also {}: {}", finding.code, headline(finding)));
     }
     lines.iter().map(|l| sanitize(l)).collect::<Vec<_>>().join("\n")
 }
