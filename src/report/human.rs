@@ -102,7 +102,8 @@ fn lines(finding: &Finding, site: Option<&str>, colour: Colour) -> String {
         Status::Fail | Status::Warn | Status::Info => {
             let _ = writeln!(text, "{mark} {} [{}]", sanitize(&head), finding.code);
             for (label, value) in [
-                ("observed", seen.filter(|seen| !says(&head, seen))),
+                // Always, though the sentence may hold it: a report is read by people who look for this line.
+                ("observed", seen),
                 ("required", Some(&finding.required)),
                 ("hint", Some(&finding.hint)),
             ] {
