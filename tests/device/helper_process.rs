@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-use cuda_entrypoint::helper::EMBEDDED;
+use cuda_entrypoint::packed;
 
 use crate::device::{Checked, Machine};
 use crate::sandbox;
@@ -86,7 +86,7 @@ fn where_nothing_can_be_executed_every_way_is_named() {
     );
     // The way out that the hint names.
     let helper = machine.path("cuda-helper");
-    fs::write(&helper, EMBEDDED).unwrap();
+    fs::write(&helper, packed::helper()).unwrap();
     fs::set_permissions(&helper, fs::Permissions::from_mode(0o755)).unwrap();
     prove(&machine, 0, &["--helper-path", helper.to_str().unwrap()]);
 }
@@ -121,7 +121,7 @@ fn with_helper(contents: &[u8], mode: u32) -> (Machine, String) {
 
 #[test]
 fn a_helper_on_disk_is_used_where_it_is_named() {
-    let (machine, path) = with_helper(EMBEDDED, 0o755);
+    let (machine, path) = with_helper(packed::helper(), 0o755);
     machine.prove(0, &["--helper-path", &path]);
     // Even where nothing else would work, and by its variable.
     let machine = machine
@@ -132,20 +132,20 @@ fn a_helper_on_disk_is_used_where_it_is_named() {
 
 #[test]
 fn a_helper_that_is_not_ours_is_not_executed() {
-    let mut other = EMBEDDED.to_vec();
+    let mut other = packed::helper().to_vec();
     *other.last_mut().unwrap() ^= 1;
-    let longer = [EMBEDDED, b"\0"].concat();
+    let longer = [packed::helper(), b"\0"].concat();
     let ours = "is not the helper of cuda-entrypoint";
     let writable = "another user could replace it (chown root, chmod 755)";
     for (contents, mode, observed) in [
         (&b"#!/bin/sh\necho '\"done\"'\n"[..], 0o755, ours),
         (&other, 0o755, ours),
         (&longer, 0o755, ours),
-        (&EMBEDDED[..EMBEDDED.len() - 1], 0o755, ours),
+        (&packed::helper()[..packed::helper().len() - 1], 0o755, ours),
         (b"", 0o755, ours),
-        (EMBEDDED, 0o775, writable),
-        (EMBEDDED, 0o757, writable),
-        (EMBEDDED, 0o644, "EACCES"),
+        (packed::helper(), 0o775, writable),
+        (packed::helper(), 0o757, writable),
+        (packed::helper(), 0o644, "EACCES"),
     ] {
         let (machine, path) = with_helper(contents, mode);
         machine.prove(82, &["--helper-path", &path]).says(

@@ -1,6 +1,7 @@
 //! A driver that crashes, hangs, talks, or leaves processes behind.
 
 use std::fs;
+use std::process::Stdio;
 
 use crate::device::Machine;
 
@@ -256,6 +257,7 @@ fn a_daemon_of_the_driver_is_not_left_to_the_service() {
     let mut child = machine
         .command("run", &["--gpu", "off"])
         .args(["--", "sleep", "60"])
+        .stderr(Stdio::null())
         .spawn()
         .unwrap();
     // In the middle of its exec it has no environment to be found by.

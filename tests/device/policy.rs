@@ -143,7 +143,6 @@ const IMAGE_FAILS: &str =
     r#"{"schema": 1, "name": "t", "cuda": {"runtime": "12.4", "driver": ">=12.4"}, "archs": "9.0"}"#;
 
 #[test]
-#[ignore = "src/checks/image.rs is a stand-in that judges nothing"]
 fn the_image_stage_counts_before_the_device_stage() {
     let machine = Machine::new(r#"{"devices": [{"cc": "12.0", "ecc": 1}]}"#).manifest(IMAGE_FAILS);
     let empty = machine.path("empty");
