@@ -55,13 +55,13 @@ options! {
     "What must be true": {
         "stack" "FILE" "" "manifest of the stack (default: /etc/cuda-entrypoint/stack.json, else the embedded one)";
         "archs" "LIST" "" "compute capabilities to support, as in TORCH_CUDA_ARCH_LIST: 7.5;8.0;9.0+PTX\n(default: the manifest's)";
-        "gpu" "POLICY" "required" "required; optional: no driver or no GPU is a warning; off: nothing is asked of the driver";
+        "gpu" "POLICY" "required" "required: no driver or no GPU is a failure\noptional: it is a warning\noff: nothing is asked of the driver";
         "allow" "CODE" "" "make a finding information only; repeatable, or a comma list";
         "warn" "CODE" "" "make a finding a warning";
         "deny" "CODE" "" "make a finding a failure";
     }
     "The smoke": {
-        "smoke" "MODE" "separate" "separate: in a process of its own; handoff: in the service's (not in this version); off";
+        "smoke" "MODE" "separate" "separate: in a process of its own\nhandoff: in the service's (not in this version)\noff: not at all";
         "smoke-devices" "WHICH" "first" "first or all visible devices";
         "smoke-timeout" "DURATION" "300s" "deadline of the smoke";
     }
@@ -71,7 +71,7 @@ options! {
         "helper-path" "FILE" "" "run this copy of the helper, where a memory file may not be executed";
     }
     "What is said": {
-        "format" "FORMAT" "human" "human or json (one object a line on stderr; check prints its report as JSON)";
+        "format" "FORMAT" "human" "human\njson: one object a line on stderr, and check prints its report as JSON";
         "report" "FILE" "" "write the JSON report here; - is stdout, for check";
         "termination-log" "FILE" "" "write the verdict here, at most 4096 bytes\n(default: /dev/termination-log if it exists)";
         "receipt" "FILE" "" "where passes are recorded and recognised (not in this version)";

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::check::{Code, Stage};
-use crate::cli::{OPTIONS, PREFIX};
+use crate::cli::{OPTIONS, OptionSpec, PREFIX};
 
 /// `--help`
 pub fn overview() -> String {
@@ -62,7 +62,7 @@ Checks image, driver, GPU and architecture, sets the manifest's variables and be
 descriptor, signal mask or child left behind. Says one line on stderr when all holds; what fails and what to do when
 not. Never writes to stdout.
 
-Every option has a variable, {PREFIX}NAME: --device-timeout is {PREFIX}DEVICE_TIMEOUT. A flag beats its variable, a
+Every option has a variable: --device-timeout is {PREFIX}DEVICE_TIMEOUT. A flag beats its variable, a
 variable beats the manifest. An empty variable is as good as none.
 
 {options}{EXIT_CODES}",
@@ -131,12 +131,13 @@ image without this binary mounts as well, or a folder on disk for --helper-path.
 fn options() -> String {
     let mut text = String::new();
     let mut group = "";
+    let width = OPTIONS.iter().map(|o| left_column(o).len()).max().unwrap_or(0) + 2;
     for option in OPTIONS {
         if option.group != group {
             group = option.group;
             let _ = writeln!(text, "{group}:");
         }
-        let left = format!("  --{} {}", option.flag, option.value);
+        let left = left_column(option);
         let default = match option.default {
             "" => String::new(),
             value => format!(" (default: {value})"),
@@ -146,8 +147,7 @@ fn options() -> String {
         let one_line = option.help.lines().count() == 1;
         let _ = writeln!(
             text,
-            "{:<27}{first}{}",
-            left.trim_end(),
+            "{left:<width$}{first}{}",
             if one_line { default.as_str() } else { "" }
         );
         let rest: Vec<&str> = lines.collect();
@@ -157,11 +157,17 @@ fn options() -> String {
             } else {
                 ""
             };
-            let _ = writeln!(text, "{:27}{line}{end}", "");
+            let _ = writeln!(text, "{:width$}{line}{end}", "");
         }
     }
     text.push('\n');
     text
+}
+
+fn left_column(option: &OptionSpec) -> String {
+    format!("  --{} {}", option.flag, option.value)
+        .trim_end()
+        .to_string()
 }
 
 /// `explain` without a code.
