@@ -153,6 +153,14 @@ pub fn logging(settings: &Settings) -> (LevelFilter, Format) {
     )
 }
 
+/// What `stack show` needs: the manifest's path and whether it is printed as JSON.
+///
+/// # Errors
+/// As [`Config::from_settings`], for these two settings alone.
+pub fn shown_stack(settings: &Settings) -> Result<(Option<PathBuf>, Format), SettingError> {
+    Ok((path(settings, "stack")?, choice(settings, "format", FORMATS)?))
+}
+
 /// Where a verdict goes, whatever else is wrong.
 pub fn termination_log(settings: &Settings) -> TerminationLog {
     match path(settings, "termination-log") {
@@ -266,8 +274,11 @@ fn choice<T: Copy>(settings: &Settings, flag: &str, words: &[(&str, T)]) -> Resu
         return Ok(*value);
     }
     let all: Vec<&str> = words.iter().map(|w| w.0).collect();
-    let hint =
-        nearest(&given, all.iter().copied()).map_or(String::new(), |word| format!("did you mean `{word}`?"));
+    let default = all.first().copied().unwrap_or_default();
+    let hint = nearest(&given, all.iter().copied()).map_or_else(
+        || format!("write one of these, or leave it out for {default}"),
+        |word| format!("did you mean `{word}`?"),
+    );
     Err(wrong(
         setting,
         format!("`{given}` is none of {}", all.join(", ")),

@@ -507,7 +507,13 @@ fn load_stack(given: Option<&Path>) -> Result<Loaded, (String, String)> {
 }
 
 fn stack_show(settings: &Settings, as_json: bool) -> u8 {
-    let path = settings.get("stack").map(|s| PathBuf::from(&s.value));
+    let (path, format) = match config::shown_stack(settings) {
+        Ok(shown) => shown,
+        Err(error) => {
+            complain(&error.to_string(), &error.hint);
+            return error.exit_code();
+        }
+    };
     let loaded = match load_stack(path.as_deref()) {
         Ok(loaded) => loaded,
         Err((message, hint)) => {
@@ -534,8 +540,7 @@ fn stack_show(settings: &Settings, as_json: bool) -> u8 {
         }
         source = format!("{source}, archs from {}", setting.origin);
     }
-    let as_json = as_json || settings.get("format").is_some_and(|s| s.value == "json");
-    if as_json {
+    if as_json || format == Format::Json {
         match serde_json::to_string_pretty(&stack) {
             Ok(text) => print(&format!("{text}\n")),
             Err(error) => {
