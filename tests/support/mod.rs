@@ -1,0 +1,6 @@
+//! What the tests of the binary share. Each test program uses a part of it.
+#![allow(dead_code)]
+
+pub mod fakes;
+pub mod probe;
+pub mod run;
