@@ -3,6 +3,8 @@
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, OsStr, c_char, c_int, c_void};
+use std::fs::File;
+use std::io::Read;
 use std::mem::ManuallyDrop;
 use std::os::unix::ffi::OsStrExt;
 use std::{fs, ptr};
@@ -56,7 +58,14 @@ impl<'a> Foreign<'a> {
         // SAFETY: runs the library's constructors. That they may do harm is why this process exists.
         let library = unsafe { Library::open(Some(name), RTLD_NOW | RTLD_LOCAL) }.map_err(|error| {
             let message = std::error::Error::source(&error).map(ToString::to_string);
-            bounded(message.unwrap_or_else(|| error.to_string()).as_bytes())
+            let mut message = bounded(message.unwrap_or_else(|| error.to_string()).as_bytes());
+            // The loader passes over such a file and then says that there is none.
+            if let Some(machine) = other_machine(name) {
+                message.push_str(&format!(
+                    "; the file is there, and made for {machine}, not x86-64"
+                ));
+            }
+            message
         })?;
         let handle = library.into_raw();
         // SAFETY: the handle is the one that this very type gave out.
@@ -149,6 +158,28 @@ pub unsafe fn text_at(text: *const c_char) -> String {
         std::slice::from_raw_parts(text.cast::<u8>(), length)
     };
     text::until_nul(bytes)
+}
+
+/// The machine that a file's code is for, where that is another than this one.
+///
+/// Source: elf(5), `e_machine`, at offset 18 of both classes.
+fn other_machine(name: &OsStr) -> Option<String> {
+    let mut head = [0; 20];
+    // `open` has seen that it is a regular file.
+    if !name.as_bytes().contains(&b'/') || File::open(name).ok()?.read_exact(&mut head).is_err() {
+        return None;
+    }
+    let (magic, rest) = head.split_at(4);
+    let machine = match (magic, rest) {
+        (b"\x7fELF", [.., low, high]) => u16::from_le_bytes([*low, *high]),
+        _ => return None,
+    };
+    match machine {
+        62 => None,
+        3 => Some("32-bit x86".into()),
+        183 => Some("aarch64".into()),
+        other => Some(format!("ELF machine {other}")),
+    }
 }
 
 fn bounded(bytes: &[u8]) -> String {
