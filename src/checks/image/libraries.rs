@@ -197,7 +197,7 @@ fn one(scene: &Scene<'_>, subject: &Subject<'_>, culprit: Option<&Library>) -> V
                 findings.push(broke(scene, subject, library));
             }
             (LibraryOrigin::Loader, None, Some(error)) => {
-                unloadable.push(format!("{}: {error}", library.path))
+                unloadable.push(format!("{}: {}", library.path, reason(library, error)))
             }
             (_, _, Some(error)) => findings.push(refused(subject, library, error)),
             (_, Some(version), None) if subject.rule.matches(version) => good.push(shown(library)),
@@ -311,12 +311,21 @@ fn mismatch(subject: &Subject<'_>, library: &Library, version: CudaVersion) -> F
 }
 
 fn refused(subject: &Subject<'_>, library: &Library, error: &str) -> Finding {
+    let reason = reason(library, error);
     problem(
         subject,
         library,
-        error.into(),
-        format!("{} does not say its version: {error}", library.path),
+        reason.into(),
+        format!("{} does not say its version: {reason}", library.path),
     )
+}
+
+/// The loader's message without the path that it starts with, where that is the one it was given.
+fn reason<'a>(library: &Library, error: &'a str) -> &'a str {
+    error
+        .strip_prefix(library.path.as_str())
+        .and_then(|rest| rest.strip_prefix(": "))
+        .unwrap_or(error)
 }
 
 fn broke(scene: &Scene<'_>, subject: &Subject<'_>, library: &Library) -> Finding {
