@@ -572,7 +572,9 @@ fn from_variables(
             continue;
         };
         if let Some(spec) = OPTIONS.iter().find(|o| o.variable() == short) {
-            if !value.is_empty() {
+            // Of a name that stands twice the first counts, as getenv(3) has it.
+            let seen = settings.0.contains_key(spec.flag);
+            if !value.is_empty() && !seen {
                 let setting = Setting {
                     value,
                     origin: Origin::Variable(name.to_string()),

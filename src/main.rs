@@ -166,11 +166,6 @@ impl Session<'_> {
                 crew,
             );
         }
-        // A typo is not worth a minute of checks.
-        let program = match self.resolve(self.environ) {
-            Ok(program) => program,
-            Err(error) => return self.cannot_launch(&error, &config.termination_log),
-        };
         let loaded = match load_stack(config.stack.as_deref()) {
             Ok(loaded) => loaded,
             Err((message, hint)) => {
@@ -185,6 +180,11 @@ impl Session<'_> {
             }
         };
         let env = self.service_environment(&loaded.stack);
+        // A typo is not worth a minute of checks. The manifest may set PATH, so it is looked for as the service would.
+        let program = match self.resolve(&env) {
+            Ok(program) => program,
+            Err(error) => return self.cannot_launch(&error, &config.termination_log),
+        };
         let plan = Plan {
             image: true,
             device: true,

@@ -93,7 +93,7 @@ const ROWS: &[Row] = &[
     },
     Row {
         flag: "wait",
-        value: "300ms",
+        value: "2s",
         other: "0s",
         line: CHECK,
         driver: Some(r#"{"calls": {"cuInit": {"returns": 802}}}"#),
@@ -209,11 +209,7 @@ const ROWS: &[Row] = &[
         other: "50s",
         line: CHECK,
         driver: Some(r#"{"calls": {"cuInit": {"delay_ms": 700}}}"#),
-        seen: |_, run| {
-            run.text()
-                .contains("no answer from cuInit after 300 ms")
-                .to_string()
-        },
+        seen: |_, run| run.text().contains(" after 300 ms").to_string(),
     },
     Row {
         flag: "helper-path",

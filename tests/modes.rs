@@ -126,7 +126,7 @@ const BREAKAGES: &[Breakage] = &[
         variables: &[],
         driver: Some(r#"{"calls": {"cuInit": {"hang": true}}}"#),
         code: 85,
-        says: "cuInit hangs",
+        says: " hangs",
     },
     Breakage {
         name: "a GPU that is not on the list",

@@ -130,7 +130,7 @@ fn a_signal_under_wait_is_not_slept_over() {
 #[test]
 fn signals_that_end_nothing_end_nothing() {
     let world = World::new();
-    let mut command = world.entrypoint(["check", "--stack", "stack.json", "--device-timeout", "1s"]);
+    let mut command = world.entrypoint(["check", "--stack", "stack.json", "--device-timeout", "3s"]);
     world.with_gpu(&mut command, HANGS);
     let running = Running::start(&mut command);
     running.helper_in_driver();

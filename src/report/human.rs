@@ -324,7 +324,8 @@ mod tests {
             .hint("Install it.");
         assert_eq!(
             plain(fail.clone()),
-            "✗ torch is not installed [package-missing]\n    required: any version\n    hint:     Install it.\n"
+            "✗ torch is not installed [package-missing]\n    observed: not installed\n    required: any version\n    \
+             hint:     Install it.\n"
         );
         assert_eq!(
             plain(fail.observed("torch-cpu 2.5.0")),
@@ -350,7 +351,7 @@ mod tests {
             .message(format!("{path} says that it is CUDA 12.1"));
         assert_eq!(
             plain(fail),
-            format!("✗ {path} says that it is CUDA 12.1 [cudart-version]\n")
+            format!("✗ {path} says that it is CUDA 12.1 [cudart-version]\n    observed: CUDA 12.1\n")
         );
     }
 
