@@ -79,7 +79,10 @@ fn of_folder(folder: &Path) -> Layout {
     let library = library_names(folder).pop();
     if let Some(config) = read_config(&folder.join("pyvenv.cfg")) {
         // Its interpreter is gone, or links to one outside this image's view.
-        let version = library.as_deref().and_then(version_of_name).or(config.version);
+        let named = library.as_deref().and_then(version_of_name);
+        // The file knows the third number, unless it is older than the folder.
+        let agrees = |v: &PyVersion| named.is_none_or(|n| (n.major, n.minor) == (v.major, v.minor));
+        let version = config.version.filter(agrees).or(named);
         return Layout {
             prefix: folder.to_path_buf(),
             version,
