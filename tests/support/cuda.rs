@@ -29,9 +29,7 @@ fn fetch(version: &str) -> PathBuf {
     if done.exists() {
         return done; // it gets its name when it is complete
     }
-    let wheels = target.join("wheels");
     let draft = target.join("cuda").join(format!("{release}.draft"));
-    fs::create_dir_all(&wheels).unwrap();
     fs::create_dir_all(&draft).unwrap();
     // Other test programs want the same files; the lock goes when the descriptor is closed.
     let file = File::create(target.join("cuda").join(format!("{release}.lock"))).unwrap();
@@ -40,20 +38,24 @@ fn fetch(version: &str) -> PathBuf {
         return done;
     }
     for package in ["nvidia-cuda-runtime-cu12", "nvidia-cuda-nvrtc-cu12"] {
-        unpack_libraries(&wheel(package, release, &wheels), &draft);
+        unpack_libraries(&wheel(package, release, None), &draft);
     }
     fs::rename(&draft, &done).unwrap();
     done
 }
 
-/// Downloads a wheel unless it is there already.
-fn wheel(package: &str, release: &str, wheels: &Path) -> PathBuf {
+/// A wheel in target/wheels, downloaded unless it is there already. `python` is the version that a wheel with compiled
+/// modules is for, such as "3.11", whichever Python runs pip.
+pub fn wheel(package: &str, release: &str, python: Option<&str>) -> PathBuf {
+    let wheels = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/wheels");
+    fs::create_dir_all(&wheels).unwrap();
+    let interpreter = python.map_or_else(String::new, |version| format!("-cp{}-", version.replace('.', "")));
     let prefix = format!("{}-{release}-", package.replace('-', "_"));
     let present = || {
-        let names = fs::read_dir(wheels).unwrap().map(|entry| entry.unwrap().path());
+        let names = fs::read_dir(&wheels).unwrap().map(|entry| entry.unwrap().path());
         names.into_iter().find(|path| {
             let name = path.file_name().unwrap().to_string_lossy();
-            name.starts_with(&prefix) && name.ends_with(".whl")
+            name.starts_with(&prefix) && name.contains(&interpreter) && name.ends_with(".whl")
         })
     };
     if let Some(wheel) = present() {
@@ -63,7 +65,16 @@ fn wheel(package: &str, release: &str, wheels: &Path) -> PathBuf {
     command.args(["-m", "pip", "download", "--quiet", "--disable-pip-version-check"]);
     command
         .args(["--no-deps", "--only-binary=:all:", "--dest"])
-        .arg(wheels);
+        .arg(&wheels);
+    if let Some(python) = python {
+        command.args(["--implementation", "cp", "--python-version", python]);
+        command.args([
+            "--platform",
+            "manylinux_2_28_x86_64",
+            "--platform",
+            "manylinux2014_x86_64",
+        ]);
+    }
     command.arg(format!("{package}=={release}"));
     let advice = "these tests load NVIDIA's own libraries: run the command by hand where the network is reachable, \
                   or put the wheel there";

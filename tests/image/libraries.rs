@@ -1,0 +1,434 @@
+//! Copies of libcudart and libnvrtc: judged by what they answer, wherever they lie and whatever they are called.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use serde_json::json;
+
+use crate::cuda;
+use crate::image::{CUDART, Checked, Image, NVRTC, c_library, cuda_124, entrypoint};
+
+/// Names that auditwheel and torchvision's build give to their copies.
+const SPCONVS: &str = "spconv_cu124.libs/libcudart-8774224f.so.12.4.127";
+const TORCHVISIONS: &str = "torchvision.libs/libcudart.41118559.so.12";
+
+fn good() -> Image {
+    Image::with_cuda("12.4", "12.4.127")
+}
+
+/// CUDA 12.4 in its place, and as spconv and torchvision carry it.
+fn with_copies() -> Image {
+    let image = good();
+    image.put(SPCONVS, &cuda::cudart("12.4"));
+    image.put(TORCHVISIONS, &cuda::cudart("12.4"));
+    image
+}
+
+#[test]
+fn cuda_12_4_passes() {
+    good()
+        .check(&cuda_124())
+        .is(0, &[])
+        .says(&format!("✓ libcudart: {CUDART} is CUDA 12.4\n"))
+        .says(&format!("✓ libnvrtc: {NVRTC} is CUDA 12.4\n"))
+        .says("pass: stack test (");
+}
+
+/// The core: folder, file name and metadata all say 12.4, and the library says what it is.
+#[test]
+fn another_cuda_under_the_name_of_12_4_is_refused() {
+    for version in ["12.1", "12.6"] {
+        let image = good();
+        image.put(CUDART, &cuda::cudart(version));
+        image.put(NVRTC, &cuda::nvrtc(version));
+        let mut manifest = cuda_124();
+        manifest["packages"] = json!({
+            "nvidia-cuda-runtime-cu12": "==12.4.127", "nvidia-cuda-nvrtc-cu12": "==12.4.127"
+        });
+        let checked = image.check(&manifest);
+        checked
+            .is(81, &["cudart-version fail", "nvrtc-version fail"])
+            .says("✓ nvidia-cuda-runtime-cu12 is 12.4.127\n")
+            .says(&format!(
+                "{CUDART} says that it is CUDA {version}, and the manifest asks for 12.4 [cudart-version]\n    \
+                 required: CUDA 12.4\n    hint:     In the Dockerfile: pip install the nvidia-cuda-runtime-cu12 wheel \
+                 of CUDA 12.4.\n"
+            ))
+            .says(&format!("{NVRTC} says that it is CUDA {version}"))
+            .says("fail: cudart-version (exit 81); cuda-entrypoint explain cudart-version says more");
+        assert_eq!(
+            checked.problem("cudart-version")["observed"],
+            format!("CUDA {version}")
+        );
+        assert!(
+            checked.termination.starts_with("cudart-version (exit 81): "),
+            "{}",
+            checked.termination
+        );
+    }
+}
+
+/// The wheels of the other CUDA as pip installs them.
+#[test]
+fn another_cuda_under_its_own_name_is_refused() {
+    for (version, release) in [("12.1", "12.1.105"), ("12.6", "12.6.77")] {
+        let image = Image::with_cuda(version, release);
+        image
+            .check(&cuda_124())
+            .is(81, &["cudart-version fail", "nvrtc-version fail"]);
+        let mut manifest = cuda_124();
+        manifest["cuda"] = json!({"runtime": version, "nvrtc": version});
+        image.check(&manifest).is(0, &[]);
+    }
+}
+
+#[test]
+fn only_what_the_manifest_asks_for_is_judged() {
+    let image = good();
+    image.put(NVRTC, &cuda::nvrtc("12.6"));
+    let mut manifest = cuda_124();
+    manifest["cuda"] = json!({"runtime": "12.4"});
+    image.check(&manifest).is(0, &[]);
+    manifest["cuda"] = json!({"nvrtc": "12.4"});
+    image.check(&manifest).is(81, &["nvrtc-version fail"]);
+    manifest["cuda"] = json!({"nvrtc": ">=12.4,<13"});
+    image.check(&manifest).is(0, &[]);
+}
+
+#[test]
+fn copies_under_other_names_are_found_and_asked() {
+    with_copies().check(&cuda_124()).is(0, &[]).says(&format!(
+        "✓ libcudart: 3 copies are CUDA 12.4\n    {CUDART}\n    {SPCONVS}\n    {TORCHVISIONS}\n"
+    ));
+}
+
+#[test]
+fn one_wrong_copy_of_several_is_named() {
+    for (wrong, version, owner) in [
+        (SPCONVS, "12.1", "spconv_cu124"),
+        (TORCHVISIONS, "12.6", "torchvision"),
+    ] {
+        let image = with_copies();
+        image.put(wrong, &cuda::cudart(version));
+        let checked = image.check(&cuda_124());
+        checked
+            .is(81, &["cudart-version fail"])
+            .says("✓ libcudart: 2 copies are CUDA 12.4\n")
+            .says(&format!(
+                "install the build of {owner} that is made for CUDA 12.4."
+            ));
+        let finding = checked.problem("cudart-version");
+        assert_eq!(finding["subject"], image.path(wrong));
+        assert_eq!(finding["observed"], format!("CUDA {version}"));
+    }
+}
+
+#[test]
+fn links_count_as_what_they_lead_to_and_once() {
+    let image = good();
+    let folder = image.site().join("nvidia/cuda_runtime/lib");
+    symlink("libcudart.so.12", folder.join("libcudart.so")).unwrap();
+    // A link that leads nowhere is passed over by the loader as well.
+    symlink("gone", folder.join("libcudart.so.12.4.127")).unwrap();
+    image.check(&cuda_124()).is(0, &[]);
+    let facts = &image.check(&cuda_124()).report["facts"]["image"]["libraries"];
+    assert_eq!(facts.as_array().unwrap().len(), 2, "{facts:#}");
+
+    fs::remove_file(folder.join("libcudart.so.12")).unwrap();
+    symlink(cuda::cudart("12.1"), folder.join("libcudart.so.12")).unwrap();
+    image
+        .check(&cuda_124())
+        .is(81, &["cudart-version fail"])
+        .says("says that it is CUDA 12.1");
+}
+
+/// What each of these is called says nothing; the loader's own sentence does.
+#[test]
+fn what_is_no_library_is_refused_in_the_loaders_words() {
+    let real = fs::read(cuda::cudart("12.4")).unwrap();
+    let mut other_machine = real.clone();
+    other_machine[18] = 0xb7; // e_machine: EM_AARCH64
+    let mut other_class = real.clone();
+    other_class[4] = 1; // EI_CLASS: ELFCLASS32
+    for (what, bytes, sentence) in [
+        (
+            "text",
+            "not a library, although it is long enough to hold an ELF header: "
+                .repeat(9)
+                .into(),
+            "invalid ELF header",
+        ),
+        ("nothing", Vec::new(), "file too short"),
+        ("a head", real[..40].to_vec(), "file too short"),
+        (
+            "aarch64",
+            other_machine,
+            "No such file or directory; the file is there, and made for aarch64, not x86-64",
+        ),
+        ("32 bits", other_class, "wrong ELF class: ELFCLASS32"),
+    ] {
+        let image = good();
+        image.remove(CUDART);
+        fs::write(image.site().join(CUDART), bytes).unwrap();
+        let checked = image.check(&cuda_124());
+        checked.is(81, &["cudart-version fail"]);
+        let finding = checked.problem("cudart-version");
+        assert_eq!(finding["subject"], image.path(CUDART), "{what}");
+        for field in ["observed", "message"] {
+            let text = finding[field].as_str().unwrap();
+            assert!(text.contains(sentence), "{what}: {text}");
+        }
+        checked.says(&format!("{CUDART} does not say its version: "));
+    }
+}
+
+/// A download that broke off: the loader maps it and dies of it.
+#[test]
+fn half_a_library_is_refused() {
+    let real = fs::read(cuda::cudart("12.4")).unwrap();
+    let image = good();
+    image.remove(CUDART);
+    fs::write(image.site().join(CUDART), &real[..real.len() / 2]).unwrap();
+    let checked = image.check(&cuda_124());
+    assert_eq!(checked.exit, 81, "{}", checked.table);
+    assert_eq!(checked.problem("cudart-version")["subject"], image.path(CUDART));
+}
+
+#[test]
+fn a_folder_or_a_pipe_in_place_of_a_library_is_refused() {
+    let image = good();
+    image.remove(CUDART);
+    fs::create_dir(image.site().join(CUDART)).unwrap();
+    image
+        .check(&cuda_124())
+        .is(81, &["cudart-version fail"])
+        .says("cannot load this: not a regular file");
+    image.remove(CUDART);
+    nix::unistd::mkfifo(&image.site().join(CUDART), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    image
+        .check(&cuda_124())
+        .is(81, &["cudart-version fail"])
+        .says("cannot load this: not a regular file");
+}
+
+#[test]
+fn a_library_that_is_not_cudart_is_refused() {
+    let image = good();
+    for (name, source, sentence) in [
+        (
+            "other",
+            "int f(void) { return 0; }",
+            "does not export this function",
+        ),
+        (
+            "error",
+            "int cudaRuntimeGetVersion(int *v) { return 35; }",
+            "cudaRuntimeGetVersion returned 35",
+        ),
+        (
+            "nonsense",
+            "int cudaRuntimeGetVersion(int *v) { *v = 7; return 0; }",
+            "reported the version number 7, which no CUDA release has",
+        ),
+    ] {
+        image.put(CUDART, &c_library(image.root(), name, source));
+        image
+            .check(&cuda_124())
+            .is(81, &["cudart-version fail"])
+            .says(sentence);
+    }
+}
+
+#[test]
+fn a_library_that_crashes_is_named_and_the_others_are_left_open() {
+    let image = with_copies();
+    let crash = "__attribute__((constructor)) static void f(void) { __builtin_trap(); }";
+    image.put(CUDART, &c_library(image.root(), "crash", crash));
+    let checked = image.check(&cuda_124());
+    checked
+        .is(
+            81,
+            &["cudart-version fail", "cudart-version skip", "nvrtc-version skip"],
+        )
+        .says(&format!(
+            "{CUDART}: loading it crashed with SIGILL [cudart-version]"
+        ));
+    assert_eq!(checked.problem("cudart-version")["subject"], image.path(CUDART));
+    let facts = &checked.report["facts"]["image"]["helper"];
+    assert_eq!(facts["step"], format!("dlopen {}", image.path(CUDART)));
+}
+
+#[test]
+fn a_library_that_hangs_meets_the_deadline() {
+    let image = good();
+    let hang = "#include <unistd.h>\n__attribute__((constructor)) static void f(void) { for (;;) pause(); }";
+    image.put(CUDART, &c_library(image.root(), "hang", hang));
+    let checked = image.check_with(&cuda_124(), |command| {
+        command.args(["--device-timeout", "1s"]);
+    });
+    checked
+        .is(
+            85,
+            &["helper-timeout fail", "cudart-version skip", "nvrtc-version skip"],
+        )
+        .says(&format!(
+            "hung in dlopen {}/{CUDART}",
+            "env/lib/python3.11/site-packages"
+        ))
+        .says("no answer within 1000 ms")
+        .says("fail: helper-timeout (exit 85)");
+    assert!(
+        checked.termination.starts_with("helper-timeout (exit 85): "),
+        "{}",
+        checked.termination
+    );
+}
+
+#[test]
+fn a_library_that_the_service_may_not_read_is_refused() {
+    let image = good();
+    let library = image.site().join(CUDART);
+    // A copy, since the mode of a hard link would be everybody's.
+    image.remove(CUDART);
+    fs::copy(cuda::cudart("12.4"), &library).unwrap();
+    fs::set_permissions(&library, fs::Permissions::from_mode(0o000)).unwrap();
+    let open_to_all = |path: &std::path::Path| {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    // Where root runs the tests, somebody else has to run the binary, and target/ may be closed to them.
+    let elsewhere = tempfile::tempdir().unwrap();
+    open_to_all(elsewhere.path());
+    let copied = Command::new("cp")
+        .arg("-a")
+        .arg(image.env())
+        .arg(elsewhere.path())
+        .status()
+        .unwrap();
+    assert!(copied.success() || nix::unistd::geteuid().is_root());
+    let binary = elsewhere.path().join("cuda-entrypoint");
+    fs::copy(env!("CARGO_BIN_EXE_cuda-entrypoint"), &binary).unwrap();
+    open_to_all(&binary);
+    let results = elsewhere.path().join("results");
+    fs::create_dir(&results).unwrap();
+    fs::set_permissions(&results, fs::Permissions::from_mode(0o777)).unwrap();
+    let (report, message) = (results.join("report.json"), results.join("termination"));
+    let stack = elsewhere.path().join("stack.json");
+    fs::write(&stack, cuda_124().to_string()).unwrap();
+
+    let mut command = Command::new(&binary);
+    command
+        .env_clear()
+        .current_dir("/")
+        .args(["check", "--stage", "image", "--stack"]);
+    command
+        .arg(&stack)
+        .arg("--python")
+        .arg(elsewhere.path().join("env"));
+    command
+        .arg("--report")
+        .arg(&report)
+        .arg("--termination-log")
+        .arg(&message);
+    if nix::unistd::geteuid().is_root() {
+        command.uid(65534).gid(65534);
+    }
+    Checked::of(command.output().unwrap(), &report, &message, elsewhere.path())
+        .is(81, &["cudart-version fail"])
+        .says("cannot open shared object file: Permission denied");
+}
+
+/// An environment without wheels of CUDA, as on nvidia/cuda base images with a CPU-agnostic application.
+#[test]
+fn without_wheels_the_system_copy_counts() {
+    let image = Image::empty();
+    let system = image.root().join("system");
+    fs::create_dir(&system).unwrap();
+    let put = |version: &str| {
+        for (name, from) in [
+            ("libcudart.so.12", cuda::cudart(version)),
+            ("libnvrtc.so.12", cuda::nvrtc(version)),
+        ] {
+            let _ = fs::remove_file(system.join(name));
+            symlink(from, system.join(name)).unwrap();
+        }
+    };
+    let check = || {
+        image.check_with(&cuda_124(), |command| {
+            command.env("LD_LIBRARY_PATH", &system);
+        })
+    };
+    put("12.4");
+    let checked = check();
+    checked
+        .is(0, &[])
+        .says("✓ libcudart: libcudart.so.12 (")
+        .says(") is CUDA 12.4");
+    assert_eq!(
+        checked.report["facts"]["image"]["libraries"][0]["origin"],
+        "loader"
+    );
+    put("12.1");
+    check()
+        .is(81, &["cudart-version fail", "nvrtc-version fail"])
+        .says("says that it is CUDA 12.1")
+        .says("put the right copy first on LD_LIBRARY_PATH");
+}
+
+#[test]
+fn a_system_copy_that_nothing_loads_does_not_count() {
+    let image = good();
+    let system = image.root().join("system");
+    fs::create_dir(&system).unwrap();
+    symlink(cuda::cudart("12.1"), system.join("libcudart.so.12")).unwrap();
+    symlink(cuda::nvrtc("12.1"), system.join("libnvrtc.so.12")).unwrap();
+    let checked = image.check_with(&cuda_124(), |command| {
+        command.env("LD_LIBRARY_PATH", &system);
+    });
+    checked.is(0, &[]);
+}
+
+/// CUDA 14 does not exist, so that no machine has a copy.
+#[test]
+fn no_copy_anywhere_is_missing() {
+    let mut manifest = cuda_124();
+    manifest["cuda"] = json!({"runtime": "14.0", "nvrtc": "14.0"});
+    Image::empty()
+        .check(&manifest)
+        .is(81, &["library-missing fail", "library-missing fail"])
+        .says(
+            "✗ libcudart is found nowhere: libcudart.so.14: cannot open shared object file: No such file \
+             or directory [library-missing]\n",
+        )
+        .says("hint:     Install the wheel that brings libcudart for CUDA 14.0, or base the image on a CUDA runtime image.");
+}
+
+#[test]
+fn where_nothing_is_asked_of_cuda_nothing_is_loaded() {
+    let image = good();
+    let crash = "__attribute__((constructor)) static void f(void) { __builtin_trap(); }";
+    image.put(CUDART, &c_library(image.root(), "crash", crash));
+    let manifest = json!({"schema": 1, "name": "test", "packages": {"nvidia-cuda-runtime-cu12": "*"}});
+    let checked = image.check(&manifest);
+    checked.is(0, &[]);
+    assert_eq!(checked.report["facts"]["image"]["helper"]["end"], "not-run");
+    assert_eq!(checked.report["facts"]["image"]["libraries"], json!([]));
+}
+
+/// An image without any Python is judged as well: C++ services load CUDA too.
+#[test]
+fn without_python_the_loader_is_asked() {
+    let image = Image::empty();
+    let system = image.root().join("system");
+    fs::create_dir(&system).unwrap();
+    symlink(cuda::cudart("12.4"), system.join("libcudart.so.12")).unwrap();
+    let mut manifest = cuda_124();
+    manifest["cuda"] = json!({"runtime": "12.4"});
+    let mut command = entrypoint();
+    command.args(["check", "--stage", "image", "--python", "/nowhere", "--stack"]);
+    command
+        .arg(image.manifest(&manifest))
+        .env("LD_LIBRARY_PATH", &system);
+    image.run_check(command).is(0, &[]).says("is CUDA 12.4");
+}

@@ -1,0 +1,250 @@
+//! Which Python is looked at: each place that names one has a package that only it has.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::image::{Checked, Image, entrypoint, environment};
+
+/// Several environments in one folder, each with the package `marker` in a version of its own.
+struct Places {
+    image: Image,
+}
+
+impl Places {
+    fn new() -> Self {
+        let places = Self {
+            image: Image::empty(),
+        };
+        // What every interpreter is in the end: a program, which the check must never run.
+        let program = places.path("base/bin/python3.11");
+        fs::create_dir_all(program.parent().unwrap()).unwrap();
+        fs::create_dir_all(places.path("base/lib/python3.11")).unwrap();
+        fs::copy("/bin/false", &program).unwrap();
+        places
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.image.root().join(name)
+    }
+
+    /// An environment with an interpreter, where `marker` is version `version`.
+    fn environment(&self, name: &str, version: &str) -> PathBuf {
+        let folder = self.path(name);
+        environment(&folder);
+        self.marker(&folder.join("lib/python3.11/site-packages"), version);
+        fs::create_dir(folder.join("bin")).unwrap();
+        symlink(self.path("base/bin/python3.11"), folder.join("bin/python3.11")).unwrap();
+        symlink("python3.11", folder.join("bin/python3")).unwrap();
+        symlink("python3", folder.join("bin/python")).unwrap();
+        folder
+    }
+
+    fn marker(&self, site: &Path, version: &str) {
+        let folder = site.join(format!("marker-{version}.dist-info"));
+        fs::create_dir_all(&folder).unwrap();
+        let metadata = format!("Metadata-Version: 2.1\nName: marker\nVersion: {version}\n");
+        fs::write(folder.join("METADATA"), metadata).unwrap();
+    }
+
+    /// A script that pip would write for an entry point.
+    fn script(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        path
+    }
+
+    fn check(&self, change: impl FnOnce(&mut Command)) -> Checked {
+        let manifest = json!({"schema": 1, "name": "test", "packages": {"marker": "*"}});
+        let mut command = entrypoint();
+        command.args(["check", "--stage", "image", "--stack"]);
+        command
+            .arg(self.image.manifest(&manifest))
+            .env("PATH", "/nowhere");
+        change(&mut command);
+        self.image.run_check(command)
+    }
+
+    /// Checks that the environment whose marker is `version` was found, and by what.
+    #[track_caller]
+    fn finds(&self, version: &str, by: &str, change: impl FnOnce(&mut Command)) -> Checked {
+        let checked = self.check(change);
+        checked.is(0, &[]).says(&format!("✓ marker is {version}\n"));
+        let python = &checked.report["facts"]["image"]["python"];
+        assert_eq!(python["found_by"], by, "{}", checked.table);
+        checked
+    }
+}
+
+#[test]
+fn the_option_wins_over_everything() {
+    let places = Places::new();
+    let (a, b) = (places.environment("a", "1"), places.environment("b", "2"));
+    for given in [
+        a.clone(),
+        a.join("bin/python"),
+        a.join("bin/python3.11"),
+        "a".into(),
+        "a/bin/python3".into(),
+    ] {
+        places.finds("1", "--python", |command| {
+            command.arg("--python").arg(&given).env("VIRTUAL_ENV", &b);
+            command.arg("--").arg(b.join("bin/python"));
+        });
+        places.finds("1", "--python", |command| {
+            command
+                .env("CUDA_ENTRYPOINT_PYTHON", &given)
+                .env("VIRTUAL_ENV", &b);
+        });
+    }
+}
+
+/// What was asked for by name is not replaced by something else.
+#[test]
+fn an_option_that_leads_nowhere_is_an_error() {
+    let places = Places::new();
+    let other = places.environment("b", "2");
+    let checked = places.check(|command| {
+        command
+            .args(["--python", "/nowhere/python"])
+            .env("VIRTUAL_ENV", &other);
+    });
+    assert_eq!(checked.exit, 81, "{}", checked.table);
+    checked
+        .says("[python-missing]")
+        .says("Looked at: --python: /nowhere/python: No such file or directory");
+}
+
+#[test]
+fn the_service_command_wins_over_the_variables() {
+    let places = Places::new();
+    let service = places.environment("service", "1");
+    let other = places.environment("other", "2");
+    let python = service.join("bin/python");
+    let shown = python.to_str().unwrap();
+    let script = places.script("service/bin/serve", &format!("#!{shown}\nimport serve\n"));
+    let of_env = places.script("elsewhere/serve", "#!/usr/bin/env python3\nimport serve\n");
+    let long = places.script(
+        "elsewhere/long",
+        &format!("#!/bin/sh\n'''exec' {shown} \"$0\" \"$@\"\n' '''\nimport serve\n"),
+    );
+    let commands: Vec<Vec<&str>> = vec![
+        vec![shown],
+        vec![shown, "-m", "serve"],
+        vec!["service/bin/python3", "serve.py"],
+        vec!["python", "serve.py"],
+        vec![script.to_str().unwrap(), "--port", "80"],
+        vec!["serve"],
+        vec![of_env.to_str().unwrap()],
+        vec![long.to_str().unwrap()],
+        vec!["env", "A=b", shown, "serve.py"],
+        vec!["/sbin/tini", "--", shown, "serve.py"],
+    ];
+    for words in commands {
+        places.finds("1", "the service command", |command| {
+            let path = format!("{}:/usr/bin:/bin", service.join("bin").display());
+            command
+                .env("VIRTUAL_ENV", &other)
+                .env("CONDA_PREFIX", &other)
+                .env("PATH", path);
+            command.arg("--").args(words);
+        });
+    }
+}
+
+#[test]
+fn then_come_virtual_env_conda_prefix_and_path() {
+    let places = Places::new();
+    let venv = places.environment("venv", "1");
+    let conda = places.environment("conda", "2");
+    let on_path = places.environment("on_path", "3");
+    let path = on_path.join("bin");
+    places.finds("1", "VIRTUAL_ENV", |command| {
+        command
+            .env("VIRTUAL_ENV", &venv)
+            .env("CONDA_PREFIX", &conda)
+            .env("PATH", &path);
+    });
+    places.finds("2", "CONDA_PREFIX", |command| {
+        command.env("CONDA_PREFIX", &conda).env("PATH", &path);
+    });
+    places.finds("3", "PATH", |command| {
+        command.env("PATH", &path);
+    });
+    // A service that is no Python program says nothing of Python.
+    places.finds("1", "VIRTUAL_ENV", |command| {
+        command.env("VIRTUAL_ENV", &venv).args(["--", "/bin/sleep", "1"]);
+    });
+    // An environment that is gone is passed over, and `PATH` has the next.
+    places.finds("3", "PATH", |command| {
+        command.env("VIRTUAL_ENV", "/nowhere").env("PATH", &path);
+    });
+}
+
+#[test]
+fn pythonpath_comes_first() {
+    let places = Places::new();
+    let venv = places.environment("venv", "1");
+    let (first, second) = (places.path("first"), places.path("second"));
+    places.marker(&first, "7");
+    places.marker(&second, "8");
+    let both = format!("{}:{}", first.display(), second.display());
+    let checked = places.check(|command| {
+        command.env("VIRTUAL_ENV", &venv).env("PYTHONPATH", &both);
+    });
+    checked.is(0, &["package-duplicate info"]).says("✓ marker is 7\n");
+    // -I and -E make Python ignore it, and so do we.
+    for option in ["-I", "-E"] {
+        places.finds("1", "the service command", |command| {
+            command.env("PYTHONPATH", &both);
+            command
+                .arg("--")
+                .arg(venv.join("bin/python"))
+                .args([option, "serve.py"]);
+        });
+    }
+}
+
+/// `python -m venv` of whatever Python there is here, and that Python's own opinion.
+#[test]
+fn a_real_virtual_environment_agrees_with_its_python() {
+    let places = Places::new();
+    let venv = places.path("real");
+    let mut command = Command::new("python3");
+    command.args(["-m", "venv", "--without-pip"]).arg(&venv);
+    let status = command
+        .status()
+        .unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
+    assert!(status.success(), "{status}: {command:?}");
+    let python = venv.join("bin/python");
+    let code = "import json, platform, sys, sysconfig\n\
+                print(json.dumps([sys.prefix, platform.python_version(), sysconfig.get_path('purelib')]))";
+    let output = Command::new(&python).args(["-I", "-c", code]).output().unwrap();
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    places.marker(Path::new(told[2].as_str().unwrap()), "5");
+    let checked = places.finds("5", "the service command", |command| {
+        command.arg("--").arg(&python).args(["-c", "pass"]);
+    });
+    let found = &checked.report["facts"]["image"]["python"];
+    assert_eq!(found["prefix"], told[0]);
+    assert_eq!(found["version"], told[1]);
+    assert_eq!(found["site_packages"], json!([told[2]]));
+}
+
+#[test]
+fn no_python_at_all_says_where_it_was_looked_for() {
+    let places = Places::new();
+    let checked = places.check(|command| {
+        // The usual places of this machine must not help out: a name that no file has.
+        command.env("PATH", "/nowhere").args(["--python", "python9"]);
+    });
+    assert_eq!(checked.exit, 81);
+    checked
+        .says("no Python was found, and the manifest needs one [python-missing]\n")
+        .says("python9 is neither in ");
+}
