@@ -10,6 +10,7 @@ pub mod fatbin;
 pub mod files;
 pub mod kernels;
 pub mod libraries;
+pub mod loader;
 pub mod machine;
 pub mod named_files;
 pub mod python;

@@ -452,6 +452,132 @@ pub struct EditableTrap {
     pub kind: TrapKind,
 }
 
+/// How the loader came to a file. Source: ld.so(8), "DESCRIPTION", whose order it is.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "by")]
+pub enum FoundBy {
+    /// a DT_RPATH
+    Rpath {
+        /// the object that has it
+        of: String,
+        /// the folder, `$ORIGIN` expanded
+        folder: String,
+    },
+    /// LD_LIBRARY_PATH
+    LibraryPath {
+        /// its folder
+        folder: String,
+    },
+    /// the DT_RUNPATH of the object that needs it
+    Runpath {
+        /// the object that has it
+        of: String,
+        /// the folder, `$ORIGIN` expanded
+        folder: String,
+    },
+    /// ld.so.cache or a default folder
+    System,
+}
+
+/// A wheel's copy of a library that the loader would leave aside.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ShadowedCopy {
+    /// the copy
+    pub path: String,
+    /// the object whose own RPATH or RUNPATH leads to it; `None` where it is one of NVIDIA's wheels
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub wanted_by: Option<String>,
+}
+
+/// One object that the loader would map for the stack's modules, in its order.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct LoadedObject {
+    /// what was asked for: a SONAME, or the path of a module
+    pub name: String,
+    /// the file that would be mapped; `None` when the loader finds none
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub path: Option<String>,
+    /// the file with symbolic links followed, where that is another path
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub real: Option<String>,
+    /// the objects whose DT_NEEDED names it, at most eight; the loader looked on behalf of the first
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub needed_by: Vec<String>,
+    /// why it is this file
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub found_by: Option<FoundBy>,
+    /// wheels' copies under the same name that would not be mapped
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub shadowed: Vec<ShadowedCopy>,
+}
+
+/// A symbol version that a mapped library does not have.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct MissingVersion {
+    /// the library that should have it
+    pub library: String,
+    /// such as `GLIBC_2.38`
+    pub version: String,
+    /// the object that needs it
+    pub required_by: String,
+}
+
+/// A file that the loader found and cannot use.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct RefusedObject {
+    /// the file
+    pub path: String,
+    /// the loader's words
+    pub reason: String,
+}
+
+/// How the loader's run ended.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "end")]
+pub enum LoaderEnd {
+    /// nobody wanted to know: no module of the stack is installed
+    #[default]
+    NotRun,
+    /// it listed what it would map
+    Listed,
+    /// it cannot be asked
+    NotAsked {
+        /// why
+        reason: String,
+    },
+    /// it was asked and gave no list
+    Failed {
+        /// why
+        reason: String,
+    },
+}
+
+/// What was asked of the image's loader, and what it said beside its list.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct LoaderRun {
+    /// how it ended
+    #[serde(flatten)]
+    pub end: LoaderEnd,
+    /// the stack's modules that it was asked about, in the order of their imports
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub modules: Vec<String>,
+    /// symbol versions that it misses
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub missing_versions: Vec<MissingVersion>,
+    /// files that it refuses
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub refused: Vec<RefusedObject>,
+    /// stubs of libcuda in folders that it searches
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub stubs: Vec<String>,
+    /// what could not be asked
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub notes: Vec<String>,
+    /// from the spawn to its reaping, in milliseconds
+    #[serde(default)]
+    pub ms: f64,
+}
+
 /// What the image's files say.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct ImageFacts {
@@ -468,6 +594,12 @@ pub struct ImageFacts {
     pub libraries: Vec<Library>,
     /// the helper run that asked them
     pub helper: HelperRun,
+    /// what the loader would map for the stack's modules
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub loaded: Vec<LoadedObject>,
+    /// the run that asked it
+    #[serde(default)]
+    pub loader: LoaderRun,
 }
 
 /// What the driver and NVML say.

@@ -14,13 +14,15 @@ use crate::arch::ArchList;
 use crate::check::{Code, Finding, Outcome, Stage, Status};
 use crate::checks;
 use crate::config::{Config, Gpu, Mode, SmokeMode};
-use crate::crew::{Crew, Event, JobId};
+use crate::crew::{Crew, Ended, Event, Exit, JobId};
+use crate::discover::loader::{self, explain};
 use crate::discover::{editable, libraries, machine, named_files, python, wheels};
-use crate::facts::{DeviceFacts, Facts, HelperEnd, HelperLine, HelperRun, ImageFacts};
+use crate::facts::{DeviceFacts, Facts, HelperEnd, HelperLine, HelperRun, ImageFacts, LoaderEnd, LoaderRun};
 use crate::helper::{self, Helper, Request};
 use crate::launch;
 use crate::report::SmokeReport;
 use crate::stack::Stack;
+use crate::sys::Program;
 
 /// Which stages are looked at.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -79,8 +81,15 @@ struct Run<'a> {
     helper: Helper,
     started: Instant,
     facts: Facts,
-    image: Option<mpsc::Receiver<ImageFacts>>,
+    image: Option<mpsc::Receiver<Discovered>>,
     libraries: Option<JobId>,
+    /// the loader's run, and what it was asked
+    trace: Option<(JobId, loader::Request)>,
+    explained: Option<mpsc::Receiver<explain::Explained>>,
+    /// what the loader would map, until both it and the libraries have answered
+    runtimes: Vec<explain::MappedRuntime>,
+    /// the run that asks copies which only the loader knew, and the position of the first
+    more_libraries: Option<(JobId, usize)>,
     driver: Option<JobId>,
     nvml: Option<JobId>,
     image_findings: Option<Vec<Finding>>,
@@ -111,6 +120,10 @@ impl<'a> Run<'a> {
             facts,
             image: None,
             libraries: None,
+            trace: None,
+            explained: None,
+            runtimes: Vec::new(),
+            more_libraries: None,
             driver: None,
             nvml: None,
             image_findings: None,
@@ -129,10 +142,13 @@ impl<'a> Run<'a> {
         while self.is_waiting() {
             match crew.next(self.retry_at) {
                 Event::Signal(signal) => return Err(signal),
-                Event::Woken => self.image_discovered(crew),
+                Event::Woken => {}
                 Event::Elapsed => {
                     self.retry_at = None;
                     self.start_device(crew);
+                }
+                Event::Ended(id, ended) if self.trace.as_ref().is_some_and(|(job, _)| *job == id) => {
+                    self.listed(crew, &ended);
                 }
                 Event::Ended(id, ended) => {
                     let (run, lines) = helper::conclude(&ended, self.task.config.device_timeout);
@@ -145,11 +161,16 @@ impl<'a> Run<'a> {
     }
 
     fn is_waiting(&self) -> bool {
+        self.image_is_open() || self.driver.is_some() || self.nvml.is_some() || self.retry_at.is_some()
+    }
+
+    /// Whether something about the image is still to come.
+    fn image_is_open(&self) -> bool {
         self.image.is_some()
             || self.libraries.is_some()
-            || self.driver.is_some()
-            || self.nvml.is_some()
-            || self.retry_at.is_some()
+            || self.trace.is_some()
+            || self.explained.is_some()
+            || self.more_libraries.is_some()
     }
 
     fn start_device(&mut self, crew: &mut Crew) {
@@ -184,45 +205,116 @@ impl<'a> Run<'a> {
         let service = self.task.service.to_vec();
         let env = launch::to_os_pairs(self.task.env).collect();
         let work = move || discover_image(&stack, explicit.as_deref(), &service, &env);
-        let (sender, receiver) = mpsc::channel();
-        let spawned = crew.waker().and_then(|waker| {
-            let work = work.clone();
-            std::thread::Builder::new().name("image".into()).spawn(move || {
-                let _ = sender.send(work());
-                waker.wake();
-            })
-        });
-        if spawned.is_ok() {
-            self.image = Some(receiver);
-        } else {
-            // No thread to be had: then here and now.
-            let (sender, receiver) = mpsc::channel();
-            let _ = sender.send(work());
-            self.image = Some(receiver);
-        }
+        self.image = Some(in_thread(crew, "image", work));
     }
 
     fn image_discovered(&mut self, crew: &mut Crew) {
-        let Some(Ok(image)) = self.image.as_ref().map(mpsc::Receiver::try_recv) else {
+        let Some(Ok(discovered)) = self.image.as_ref().map(mpsc::Receiver::try_recv) else {
             return;
         };
         self.image = None;
-        self.facts.image = image;
+        self.facts.image = discovered.facts;
         self.timing.push(("image_files", self.started.elapsed()));
-        if self.facts.image.libraries.is_empty() {
+        let time = self.task.config.device_timeout;
+        if !self.facts.image.libraries.is_empty() {
+            let request = Request::libraries(&self.facts.image.libraries);
+            match self.helper.start(crew, &request, time) {
+                Ok(id) => self.libraries = Some(id),
+                Err(end) => self.facts.image.helper = HelperRun { end, ms: 0.0 },
+            }
+        }
+        self.facts.image.loader.end = match discovered.asked {
+            loader::Asked::Nothing => LoaderEnd::NotRun,
+            loader::Asked::Refused(reason) => LoaderEnd::NotAsked { reason },
+            loader::Asked::Run(request) => {
+                let (path, argv, envp) = (request.path(), request.argv(), request.envp(self.task.env));
+                self.facts.image.loader.modules.clone_from(&request.modules);
+                self.facts.image.loader.notes.clone_from(&request.notes);
+                match crew.start(Program::Path(&path), &argv, &envp, time) {
+                    Ok(id) => {
+                        self.trace = Some((id, request));
+                        LoaderEnd::NotRun
+                    }
+                    Err(error) => LoaderEnd::Failed {
+                        reason: format!("{} could not be started: {error}", path.to_string_lossy()),
+                    },
+                }
+            }
+        };
+    }
+
+    /// Takes the loader's list, and has it explained in a thread: that opens every file of it.
+    fn listed(&mut self, crew: &Crew, ended: &Ended) {
+        let Some((_, request)) = self.trace.take() else {
+            return;
+        };
+        let listing = loader::parse(&ended.stdout, &ended.stderr);
+        let run = LoaderRun {
+            end: loader_end(ended, &listing, self.task.config.device_timeout),
+            modules: request.modules,
+            missing_versions: listing.missing_versions.clone(),
+            refused: loader::refusals(&listing),
+            stubs: Vec::new(),
+            notes: request.notes,
+            ms: ended.elapsed.as_secs_f64() * 1000.0,
+        };
+        if run.end == LoaderEnd::Listed {
+            let grounds = explain::Grounds {
+                program: request.program,
+                modules: run.modules.clone(),
+                site_packages: self.facts.image.python.site_packages.clone(),
+                library_path: launch::lookup(self.task.env, "LD_LIBRARY_PATH")
+                    .map(|v| v.to_string_lossy().into_owned()),
+                conf: PathBuf::from("/etc/ld.so.conf"),
+            };
+            let known = self.facts.image.libraries.clone();
+            let work = move || explain::explain(&listing, &grounds, &known);
+            self.explained = Some(in_thread(crew, "loader", work));
+        }
+        self.facts.image.loader = run;
+    }
+
+    fn loader_explained(&mut self) {
+        if let Some(Ok(explained)) = self.explained.as_ref().map(mpsc::Receiver::try_recv) {
+            self.explained = None;
+            self.facts.image.loaded = explained.objects;
+            self.facts.image.loader.stubs = explained.stubs;
+            self.runtimes = explained.runtimes;
+        }
+    }
+
+    /// Once the loader and the libraries have answered, asks the copies that only the loader knew. There are none in
+    /// an image whose wheels bring what they need, so nobody waits for a second run there.
+    fn ask_more_libraries(&mut self, crew: &mut Crew) {
+        if self.runtimes.is_empty() || self.image_is_open() {
             return;
         }
-        let request = Request::libraries(&self.facts.image.libraries);
-        match self.helper.start(crew, &request, self.task.config.device_timeout) {
-            Ok(id) => self.libraries = Some(id),
-            Err(end) => self.facts.image.helper = HelperRun { end, ms: 0.0 },
+        let known = self.facts.image.libraries.len();
+        let wanted = libraries::Wanted::by(&self.task.stack.cuda);
+        let runtimes = std::mem::take(&mut self.runtimes);
+        explain::adopt(&mut self.facts.image.libraries, &runtimes, &wanted);
+        let new = self.facts.image.libraries.get(known..).unwrap_or_default();
+        if new.is_empty() || !matches!(self.facts.image.helper.end, HelperEnd::Done | HelperEnd::NotRun) {
+            return;
+        }
+        match self
+            .helper
+            .start(crew, &Request::libraries(new), self.task.config.device_timeout)
+        {
+            Ok(id) => self.more_libraries = Some((id, known)),
+            Err(end) => self.facts.image.helper.end = end,
         }
     }
 
     /// Takes the answers of a helper run.
     fn absorb(&mut self, id: JobId, run: HelperRun, lines: Vec<HelperLine>) {
         let job = Some(id);
-        if job == self.libraries {
+        let mut first = 0;
+        if let Some((_, known)) = self.more_libraries.take_if(|(more, _)| *more == id) {
+            first = known;
+            self.facts.image.helper.ms += run.ms;
+            self.facts.image.helper.end = run.end;
+        } else if job == self.libraries {
             self.libraries = None;
             self.facts.image.helper = run;
         } else if job == self.driver {
@@ -234,7 +326,8 @@ impl<'a> Run<'a> {
         }
         for line in lines {
             match line {
-                HelperLine::Library(answer) => {
+                HelperLine::Library(mut answer) => {
+                    answer.index = answer.index.saturating_add(first);
                     if let Some(library) = self.facts.image.libraries.get_mut(answer.index) {
                         library.answer = Some(answer);
                     }
@@ -252,8 +345,10 @@ impl<'a> Run<'a> {
     fn settle(&mut self, crew: &mut Crew) {
         // A receiver that was filled before the loop is picked up here.
         self.image_discovered(crew);
+        self.loader_explained();
+        self.ask_more_libraries(crew);
         let plan = self.task.plan;
-        if self.image_findings.is_none() && plan.image && self.image.is_none() && self.libraries.is_none() {
+        if self.image_findings.is_none() && plan.image && !self.image_is_open() {
             self.timing.push(("image", self.started.elapsed()));
             let mut findings = checks::image::judge(self.task.stack, &self.facts);
             self.task.config.overrides.apply(&mut findings);
@@ -366,13 +461,58 @@ impl<'a> Run<'a> {
     }
 }
 
+/// Does work that may hang on a file system beside the main thread; here and now where no thread is to be had.
+fn in_thread<T: Send + 'static>(
+    crew: &Crew,
+    name: &str,
+    work: impl FnOnce() -> T + Clone + Send + 'static,
+) -> mpsc::Receiver<T> {
+    let (sender, receiver) = mpsc::channel();
+    let spawned = crew.waker().and_then(|waker| {
+        let work = work.clone();
+        std::thread::Builder::new().name(name.into()).spawn(move || {
+            let _ = sender.send(work());
+            waker.wake();
+        })
+    });
+    if spawned.is_ok() {
+        return receiver;
+    }
+    let (sender, receiver) = mpsc::channel();
+    let _ = sender.send(work());
+    receiver
+}
+
+/// How a run of the loader ended.
+fn loader_end(ended: &Ended, listing: &loader::Listing, deadline: Duration) -> LoaderEnd {
+    let reason = match ended.exit {
+        // A library that is damaged ends the list, with a complaint that is kept.
+        Exit::Code(_) if !listing.objects.is_empty() => return LoaderEnd::Listed,
+        Exit::Code(code) => match helper::last_lines(&ended.stderr) {
+            said if said.is_empty() => format!("it listed nothing and exited with status {code}"),
+            said => said,
+        },
+        Exit::Signal(signal) => format!("signal {signal} ended it"),
+        Exit::TimedOut { .. } => format!("it gave no answer within {} s", deadline.as_secs()),
+        Exit::Flooded => "it wrote more than 8 MiB".to_string(),
+        Exit::Cancelled => "it was cancelled".to_string(),
+    };
+    LoaderEnd::Failed { reason }
+}
+
+/// What the image's files tell, and how its loader is to be asked.
+struct Discovered {
+    facts: ImageFacts,
+    asked: loader::Asked,
+}
+
 /// Reads everything that the image's files tell.
 fn discover_image(
     stack: &Stack,
     explicit: Option<&Path>,
     service: &[OsString],
     env: &python::Environment,
-) -> ImageFacts {
+) -> Discovered {
     let wanted = libraries::Wanted::by(&stack.cuda);
     let needs_python = !stack.packages.is_empty()
         || !stack.files.is_empty()
@@ -380,7 +520,10 @@ fn discover_image(
         || !wanted.is_empty()
         || explicit.is_some();
     if !needs_python {
-        return ImageFacts::default();
+        return Discovered {
+            facts: ImageFacts::default(),
+            asked: loader::Asked::Nothing,
+        };
     }
     let cwd = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
     let usual_places = python::USUAL_PLACES.map(PathBuf::from);
@@ -399,7 +542,8 @@ fn discover_image(
         toolkits: Path::new("/usr/local"),
     };
     let names: Vec<String> = stack.files.clone();
-    ImageFacts {
+    let asked = loader::ask(stack, &python);
+    let facts = ImageFacts {
         distributions: wheels::distributions(site),
         files: named_files::find(site, &names),
         editable: editable::traps(site),
@@ -409,7 +553,10 @@ fn discover_image(
             ms: 0.0,
         },
         python,
-    }
+        loaded: Vec::new(),
+        loader: LoaderRun::default(),
+    };
+    Discovered { facts, asked }
 }
 
 fn smoke_skipped(task: &Task<'_>) -> Vec<Finding> {

@@ -12,6 +12,7 @@ mod cuda_tag;
 mod duplicates;
 mod editable;
 mod libraries;
+mod loaded;
 mod named_files;
 mod packages;
 mod python;
@@ -38,6 +39,7 @@ pub fn judge(stack: &Stack, facts: &Facts) -> Vec<Finding> {
         findings.extend(python::skipped(&scene));
     }
     findings.extend(libraries::judge(&scene));
+    findings.extend(loaded::judge(&scene));
     findings
 }
 

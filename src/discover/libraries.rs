@@ -72,7 +72,7 @@ fn stem(kind: LibraryKind) -> &'static str {
 
 /// Which library a file's name says that it is: `libcudart.so.12`, auditwheel's `libcudart-8774224f.so.12.4.127` and
 /// torchvision's `libcudart.41118559.so.12`, but not `libnvrtc-builtins` nor `libcudart_static.a`.
-fn kind_of(name: &str) -> Option<LibraryKind> {
+pub fn kind_of(name: &str) -> Option<LibraryKind> {
     let kind = [LibraryKind::Cudart, LibraryKind::Nvrtc]
         .into_iter()
         .find(|&kind| name.starts_with(stem(kind)))?;

@@ -256,7 +256,7 @@ fn versions<'a>(libraries: impl Iterator<Item = &'a Library>, rule: &CudaRule) -
 fn shown(library: &Library) -> String {
     let mapped = library.answer.as_ref().and_then(|a| a.path.as_deref());
     match (library.origin, mapped) {
-        (LibraryOrigin::Loader, Some(path)) => format!("{} ({path})", library.path),
+        (LibraryOrigin::Loader, Some(path)) if path != library.path => format!("{} ({path})", library.path),
         _ => library.path.clone(),
     }
 }

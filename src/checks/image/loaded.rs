@@ -1,0 +1,349 @@
+//! `library-missing`, `library-shadowed`, `stub-driver`: what the loader would map for the stack's modules.
+//!
+//! The copies of libcudart and libnvrtc among them are judged with all others, by their versions.
+
+use std::path::Path;
+
+use super::{Scene, clean, listed};
+use crate::check::{Code, Finding, Severity};
+use crate::facts::{FoundBy, LoadedObject, LoaderEnd, MissingVersion, RefusedObject, ShadowedCopy};
+
+const FOUND: &str = "a file that the loader finds and can use";
+
+pub fn judge(scene: &Scene<'_>) -> Vec<Finding> {
+    let loader = &scene.image.loader;
+    let mut findings: Vec<Finding> = loader.refused.iter().map(refused).collect();
+    match &loader.end {
+        LoaderEnd::NotRun => return Vec::new(),
+        LoaderEnd::NotAsked { reason } => {
+            let finding = Finding::skip(Code::LibraryMissing, "loader");
+            return vec![silent(finding, "was not asked what it would map", reason)];
+        }
+        LoaderEnd::Failed { reason } => {
+            if findings.is_empty() {
+                let finding = Finding::unknown(Code::LibraryMissing, "loader");
+                findings.push(silent(finding, "did not say what it would map", reason));
+            }
+            return findings;
+        }
+        LoaderEnd::Listed => {}
+    }
+    findings.extend(missing_versions(&loader.missing_versions));
+    findings.extend(missing(scene));
+    if findings.is_empty() {
+        let files = scene.image.loaded.iter().filter(|o| o.path.is_some()).count();
+        findings.push(
+            Finding::pass(Code::LibraryMissing, "loader")
+                .observed(clean(&listed(&loader.modules, 16)))
+                .required(FOUND)
+                .message(format!(
+                    "the loader finds all that {} modules need: {files} files",
+                    loader.modules.len()
+                )),
+        );
+    }
+    for note in &loader.notes {
+        let finding = Finding::unknown(Code::LibraryMissing, "loader");
+        findings.push(silent(finding, "was not asked about every module", note));
+    }
+    findings.extend(shadowed(scene));
+    findings.extend(driver(scene));
+    findings
+}
+
+fn silent(finding: Finding, what: &str, reason: &str) -> Finding {
+    finding
+        .observed(clean(reason))
+        .required("the loader's list of what it would map")
+        .message(format!("the loader {what}: {}", clean(reason)))
+}
+
+fn problem(severity: Severity, subject: &str, observed: &str, message: &str, hint: &str) -> Finding {
+    Finding::problem_as(Code::LibraryMissing, severity, clean(subject))
+        .observed(clean(observed))
+        .required(FOUND)
+        .message(clean(message))
+        .hint(clean(hint))
+}
+
+fn refused(refused: &RefusedObject) -> Finding {
+    let RefusedObject { path, reason } = refused;
+    problem(
+        Severity::Fail,
+        path,
+        reason,
+        &format!("the loader refuses {path}: {reason}"),
+        "Reinstall the package that brings it, in its build for this processor; look whether a Dockerfile step cut or \
+         stripped the file.",
+    )
+}
+
+/// One finding for a library and the object that it is too old for.
+fn missing_versions(all: &[MissingVersion]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (at, first) in all.iter().enumerate() {
+        let is_same = |m: &MissingVersion| m.library == first.library && m.required_by == first.required_by;
+        if all.iter().take(at).any(is_same) {
+            continue;
+        }
+        let versions: Vec<String> = all
+            .iter()
+            .filter(|m| is_same(m))
+            .map(|m| m.version.clone())
+            .collect();
+        let versions = listed(&versions, 4);
+        let MissingVersion {
+            library,
+            required_by,
+            version,
+        } = first;
+        let hint = if version.starts_with("GLIBC_") {
+            "Base the image on a newer distribution, or install the wheel in a build for this one: the manylinux tag \
+             in its file name is the glibc that it needs."
+                .to_string()
+        } else {
+            format!(
+                "Something brings an older {} than this module was built with: see what is on LD_LIBRARY_PATH, or \
+                 upgrade the package that {library} belongs to.",
+                name_of(library)
+            )
+        };
+        findings.push(problem(
+            Severity::Fail,
+            name_of(library),
+            &format!("{library} without {versions}"),
+            &format!("{required_by} needs {versions}, which {library} does not have"),
+            &hint,
+        ));
+    }
+    findings
+}
+
+fn name_of(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
+/// Libraries that come with the driver when a container starts, and are in no image.
+fn is_drivers(name: &str) -> bool {
+    const STARTS: [&str; 7] = [
+        "libcuda.so",
+        "libnvidia-",
+        "libnvcuvid.so",
+        "libnvoptix.so",
+        "libcudadebugger.so",
+        "libGLX_nvidia.so",
+        "libEGL_nvidia.so",
+    ];
+    STARTS.iter().any(|start| name.starts_with(start))
+}
+
+fn missing(scene: &Scene<'_>) -> Vec<Finding> {
+    let loaded = &scene.image.loaded;
+    // A name that one object looks for in vain may come with another one that is imported before it.
+    let comes = |name: &str| loaded.iter().any(|o| o.name == name && o.path.is_some());
+    // It is listed once for each object that looks for it.
+    let first = |at: usize, name: &str| loaded.iter().position(|o| o.name == name) == Some(at);
+    loaded
+        .iter()
+        .enumerate()
+        .filter(|(at, o)| o.path.is_none() && first(*at, &o.name) && !is_drivers(&o.name) && !comes(&o.name))
+        .map(|(_, object)| {
+            let name = &object.name;
+            let who = match object.needed_by.as_slice() {
+                [] => "a module of the stack".to_string(),
+                all => listed(all, 2),
+            };
+            let verb = if object.needed_by.len() > 1 {
+                "need"
+            } else {
+                "needs"
+            };
+            let (severity, message, hint) = match object.shadowed.first() {
+                Some(copy) => unreached(scene, name, copy),
+                None => (Severity::Fail, String::new(), supplier(name)),
+            };
+            problem(
+                severity,
+                name,
+                "not found",
+                &format!("the loader does not find {name}, which {who} {verb}{message}"),
+                &hint,
+            )
+        })
+        .collect()
+}
+
+/// A wheel has a copy to which nothing leads the loader.
+fn unreached(scene: &Scene<'_>, name: &str, copy: &ShadowedCopy) -> (Severity, String, String) {
+    let path = &copy.path;
+    let hint = format!("Install the package that brings {name} into the same site-packages as the module.");
+    // torch/__init__.py, `_preload_cuda_deps`: it searches all of sys.path for the libraries of NVIDIA's wheels.
+    let torch = scene
+        .image
+        .loader
+        .modules
+        .iter()
+        .any(|m| m.contains("/torch/lib/"));
+    if torch && copy.wanted_by.is_none() {
+        let message = format!("; torch looks for {path} itself when it is imported");
+        return (Severity::Warn, message, hint);
+    }
+    (Severity::Fail, format!("; {path} is not where it looks"), hint)
+}
+
+/// Who brings a library that is not there.
+fn supplier(name: &str) -> String {
+    let starts = |all: &[&str]| all.iter().any(|start| name.starts_with(start));
+    if starts(&["libtorch", "libc10", "libshm.so"]) {
+        "Install torch into the same site-packages; a module that was built for another torch does not fit."
+            .into()
+    } else if starts(&["libcu", "libnv", "libnccl"]) {
+        format!(
+            "Install the nvidia-* wheel that brings {name} beside torch, or base the image on a CUDA runtime image."
+        )
+    } else if starts(&["libpython"]) {
+        "Install the shared library of the interpreter that the module was built for.".into()
+    } else {
+        format!(
+            "Install the distribution's package that brings {name} (apt-file search {name}, dnf provides)."
+        )
+    }
+}
+
+/// The reason for a file, as the end of a sentence.
+fn reason(found_by: &FoundBy) -> String {
+    match found_by {
+        FoundBy::LibraryPath { folder } => format!("LD_LIBRARY_PATH names {folder}"),
+        FoundBy::Rpath { of, folder } => format!("the RPATH of {of} leads to {folder}"),
+        FoundBy::Runpath { of, folder } => format!("the RUNPATH of {of} leads to {folder}"),
+        FoundBy::System => {
+            "ld.so.cache or a default folder has it, and no RPATH or RUNPATH comes first".into()
+        }
+    }
+}
+
+fn shadowed(scene: &Scene<'_>) -> Vec<Finding> {
+    let mut findings: Vec<Finding> = scene
+        .image
+        .loaded
+        .iter()
+        .filter_map(|object| {
+            let path = object.path.as_ref()?;
+            let copy = object.shadowed.first()?;
+            let mut why = object
+                .found_by
+                .as_ref()
+                .map_or_else(|| "it comes first".to_string(), reason);
+            if let (Some(first), Some(wanted_by)) = (object.needed_by.first(), &copy.wanted_by)
+                && first != wanted_by
+            {
+                why += &format!("; {first} is loaded before {wanted_by}, and one SONAME is loaded once");
+            }
+            let hint = match &object.found_by {
+                Some(FoundBy::LibraryPath { folder }) => format!(
+                    "Take {folder} out of LD_LIBRARY_PATH, in the Dockerfile (ENV) or where the container is started."
+                ),
+                Some(FoundBy::System) => {
+                    "Remove that copy, or its folder from /etc/ld.so.conf.d (then ldconfig); or import torch first."
+                        .into()
+                }
+                _ => "Install both packages in builds for one CUDA, or import the one first whose copy is meant.".into(),
+            };
+            let name = &object.name;
+            Some(
+                Finding::problem(Code::LibraryShadowed, clean(name))
+                    .observed(clean(path))
+                    .required(clean(&copy.path))
+                    .message(clean(&format!(
+                        "the loader would take {path} for {name} and not the wheel's {}: {why}",
+                        copy.path
+                    )))
+                    .hint(clean(&hint)),
+            )
+        })
+        .collect();
+    if findings.is_empty() {
+        findings.push(
+            Finding::pass(Code::LibraryShadowed, "loader")
+                .observed("no other copy than the wheels' own")
+                .required("the copies that the wheels bring")
+                .message("no library of a wheel is shadowed by another copy"),
+        );
+    }
+    findings
+}
+
+fn lies_in(object: &LoadedObject, folder: &str) -> bool {
+    [&object.path, &object.real].into_iter().flatten().any(|path| {
+        let parent = Path::new(path).parent().and_then(Path::file_name);
+        parent.is_some_and(|name| name == folder)
+    })
+}
+
+fn driver(scene: &Scene<'_>) -> Vec<Finding> {
+    const REQUIRED: &str = "no stub in the driver's place";
+    let image = scene.image;
+    let mapped = image
+        .loaded
+        .iter()
+        .find(|o| o.name.starts_with("libcuda.so") && o.path.is_some());
+    let path = mapped.and_then(|o| o.path.as_deref());
+    let mut findings = Vec::new();
+    if let (Some(object), Some(path)) = (mapped, path) {
+        let real = object.real.as_deref().unwrap_or(path);
+        let why = object
+            .found_by
+            .as_ref()
+            .map_or_else(String::new, |f| format!(": {}", reason(f)));
+        if lies_in(object, "stubs") {
+            findings.push(
+                Finding::problem(Code::StubDriver, clean(path))
+                    .observed(clean(real))
+                    .required(REQUIRED)
+                    .message(clean(&format!("the loader would take the stub {real} for the driver{why}")))
+                    .hint(
+                        "Keep stubs off LD_LIBRARY_PATH and out of /etc/ld.so.conf.d, remove a libcuda.so.1 that \
+                         somebody made there, then run ldconfig. Linking needs LIBRARY_PATH only.",
+                    ),
+            );
+        } else if lies_in(object, "compat") {
+            findings.push(
+                Finding::info(Code::StubDriver, clean(path))
+                    .observed(clean(real))
+                    .required(REQUIRED)
+                    .message(clean(&format!(
+                        "the loader would take the compatibility driver library {real}{why}; it runs on data centre \
+                         GPUs alone, and with no older driver than its own notes allow"
+                    ))),
+            );
+        }
+    }
+    for stub in image
+        .loader
+        .stubs
+        .iter()
+        .filter(|stub| Some(stub.as_str()) != path)
+    {
+        findings.push(
+            Finding::info(Code::StubDriver, clean(stub))
+                .observed(clean(stub))
+                .required(REQUIRED)
+                .message(clean(&format!(
+                    "the stub {stub} lies in a folder that the loader searches; it is not what would be loaded now"
+                ))),
+        );
+    }
+    if findings.is_empty() {
+        let seen = path.unwrap_or("no libcuda.so.1: the driver comes when the container starts");
+        findings.push(
+            Finding::pass(Code::StubDriver, "libcuda.so.1")
+                .observed(clean(seen))
+                .required(REQUIRED)
+                .message("no stub stands in the driver's place"),
+        );
+    }
+    findings
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,421 @@
+//! Why the loader takes the files that it lists, and which copies of wheels it leaves aside.
+//!
+//! The list itself is the loader's word; here its search order is only followed far enough to name the reason.
+//! Source: ld.so(8): the DT_RPATH of the object that needs the library and of those that led to it, unless that object
+//! has a DT_RUNPATH; LD_LIBRARY_PATH; its DT_RUNPATH; ld.so.cache and the default folders. A library that is loaded
+//! under the same name already is taken before any search.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::{DRIVER, Listed, Listing};
+use crate::discover::bytes::RandomFile;
+use crate::discover::{elf, files, libraries};
+use crate::facts::{FoundBy, Library, LibraryKind, LibraryOrigin, LoadedObject, ShadowedCopy};
+
+/// Objects that need a library are named up to this many.
+const MAX_NEEDED_BY: usize = 8;
+
+/// What the explanation rests on, beside the list.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Grounds {
+    /// the interpreter, symbolic links followed
+    pub program: PathBuf,
+    /// the modules that were preloaded
+    pub modules: Vec<String>,
+    /// `sys.path`'s folders with distributions
+    pub site_packages: Vec<String>,
+    /// LD_LIBRARY_PATH
+    pub library_path: Option<String>,
+    /// `/etc/ld.so.conf`
+    pub conf: PathBuf,
+}
+
+/// A copy of libcudart or libnvrtc that the loader would map.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MappedRuntime {
+    /// which library
+    pub kind: LibraryKind,
+    /// the path that the loader would map
+    pub path: String,
+    /// the same with symbolic links followed
+    pub real: String,
+    /// the file is the one at this position of the libraries that are known
+    pub known: Option<usize>,
+}
+
+/// The list with its reasons.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Explained {
+    /// in the loader's order
+    pub objects: Vec<LoadedObject>,
+    /// every copy of the runtime libraries among them
+    pub runtimes: Vec<MappedRuntime>,
+    /// stubs of libcuda in folders that the loader searches
+    pub stubs: Vec<String>,
+}
+
+/// Reads what the listed files say of themselves. `libraries` are those that are known already.
+pub fn explain(listing: &Listing, grounds: &Grounds, libraries: &[Library]) -> Explained {
+    let graph = Graph::new(listing, grounds);
+    let objects: Vec<LoadedObject> = listing.objects.iter().map(|l| graph.object(l)).collect();
+    Explained {
+        runtimes: runtimes(&objects, libraries),
+        objects,
+        stubs: stubs(grounds),
+    }
+}
+
+/// A mapped file, and what it says of itself.
+struct Node {
+    name: String,
+    path: PathBuf,
+    needed: Vec<String>,
+    soname: Option<String>,
+    rpath: Vec<PathBuf>,
+    /// `None` where it has none: an empty one still switches DT_RPATH off
+    runpath: Option<Vec<PathBuf>>,
+    /// the node on whose behalf it was loaded; the program's own is the program
+    parent: usize,
+}
+
+struct Graph<'a> {
+    grounds: &'a Grounds,
+    /// the program, then the listed files in their order
+    nodes: Vec<Node>,
+    library_path: Vec<PathBuf>,
+    /// the names in each folder of site-packages that an RPATH or RUNPATH leads to, and in NVIDIA's wheels
+    wheels: BTreeMap<PathBuf, BTreeSet<String>>,
+    /// NVIDIA's `nvidia/*/lib`
+    nvidia: Vec<PathBuf>,
+}
+
+impl<'a> Graph<'a> {
+    fn new(listing: &Listing, grounds: &'a Grounds) -> Self {
+        let mut nodes = vec![Node::read(&grounds.program.to_string_lossy(), &grounds.program)];
+        for listed in &listing.objects {
+            if let Some(path) = &listed.path {
+                nodes.push(Node::read(&listed.name, Path::new(path)));
+            }
+        }
+        // Breadth first is the loader's order, so the first object that needs a name is the one that it looked for.
+        let parents: Vec<usize> = nodes
+            .iter()
+            .map(|node| nodes.iter().position(|n| n.needs(&node.name)).unwrap_or(0))
+            .collect();
+        for (node, parent) in nodes.iter_mut().zip(parents) {
+            // The driver is preloaded by its name: the program's search.
+            let preloaded = node.name == DRIVER || grounds.modules.contains(&node.name);
+            node.parent = if preloaded { 0 } else { parent };
+        }
+        let mut graph = Self {
+            grounds,
+            nodes,
+            library_path: grounds
+                .library_path
+                .iter()
+                .flat_map(|value| value.split([':', ';']))
+                .filter(|folder| !folder.is_empty())
+                .map(PathBuf::from)
+                .collect(),
+            wheels: BTreeMap::new(),
+            nvidia: Vec::new(),
+        };
+        graph.read_wheels();
+        graph
+    }
+
+    fn read_wheels(&mut self) {
+        for site in &self.grounds.site_packages {
+            let root = Path::new(site).join("nvidia");
+            for part in files::list(&root).unwrap_or_default() {
+                if part.may_be_dir() {
+                    self.nvidia.push(root.join(part.name).join("lib"));
+                }
+            }
+        }
+        let sites: Vec<PathBuf> = self
+            .grounds
+            .site_packages
+            .iter()
+            .filter_map(|site| Path::new(site).canonicalize().ok())
+            .collect();
+        let own = self
+            .nodes
+            .iter()
+            .flat_map(|n| n.rpath.iter().chain(n.runpath.iter().flatten()));
+        let folders: BTreeSet<&PathBuf> = own.chain(&self.nvidia).collect();
+        for folder in folders {
+            let Ok(real) = folder.canonicalize() else { continue };
+            if sites.iter().any(|site| real.starts_with(site)) {
+                let names = files::list(&real).unwrap_or_default();
+                let names = names.iter().filter_map(|e| e.text().map(str::to_string));
+                self.wheels.insert(folder.clone(), names.collect());
+            }
+        }
+    }
+
+    fn object(&self, listed: &Listed) -> LoadedObject {
+        let name = &listed.name;
+        let needed_by = self.nodes.iter().filter(|n| n.needs(name)).take(MAX_NEEDED_BY);
+        let mut object = LoadedObject {
+            name: name.clone(),
+            path: listed.path.clone(),
+            needed_by: needed_by.map(|n| n.path.to_string_lossy().into_owned()).collect(),
+            ..LoadedObject::default()
+        };
+        let mapped = listed.path.as_deref().map(Path::new);
+        if let Some(path) = mapped {
+            let real = path
+                .canonicalize()
+                .ok()
+                .map(|real| real.to_string_lossy().into_owned());
+            object.real = real.filter(|real| Some(real) != listed.path.as_ref());
+        }
+        if name.contains('/') {
+            return object;
+        }
+        object.found_by = mapped.and_then(|path| self.found_by(name, path));
+        object.shadowed = self.shadowed(name, mapped);
+        object
+    }
+
+    /// The objects whose DT_RPATH counts for what `node` needs: itself and those that led to it, then the program.
+    fn rpath_chain(&self, node: usize) -> impl Iterator<Item = &Node> {
+        let has_runpath = self.nodes.get(node).is_none_or(|n| n.runpath.is_some());
+        let mut next = (!has_runpath).then_some(node);
+        // Parents come earlier in the list; but a damaged file may say anything, so the steps are counted.
+        std::iter::from_fn(move || {
+            let node = self.nodes.get(next?)?;
+            next = (next != Some(node.parent)).then_some(node.parent);
+            Some(node)
+        })
+        .take(self.nodes.len())
+    }
+
+    fn found_by(&self, name: &str, path: &Path) -> Option<FoundBy> {
+        let index = self.nodes.iter().position(|n| n.name == name && n.path == path)?;
+        let parent = self.nodes.get(index)?.parent;
+        let folder = path.parent()?;
+        let text = |path: &Path| path.to_string_lossy().into_owned();
+        for node in self.rpath_chain(parent) {
+            if let Some(entry) = entry_of(&node.rpath, folder) {
+                return Some(FoundBy::Rpath {
+                    of: text(&node.path),
+                    folder: text(entry),
+                });
+            }
+        }
+        if let Some(entry) = entry_of(&self.library_path, folder) {
+            return Some(FoundBy::LibraryPath { folder: text(entry) });
+        }
+        let parent = self.nodes.get(parent)?;
+        let runpath = parent.runpath.as_deref().unwrap_or_default();
+        Some(match entry_of(runpath, folder) {
+            Some(entry) => FoundBy::Runpath {
+                of: text(&parent.path),
+                folder: text(entry),
+            },
+            None => FoundBy::System,
+        })
+    }
+
+    /// Wheels' copies of a library that are not the mapped file.
+    fn shadowed(&self, name: &str, mapped: Option<&Path>) -> Vec<ShadowedCopy> {
+        let mut copies: Vec<ShadowedCopy> = Vec::new();
+        let mut add = |path: PathBuf, wanted_by: Option<&Node>| {
+            let path_text = path.to_string_lossy().into_owned();
+            // The same hash in the name is the same content (auditwheel puts it there): no other copy.
+            let same_content =
+                mapped.is_some_and(|m| m.file_name() == path.file_name()) && has_content_hash(name);
+            let same = mapped.is_some_and(|m| same_content || is_same_file(m, &path));
+            if !same && path.is_file() && copies.iter().all(|c| c.path != path_text) {
+                copies.push(ShadowedCopy {
+                    path: path_text,
+                    wanted_by: wanted_by.map(|n| n.path.to_string_lossy().into_owned()),
+                });
+            }
+        };
+        let holds = |folder: &&PathBuf| self.wheels.get(*folder).is_some_and(|names| names.contains(name));
+        for (index, node) in self.nodes.iter().enumerate().filter(|(_, n)| n.needs(name)) {
+            let inherited = self.rpath_chain(index).flat_map(|n| &n.rpath);
+            let own = inherited.chain(node.runpath.iter().flatten()).find(holds);
+            if let Some(folder) = own {
+                add(folder.join(name), Some(node));
+            }
+        }
+        let in_wheels = mapped.is_some_and(|path| {
+            let sites = &self.grounds.site_packages;
+            sites.iter().any(|site| path.starts_with(site))
+        });
+        if !in_wheels && let Some(folder) = self.nvidia.iter().find(holds) {
+            add(folder.join(name), None);
+        }
+        copies
+    }
+}
+
+impl Node {
+    fn read(name: &str, path: &Path) -> Self {
+        // What cannot be read explains nothing; that the loader refuses it is the loader's to say.
+        let dynamic = RandomFile::open(path)
+            .ok()
+            .and_then(|file| elf::dynamic(&file).ok())
+            .unwrap_or_default();
+        let origin = path.parent().unwrap_or(Path::new("/"));
+        let folders = |text: &str| {
+            let entries = text.split(':').filter(|entry| !entry.is_empty());
+            let expanded = entries.map(|entry| {
+                let origin = origin.to_string_lossy();
+                PathBuf::from(entry.replace("${ORIGIN}", &origin).replace("$ORIGIN", &origin))
+            });
+            expanded.collect::<Vec<_>>()
+        };
+        Self {
+            name: name.to_string(),
+            path: path.to_path_buf(),
+            rpath: dynamic.rpath.as_deref().map(folders).unwrap_or_default(),
+            runpath: dynamic.runpath.as_deref().map(folders),
+            needed: dynamic.needed,
+            soname: dynamic.soname,
+            parent: 0,
+        }
+    }
+
+    fn needs(&self, name: &str) -> bool {
+        self.needed.iter().any(|needed| needed == name) && self.soname.as_deref() != Some(name)
+    }
+}
+
+/// The entry in whose folder, or in whose folder for a better processor, a file was found.
+fn entry_of<'e>(entries: &'e [PathBuf], folder: &Path) -> Option<&'e Path> {
+    let below = |entry: &Path| {
+        let rest = folder.strip_prefix(entry).ok()?;
+        let first = rest.components().next().map(|c| c.as_os_str());
+        let known = ["glibc-hwcaps", "tls", "haswell", "avx512_1", "x86_64"];
+        Some(first.is_none_or(|first| known.iter().any(|k| first == *k)))
+    };
+    entries
+        .iter()
+        .map(PathBuf::as_path)
+        .find(|e| below(e) == Some(true))
+}
+
+/// `libcudart-8774224f.so.12.4.127`, `libcudart.41118559.so.12`: eight hexadecimal digits before `.so`.
+fn has_content_hash(name: &str) -> bool {
+    let Some((stem, _)) = name.split_once(".so") else {
+        return false;
+    };
+    let hash = stem.rsplit(['-', '.']).next().unwrap_or_default();
+    hash.len() == 8 && hash.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
+fn is_same_file(a: &Path, b: &Path) -> bool {
+    let identity = |path: &Path| path.metadata().ok().map(|m| (m.dev(), m.ino()));
+    a == b || identity(a).is_some_and(|id| Some(id) == identity(b))
+}
+
+fn runtimes(objects: &[LoadedObject], known: &[Library]) -> Vec<MappedRuntime> {
+    objects
+        .iter()
+        .filter_map(|object| {
+            let path = object.path.as_ref()?;
+            let kind = libraries::kind_of(&object.name)?;
+            let same =
+                |l: &Library| l.path.contains('/') && is_same_file(Path::new(&l.path), Path::new(path));
+            Some(MappedRuntime {
+                kind,
+                path: path.clone(),
+                real: object.real.clone().unwrap_or_else(|| path.clone()),
+                known: known.iter().position(same),
+            })
+        })
+        .collect()
+}
+
+/// Stubs of libcuda on LD_LIBRARY_PATH or in the folders of ld.so.conf.
+fn stubs(grounds: &Grounds) -> Vec<String> {
+    let listed = grounds.library_path.iter().flat_map(|v| v.split([':', ';']));
+    let mut folders: Vec<PathBuf> = listed.map(PathBuf::from).collect();
+    folders.extend(conf_folders(&grounds.conf, 0));
+    folders.retain(|folder| {
+        folder
+            .components()
+            .next_back()
+            .is_some_and(|c| c.as_os_str() == "stubs")
+    });
+    let mut found: Vec<String> = Vec::new();
+    for folder in folders {
+        // libcuda.so is what the toolkit ships, libcuda.so.1 what somebody made of it.
+        for name in [DRIVER, "libcuda.so"] {
+            let path = folder.join(name);
+            let text = path.to_string_lossy().into_owned();
+            if path.is_file() && !found.contains(&text) {
+                found.push(text);
+                break;
+            }
+        }
+    }
+    found
+}
+
+/// The folders that ld.so.conf names, `include` followed where it ends in `/*.conf`, as all distributions have it.
+/// Source: ldconfig(8).
+fn conf_folders(conf: &Path, depth: u8) -> Vec<PathBuf> {
+    let text = files::read_text(conf, files::SMALL_FILE).unwrap_or_default();
+    let mut folders = Vec::new();
+    for line in text.lines() {
+        let line = line.split('#').next().unwrap_or_default().trim();
+        match line
+            .strip_prefix("include")
+            .filter(|rest| rest.starts_with([' ', '\t']))
+        {
+            Some(pattern) if depth == 0 => {
+                let base = conf.parent().unwrap_or(Path::new("/"));
+                let Some(folder) = pattern.trim().strip_suffix("/*.conf") else {
+                    continue;
+                };
+                let folder = base.join(folder);
+                for entry in files::list(&folder).unwrap_or_default() {
+                    if entry.text().is_some_and(|name| name.ends_with(".conf")) {
+                        folders.extend(conf_folders(&folder.join(entry.name), 1));
+                    }
+                }
+            }
+            None if line.starts_with('/') => folders.push(PathBuf::from(line)),
+            _ => {}
+        }
+    }
+    folders
+}
+
+/// Takes the copies that the loader would map into the libraries to be judged: a toolkit's copy that it maps is no
+/// longer one that nothing loads, and an unknown one is added without an answer.
+pub fn adopt(libraries: &mut Vec<Library>, runtimes: &[MappedRuntime], wanted: &[libraries::Wanted]) {
+    for runtime in runtimes {
+        if let Some(known) = runtime.known {
+            if let Some(library) = libraries
+                .get_mut(known)
+                .filter(|l| l.origin == LibraryOrigin::Toolkit)
+            {
+                library.origin = LibraryOrigin::Loader;
+            }
+            continue;
+        }
+        // What the loader found by its SONAME says in its answer which file that was.
+        let answered = |l: &Library| {
+            let answer = l.answer.as_ref().and_then(|a| a.path.as_ref());
+            answer.is_some_and(|path| *path == runtime.path || *path == runtime.real)
+        };
+        let is_wanted = wanted.iter().any(|w| w.kind == runtime.kind);
+        if is_wanted && !libraries.iter().any(|l| l.path == runtime.path || answered(l)) {
+            libraries.push(Library {
+                kind: runtime.kind,
+                path: runtime.path.clone(),
+                origin: LibraryOrigin::Loader,
+                answer: None,
+            });
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! How the image's loader is asked, so that nothing of the image runs.
+//!
+//! The interpreter is started under `LD_TRACE_LOADED_OBJECTS`, which glibc's loader obeys and others ignore: musl's
+//! would go on and start Python. So the loader is looked at first, and as a second line of defence Python is asked for
+//! its version only, which it tells before it imports anything.
+
+use std::ffi::CString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use crate::discover::bytes::RandomFile;
+use crate::discover::{elf, files};
+use crate::facts::Python;
+use crate::stack::{SmokeEntry, Stack};
+
+/// The driver's library. It is asked for last: whatever the modules bring along themselves comes first.
+pub const DRIVER: &str = "libcuda.so.1";
+
+/// The compiled modules of the packages that are known here: distribution, folder, and the module's name.
+/// In one package the order is that of its import: torch loads its global dependencies before anything else
+/// (torch/__init__.py, `_load_global_deps`), spconv imports cumm first.
+const MODULES: [(&str, &str, &str); 8] = [
+    ("torch", "torch/lib", "libtorch_global_deps"),
+    ("torch", "torch/lib", "libtorch_python"),
+    ("torch", "torch", "_C"),
+    ("cumm", "cumm", "core_cc"),
+    ("spconv", "spconv", "core_cc"),
+    ("torchvision", "torchvision", "_C"),
+    ("torch-scatter", "torch_scatter", "_scatter_cuda"),
+    ("mmcv", "mmcv", "_ext"),
+];
+
+/// A run of the loader, ready to be started.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Request {
+    /// the interpreter with symbolic links followed, as the loader expands `$ORIGIN`
+    pub program: PathBuf,
+    /// what is asked about, in the order of the imports
+    pub modules: Vec<String>,
+    /// what could not be asked
+    pub notes: Vec<String>,
+}
+
+/// Whether the loader can be asked.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Asked {
+    /// no module of the stack is installed
+    Nothing,
+    /// this is to be run
+    Run(Request),
+    /// it cannot be, for this reason
+    Refused(String),
+}
+
+/// What to ask about the manifest's packages.
+pub fn ask(stack: &Stack, python: &Python) -> Asked {
+    let mut modules = Vec::new();
+    let mut notes = Vec::new();
+    for module in modules_of(stack, python) {
+        // LD_PRELOAD is a list without any quoting, and `$` starts a token such as $LIB.
+        match module.to_str() {
+            Some(text) if !text.contains([' ', ':', '$', '\t', '\n']) => modules.push(text.to_string()),
+            _ => notes.push(format!(
+                "{}: a path with a blank, a colon or a dollar sign cannot be given to the loader",
+                module.display()
+            )),
+        }
+    }
+    if modules.is_empty() && notes.is_empty() {
+        return Asked::Nothing;
+    }
+    if modules.is_empty() {
+        return Asked::Refused(notes.join("; "));
+    }
+    let Some(interpreter) = &python.interpreter else {
+        return Asked::Refused("no interpreter is known, only the environment's folder".into());
+    };
+    match traceable(Path::new(interpreter)) {
+        Ok(program) => Asked::Run(Request {
+            program,
+            modules,
+            notes,
+        }),
+        Err(why) => Asked::Refused(why),
+    }
+}
+
+/// The installed modules: torch's first, then in the order of the smoke, then those of other packages.
+fn modules_of(stack: &Stack, python: &Python) -> Vec<PathBuf> {
+    let smoke = stack.smoke.iter().filter_map(|entry| match entry {
+        SmokeEntry::Builtin(builtin) => Some(builtin.name()),
+        SmokeEntry::Command { .. } => None,
+    });
+    // cumm-cu124 and spconv-cu124 are builds of cumm and spconv.
+    let packages = stack.packages.iter().map(|rule| {
+        let name = rule.normalized.as_str();
+        name.split_once("-cu").map_or(name, |(base, _)| base)
+    });
+    let mut wanted: Vec<&str> = smoke.chain(packages).collect();
+    // A stable sort: torch first, all others in their order.
+    wanted.sort_by_key(|&name| name != "torch");
+    if let Some(at) = wanted.iter().position(|&name| name == "spconv") {
+        wanted.insert(at, "cumm");
+    }
+    let mut found: Vec<PathBuf> = Vec::new();
+    for name in wanted {
+        for (_, folder, stem) in MODULES.iter().filter(|(dist, ..)| *dist == name) {
+            if let Some(path) = module(python, folder, stem)
+                && !found.contains(&path)
+            {
+                found.push(path);
+            }
+        }
+    }
+    found
+}
+
+/// `STEM.so`, `STEM.abi3.so` or `STEM.cpython-311-….so`, for this interpreter, in the first folder that has one.
+fn module(python: &Python, folder: &str, stem: &str) -> Option<PathBuf> {
+    let tag = python.version.as_deref().map(|version| {
+        let mut parts = version.split('.');
+        let (major, minor) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+        format!(".cpython-{major}{minor}-")
+    });
+    python.site_packages.iter().find_map(|site| {
+        let folder = Path::new(site).join(folder);
+        let entry = files::list(&folder).ok()?.into_iter().find(|entry| {
+            let middle = entry
+                .text()
+                .and_then(|n| n.strip_prefix(stem)?.strip_suffix(".so"));
+            middle.is_some_and(|middle| match &tag {
+                _ if middle.is_empty() || middle == ".abi3" => true,
+                Some(tag) => format!("{middle}-").starts_with(tag.as_str()),
+                None => middle.starts_with(".cpython-"),
+            })
+        })?;
+        Some(folder.join(entry.name))
+    })
+}
+
+/// The interpreter's real path, if a run of it under the trace only lists.
+fn traceable(interpreter: &Path) -> Result<PathBuf, String> {
+    let name = interpreter.display();
+    let program = interpreter
+        .canonicalize()
+        .map_err(|e| format!("{name} cannot be followed: {e}"))?;
+    let mode = program.metadata().map(|m| m.permissions().mode());
+    if mode.is_ok_and(|mode| mode & 0o6000 != 0) {
+        return Err(format!(
+            "{name} is set-user-ID or set-group-ID, which makes its loader deaf to LD_PRELOAD"
+        ));
+    }
+    let read = |path: &Path| {
+        let file = RandomFile::open(path).map_err(|e| e.to_string())?;
+        elf::dynamic(&file).map_err(|e| e.to_string())
+    };
+    let dynamic =
+        read(&program).map_err(|e| format!("{name} is no program that has a loader of its own: {e}"))?;
+    let Some(loader) = dynamic.interpreter else {
+        return Err(format!("{name} is statically linked and has no loader"));
+    };
+    let loader_facts =
+        read(Path::new(&loader)).map_err(|e| format!("the loader of {name}, {loader}: {e}"))?;
+    // glibc's needs nothing. gcompat's of the same name is a program that hands over to musl's.
+    let is_glibc = loader_facts
+        .soname
+        .is_some_and(|soname| soname.starts_with("ld-linux"))
+        && loader_facts.needed.is_empty()
+        && loader_facts.interpreter.is_none();
+    if is_glibc {
+        Ok(program)
+    } else {
+        Err(format!("the loader of {name}, {loader}, is not glibc's"))
+    }
+}
+
+impl Request {
+    /// The arguments.
+    pub fn argv(&self) -> Vec<CString> {
+        [self.program.as_os_str().as_bytes(), b"--version"]
+            .into_iter()
+            .filter_map(|word| CString::new(word).ok())
+            .collect()
+    }
+
+    /// The service's environment with the trace switched on. LD_LIBRARY_PATH counts as it is; every other LD_* is
+    /// left out, since it would print more, relocate, or in the case of LD_AUDIT run code.
+    pub fn envp(&self, env: &[CString]) -> Vec<CString> {
+        let kept = |v: &&CString| {
+            let name = v.as_bytes().split(|&b| b == b'=').next().unwrap_or_default();
+            !name.starts_with(b"LD_") || name == b"LD_LIBRARY_PATH"
+        };
+        let mut preload = b"LD_PRELOAD=".to_vec();
+        for module in &self.modules {
+            preload.extend_from_slice(module.as_bytes());
+            preload.push(b':');
+        }
+        preload.extend_from_slice(DRIVER.as_bytes());
+        env.iter()
+            .filter(kept)
+            .cloned()
+            .chain(CString::new(preload))
+            .chain([c"LD_TRACE_LOADED_OBJECTS=1".to_owned()])
+            .collect()
+    }
+
+    /// The program for execve.
+    pub fn path(&self) -> CString {
+        // A path with a NUL byte cannot come from the file system.
+        CString::new(self.program.clone().into_os_string().into_vec()).unwrap_or_default()
+    }
+}
