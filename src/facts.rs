@@ -500,7 +500,7 @@ pub struct LoadedObject {
     /// the file with symbolic links followed, where that is another path
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub real: Option<String>,
-    /// the objects whose DT_NEEDED names it, at most eight; the loader looked on behalf of the first
+    /// the objects whose DT_NEEDED names it, at most four; the loader looked on behalf of the first
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub needed_by: Vec<String>,
     /// why it is this file

@@ -15,7 +15,7 @@ use crate::discover::{elf, files, libraries};
 use crate::facts::{FoundBy, Library, LibraryKind, LibraryOrigin, LoadedObject, ShadowedCopy};
 
 /// Objects that need a library are named up to this many.
-const MAX_NEEDED_BY: usize = 8;
+const MAX_NEEDED_BY: usize = 4;
 
 /// What the explanation rests on, beside the list.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -348,12 +348,11 @@ fn stubs(grounds: &Grounds) -> Vec<String> {
     let mut found: Vec<String> = Vec::new();
     for folder in folders {
         // libcuda.so is what the toolkit ships, libcuda.so.1 what somebody made of it.
-        for name in [DRIVER, "libcuda.so"] {
-            let path = folder.join(name);
+        let mut paths = [DRIVER, "libcuda.so"].iter().map(|name| folder.join(name));
+        if let Some(path) = paths.find(|path| path.is_file()) {
             let text = path.to_string_lossy().into_owned();
-            if path.is_file() && !found.contains(&text) {
+            if !found.contains(&text) {
                 found.push(text);
-                break;
             }
         }
     }
@@ -417,5 +416,156 @@ pub fn adopt(libraries: &mut Vec<Library>, runtimes: &[MappedRuntime], wanted: &
                 answer: None,
             });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::facts::LibraryAnswer;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn folders_for_better_processors_belong_to_their_entry() {
+        let entries = ["/a".into(), "/b/../c".into()];
+        let found = |folder: &str| entry_of(&entries, Path::new(folder)).and_then(Path::to_str);
+        assert_eq!(found("/a"), Some("/a"));
+        assert_eq!(found("/a/"), Some("/a"));
+        assert_eq!(found("/b/../c"), Some("/b/../c"));
+        assert_eq!(found("/a/glibc-hwcaps/x86-64-v3"), Some("/a"));
+        assert_eq!(found("/a/other"), None);
+        assert_eq!(found("/ab"), None);
+    }
+
+    #[test]
+    fn names_with_a_hash_of_the_content() {
+        for (name, has) in [
+            ("libcudart-8774224f.so.12.4.127", true),
+            ("libcudart.41118559.so.12", true),
+            ("libgomp-a34b3233.so.1", true),
+            ("libcudart.so.12", false),
+            ("libcudart-8774224.so.12", false),
+            ("libnvrtc-builtins.so.12.4", false),
+            ("", false),
+        ] {
+            assert_eq!(has_content_hash(name), has, "{name}");
+        }
+    }
+
+    #[test]
+    fn stubs_in_every_folder_that_is_searched() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        for folder in ["one/stubs", "two/stubs", "three/stubs", "plain"] {
+            fs::create_dir_all(root.join(folder)).unwrap();
+            fs::write(root.join(folder).join("libcuda.so"), "").unwrap();
+        }
+        fs::write(root.join("two/stubs/libcuda.so.1"), "").unwrap();
+        fs::create_dir_all(root.join("conf.d")).unwrap();
+        let at = |path: &str| root.join(path).to_str().unwrap().to_string();
+        let conf = root.join("ld.so.conf");
+        fs::write(
+            &conf,
+            format!(
+                "# {}\ninclude conf.d/*.conf\n{}\n",
+                at("one/stubs"),
+                at("two/stubs")
+            ),
+        )
+        .unwrap();
+        fs::write(
+            root.join("conf.d/cuda.conf"),
+            format!("{}/ # x\n", at("three/stubs")),
+        )
+        .unwrap();
+        symlink(&conf, root.join("conf.d/round.conf")).unwrap();
+        let grounds = Grounds {
+            program: PathBuf::new(),
+            modules: Vec::new(),
+            site_packages: Vec::new(),
+            library_path: Some(format!("::{}:{}", at("plain"), at("absent/stubs"))),
+            conf,
+        };
+        let mut found = stubs(&grounds);
+        found.sort();
+        assert_eq!(
+            found,
+            [at("three/stubs/libcuda.so"), at("two/stubs/libcuda.so.1")]
+        );
+        let grounds = Grounds {
+            library_path: Some(at("one/stubs")),
+            conf: root.join("absent"),
+            ..grounds
+        };
+        assert_eq!(stubs(&grounds), [at("one/stubs/libcuda.so")]);
+    }
+
+    #[test]
+    fn copies_that_only_the_loader_knew_are_added_once() {
+        let library = |path: &str, origin, answered: Option<&str>| Library {
+            kind: LibraryKind::Cudart,
+            path: path.into(),
+            origin,
+            answer: answered.map(|path| LibraryAnswer {
+                path: Some(path.into()),
+                ..LibraryAnswer::default()
+            }),
+        };
+        let mapped = |kind, path: &str, known| MappedRuntime {
+            kind,
+            path: path.into(),
+            real: format!("{path}.4.127"),
+            known,
+        };
+        let mut all = vec![
+            library("/sp/w.so", LibraryOrigin::Wheel, None),
+            library("/usr/local/cuda/t.so", LibraryOrigin::Toolkit, None),
+            library(
+                "libcudart.so.12",
+                LibraryOrigin::Loader,
+                Some("/usr/lib/s.so.4.127"),
+            ),
+        ];
+        let before = all.clone();
+        let cudart = LibraryKind::Cudart;
+        let runtimes = [
+            mapped(cudart, "/sp/w.so", Some(0)),
+            mapped(cudart, "/usr/local/cuda/t.so", Some(1)),
+            mapped(cudart, "/usr/lib/s.so", None),
+            mapped(cudart, "/opt/new.so", None),
+            mapped(cudart, "/opt/new.so", None),
+            mapped(LibraryKind::Nvrtc, "/opt/nvrtc.so", None),
+            mapped(cudart, "/opt/x.so", Some(99)),
+        ];
+        let wanted = [libraries::Wanted {
+            kind: cudart,
+            majors: vec![12],
+        }];
+        adopt(&mut all, &runtimes, &wanted);
+        assert_eq!(all[0], before[0]);
+        assert_eq!(
+            all[1],
+            library("/usr/local/cuda/t.so", LibraryOrigin::Loader, None)
+        );
+        assert_eq!(all[2], before[2]);
+        assert_eq!(all[3..], [library("/opt/new.so", LibraryOrigin::Loader, None)]);
+    }
+
+    #[test]
+    fn files_that_say_nothing_explain_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let grounds = Grounds {
+            program: dir.path().join("python3"),
+            modules: vec!["/sp/m.so".into()],
+            site_packages: vec!["/sp".into()],
+            library_path: None,
+            conf: dir.path().join("absent"),
+        };
+        let listing = super::super::parse(b"\t/sp/m.so (0x1)\n\tx => /x (0x1)\n\ty => not found\n", b"");
+        let explained = explain(&listing, &grounds, &[]);
+        let found: Vec<_> = explained.objects.iter().map(|o| &o.found_by).collect();
+        assert_eq!(found, [&None, &Some(FoundBy::System), &None]);
+        assert!(explained.runtimes.is_empty() && explained.stubs.is_empty());
     }
 }

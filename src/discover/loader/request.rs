@@ -211,3 +211,174 @@ impl Request {
         CString::new(self.program.clone().into_os_string().into_vec()).unwrap_or_default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    fn stack(text: &str) -> Stack {
+        Stack::parse(&format!("{{\"schema\": 1, \"name\": \"t\", {text}}}")).unwrap()
+    }
+
+    /// An environment with these files, and an interpreter that is only a name.
+    fn python(root: &Path, paths: &[&str]) -> Python {
+        for path in paths {
+            let path = root.join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "").unwrap();
+        }
+        Python {
+            version: Some("3.11.7".into()),
+            site_packages: vec![root.to_str().unwrap().into()],
+            ..Python::default()
+        }
+    }
+
+    fn names(root: &Path, stack: &Stack, python: &Python) -> Vec<String> {
+        let found = modules_of(stack, python);
+        let relative = found.iter().map(|path| path.strip_prefix(root).unwrap());
+        relative.map(|path| path.to_str().unwrap().to_string()).collect()
+    }
+
+    const ALL: [&str; 8] = [
+        "torch/lib/libtorch_global_deps.so",
+        "torch/lib/libtorch_python.so",
+        "torch/_C.cpython-311-x86_64-linux-gnu.so",
+        "cumm/core_cc.cpython-311-x86_64-linux-gnu.so",
+        "spconv/core_cc.cpython-311-x86_64-linux-gnu.so",
+        "torchvision/_C.so",
+        "torch_scatter/_scatter_cuda.so",
+        "mmcv/_ext.cpython-311-x86_64-linux-gnu.so",
+    ];
+
+    #[test]
+    fn modules_come_in_the_order_of_their_imports() {
+        let dir = tempfile::tempdir().unwrap();
+        let python = python(dir.path(), &ALL);
+        assert_eq!(names(dir.path(), &Stack::embedded().unwrap(), &python), ALL);
+        let other = stack(r#""packages": {"mmcv": "*", "spconv-cu124": "*", "Torch": "*", "numpy": "*"}"#);
+        assert_eq!(
+            names(dir.path(), &other, &python),
+            [ALL[0], ALL[1], ALL[2], ALL[7], ALL[3], ALL[4]]
+        );
+        let smoke = stack(r#""packages": {"torchvision": "*"}, "smoke": ["mmcv", "torch"]"#);
+        assert_eq!(
+            names(dir.path(), &smoke, &python),
+            [ALL[0], ALL[1], ALL[2], ALL[7], ALL[5]]
+        );
+        assert_eq!(
+            ask(&stack(r#""packages": {"numpy": "*"}"#), &python),
+            Asked::Nothing
+        );
+    }
+
+    #[test]
+    fn modules_are_those_of_this_interpreter() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = [
+            "cumm/core_cc.cpython-310-x86_64-linux-gnu.so",
+            "cumm/core_cc.cpython-311-x86_64-linux-gnu.so",
+            "cumm/core_cc_old.so",
+            "mmcv/_ext.abi3.so",
+            "torchvision/_C.so.bak",
+            "torchvision/_C_extra.so",
+        ];
+        let python = python(dir.path(), &files);
+        let stack = stack(r#""packages": {"cumm-cu124": "*", "mmcv": "*", "torchvision": "*"}"#);
+        assert_eq!(names(dir.path(), &stack, &python), [files[1], files[3]]);
+    }
+
+    #[test]
+    fn paths_that_no_list_can_hold_are_said() {
+        let dir = tempfile::tempdir().unwrap();
+        let stack = stack(r#""packages": {"mmcv": "*"}"#);
+        for name in ["a b", "a:b", "$LIB"] {
+            let python = python(&dir.path().join(name), &["mmcv/_ext.so"]);
+            match ask(&stack, &python) {
+                Asked::Refused(why) => assert!(why.contains(name) && why.contains("_ext.so"), "{why}"),
+                other => panic!("{name}: {other:?}"),
+            }
+        }
+        let python = python(&dir.path().join("good"), &["mmcv/_ext.so"]);
+        assert!(matches!(ask(&stack, &python), Asked::Refused(why) if why.contains("no interpreter")));
+    }
+
+    /// An ELF file that names this interpreter and nothing else.
+    fn elf_with(interpreter: &Path) -> Vec<u8> {
+        let text = interpreter.to_str().unwrap();
+        let mut bytes = vec![0; 64 + 56];
+        bytes[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
+        bytes[18] = 62; // e_machine
+        bytes[32] = 64; // e_phoff
+        bytes[54] = 56; // e_phentsize
+        bytes[56] = 1; // e_phnum
+        bytes[64] = 3; // PT_INTERP
+        bytes[64 + 8] = 64 + 56; // p_offset
+        bytes[64 + 32] = u8::try_from(text.len() + 1).unwrap(); // p_filesz
+        bytes.extend(text.as_bytes());
+        bytes.push(0);
+        bytes
+    }
+
+    #[test]
+    fn interpreters_that_would_run_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str, bytes: &[u8]| {
+            let path = dir.path().join(name);
+            fs::write(&path, bytes).unwrap();
+            path
+        };
+        let nowhere = dir.path().join("ld-nowhere.so");
+        // A loader that itself has one: gcompat's.
+        let handing_over = file("ld-linux-x86-64.so.2", &elf_with(&nowhere));
+        for (path, why) in [
+            (file("script", b"#!/bin/sh\n"), "not an ELF file"),
+            (dir.path().join("absent"), "cannot be followed"),
+            (dir.path().to_path_buf(), "not a regular file"),
+            (file("a", &elf_with(&nowhere)), "No such file"),
+            (file("b", &elf_with(&handing_over)), "is not glibc's"),
+        ] {
+            let said = traceable(&path).unwrap_err();
+            assert!(said.contains(why), "{said}");
+        }
+        let set_id = file("c", b"");
+        fs::set_permissions(&set_id, fs::Permissions::from_mode(0o2755)).unwrap();
+        assert!(traceable(&set_id).unwrap_err().contains("set-group-ID"));
+        let glibc = Path::new("/lib64/ld-linux-x86-64.so.2");
+        if glibc.exists() {
+            let good = file("d", &elf_with(glibc));
+            assert_eq!(traceable(&good).unwrap(), good.canonicalize().unwrap());
+        }
+    }
+
+    #[test]
+    fn the_environment_is_the_services_but_for_the_loaders_own() {
+        let request = Request {
+            program: "/usr/bin/python3.11".into(),
+            modules: vec!["/sp/a.so".into(), "/sp/b.so".into()],
+            notes: Vec::new(),
+        };
+        let given = [
+            c"PATH=/bin",
+            c"LD_PRELOAD=/x",
+            c"LD_LIBRARY_PATH=/l",
+            c"LD_AUDIT=/y",
+            c"LD_BIND_NOW=1",
+            c"LDX=1",
+        ];
+        let env = request.envp(&given.map(CString::from));
+        let expected = [
+            c"PATH=/bin",
+            c"LD_LIBRARY_PATH=/l",
+            c"LDX=1",
+            c"LD_PRELOAD=/sp/a.so:/sp/b.so:libcuda.so.1",
+            c"LD_TRACE_LOADED_OBJECTS=1",
+        ];
+        assert_eq!(env, expected.map(CString::from));
+        assert_eq!(
+            request.argv(),
+            [c"/usr/bin/python3.11", c"--version"].map(CString::from)
+        );
+    }
+}
