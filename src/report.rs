@@ -79,6 +79,10 @@ pub fn says(text: &str, part: &str) -> bool {
 /// Takes what could steer a terminal or reorder a line out of text that came from files and libraries: control
 /// characters (C0, DEL, C1), line separators and bidirectional overrides become `\u{…}`.
 pub fn sanitize(text: &str) -> String {
+    // Nearly all text is plain ASCII, and there is a lot of it in the facts.
+    if text.bytes().all(|b| matches!(b, b' '..=b'~')) {
+        return text.to_string();
+    }
     let mut clean = String::with_capacity(text.len());
     for c in text.chars() {
         let steers = c.is_control()

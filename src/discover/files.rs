@@ -114,6 +114,9 @@ pub fn list(path: &Path) -> io::Result<Vec<Entry>> {
 
 /// Text from a file as one line that is safe to print: no control characters, at most `cap` characters.
 pub fn printable(text: &str, cap: usize) -> String {
+    if text.len() <= cap && text.bytes().all(|b| matches!(b, b' '..=b'~')) {
+        return text.to_string();
+    }
     let mut line: String = text
         .chars()
         .take(cap)

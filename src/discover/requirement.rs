@@ -216,7 +216,7 @@ impl Marker {
             Self::Compare(left, comparison, right) => {
                 let is_extra = [left, right]
                     .iter()
-                    .any(|o| **o == Operand::Variable("extra".into()));
+                    .any(|o| matches!(o, Operand::Variable(name) if name == "extra"));
                 let (left, right) = (left.value(environment)?, right.value(environment)?);
                 match comparison {
                     Comparison::In => Some(right.contains(left)),

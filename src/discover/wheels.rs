@@ -3,6 +3,7 @@
 //! Sources: PyPA specifications "Recording installed projects", "Core metadata", "Binary distribution format";
 //! setuptools' documentation of egg-info. RECORD is never read: it may list ten thousand files.
 
+use std::borrow::Cow;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -154,9 +155,30 @@ fn described(path: &Path, metadata: &Path, stem: &str) -> Distribution {
 /// Whether a requirement can count here whatever the version of Python: nine in ten are for an extra or for Windows,
 /// and would only swell the facts. What cannot be parsed is kept, so that it is judged in the open.
 fn may_apply(line: &str) -> bool {
-    // Parsing is for the lines that have a marker at all.
+    let Some((_, marker)) = line.split_once(';') else {
+        return true;
+    };
+    if is_for_an_extra(marker) {
+        return false;
+    }
     let parse = |line: &str| line.parse::<Requirement>().ok();
-    !line.contains(';') || parse(line).is_none_or(|r| r.applies(&MarkerEnvironment::of(None)) != Some(false))
+    parse(line).is_none_or(|r| r.applies(&MarkerEnvironment::of(None)) != Some(false))
+}
+
+/// `extra == 'test'`, alone or with more that must hold as well: seen without parsing, since most lines of a large
+/// environment are of this form.
+fn is_for_an_extra(marker: &str) -> bool {
+    let compared = marker
+        .split_once("extra")
+        .map(|(_, rest)| rest.trim_start())
+        .and_then(|rest| rest.strip_prefix("=="))
+        .map(str::trim_start);
+    let is_text = |value: &str| {
+        value.starts_with(['\'', '"']) && !value.starts_with("''") && !value.starts_with("\"\"")
+    };
+    // Without an `or`, one part that does not hold decides.
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    compared.is_some_and(is_text) && !marker.split(|c| !is_word(c)).any(|word| word == "or")
 }
 
 /// The file up to the empty line that ends its headers, at most [`MAX_HEADERS`] bytes.
@@ -164,19 +186,16 @@ fn read_headers(path: &Path) -> std::io::Result<String> {
     const CHUNK: usize = 8 << 10;
     let mut file = files::open_regular(path)?;
     let mut bytes = Vec::new();
+    let mut chunk = [0; CHUNK];
     loop {
         // One call of read for the usual file: a `read_to_end` would make three.
         let before = bytes.len();
-        bytes.resize(before + CHUNK, 0);
-        let read = match file.read(bytes.get_mut(before..).unwrap_or_default()) {
+        let read = match file.read(&mut chunk) {
             Ok(read) => read,
-            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {
-                bytes.truncate(before);
-                continue;
-            }
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
             Err(e) => return Err(e),
         };
-        bytes.truncate(before + read);
+        bytes.extend_from_slice(chunk.get(..read).unwrap_or_default());
         // The end may straddle two chunks: \n\r | \n
         let from = before.saturating_sub(2);
         if let Some(end) = bytes.get(from..).and_then(end_of_headers) {
@@ -204,7 +223,7 @@ fn end_of_headers(bytes: &[u8]) -> Option<usize> {
 }
 
 /// Headers as RFC 5322 has them: `Key: value`, continued on lines that start with a blank.
-fn headers(text: &str) -> impl Iterator<Item = (&str, String)> {
+fn headers(text: &str) -> impl Iterator<Item = (&str, Cow<'_, str>)> {
     let mut lines = text.lines().peekable();
     std::iter::from_fn(move || {
         loop {
@@ -212,14 +231,15 @@ fn headers(text: &str) -> impl Iterator<Item = (&str, String)> {
             let Some((key, value)) = line.split_once(':') else {
                 continue;
             };
-            if key.is_empty() || key.contains(char::is_whitespace) {
+            if key.is_empty() || key.bytes().any(|b| b.is_ascii_whitespace()) {
                 continue;
             }
-            let mut value = value.trim().to_string();
+            let mut value = Cow::Borrowed(value.trim());
             while let Some(more) = lines.next_if(|l| l.starts_with([' ', '\t'])) {
                 if value.len() <= MAX_VALUE {
-                    value.push(' ');
-                    value.push_str(more.trim());
+                    let folded = value.to_mut();
+                    folded.push(' ');
+                    folded.push_str(more.trim());
                 }
             }
             return Some((key, value));
@@ -356,6 +376,36 @@ mod tests {
             site.only().requires,
             ["b; python_version < '3.9'", "d", "e; what is this"]
         );
+    }
+
+    #[test]
+    fn an_extra_is_seen_without_the_parser_and_means_what_the_parser_says() {
+        for (marker, seen) in [
+            (" extra == 'test'", true),
+            ("extra==\"test\"", true),
+            (" python_version < '3.9' and extra == 'test'", true),
+            (" (extra == 'test') and sys_platform == 'linux'", true),
+            (" extra == 'tensor'", true),
+            (" extra == 'or'", false),
+            (" (extra == 'test')or(sys_platform == 'linux')", false),
+            (" extra == 'test' or sys_platform == 'linux'", false),
+            (" extra == ''", false),
+            (" extra != 'test'", false),
+            (" 'test' == extra", false),
+            (" platform_release == 'extra'", false),
+            (" sys_platform == 'linux'", false),
+            ("", false),
+        ] {
+            assert_eq!(is_for_an_extra(marker), seen, "{marker}");
+            if seen {
+                let requirement: Requirement = format!("x;{marker}").parse().unwrap();
+                assert_eq!(
+                    requirement.applies(&MarkerEnvironment::of(None)),
+                    Some(false),
+                    "{marker}"
+                );
+            }
+        }
     }
 
     #[test]
