@@ -53,7 +53,7 @@ fn another_cuda_under_the_name_of_12_4_is_refused() {
             .says("✓ nvidia-cuda-runtime-cu12 is 12.4.127\n")
             .says(&format!(
                 "{CUDART} says that it is CUDA {version}, and the manifest asks for 12.4 [cudart-version]\n    \
-                 required: CUDA 12.4\n    hint:     In the Dockerfile: pip install the nvidia-cuda-runtime-cu12 wheel \
+                 observed: CUDA {version}\n    required: CUDA 12.4\n    hint:     In the Dockerfile: pip install the nvidia-cuda-runtime-cu12 wheel \
                  of CUDA 12.4.\n"
             ))
             .says(&format!("{NVRTC} says that it is CUDA {version}"))
