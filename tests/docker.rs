@@ -28,15 +28,17 @@ fn service(base: Base) -> &'static Image {
     }
     let dockerfile = format!(
         "FROM {}\n\
-         COPY cuda-entrypoint /usr/local/bin/\n\
-         COPY stack.json /etc/cuda-entrypoint/\n\
+         COPY root /\n\
          ENTRYPOINT [\"cuda-entrypoint\", \"run\", \"--\"]\n\
          CMD [\"cat\", \"/proc/1/cmdline\"]\n",
         base.image().name()
     );
     let context = [
-        ("cuda-entrypoint", Content::File(docker::binary())),
-        ("stack.json", Content::text(STACK)),
+        (
+            "root/usr/local/bin/cuda-entrypoint",
+            Content::File(docker::binary()),
+        ),
+        ("root/etc/cuda-entrypoint/stack.json", Content::text(STACK)),
     ];
     // The janitor removes it.
     let image: &'static Image = Box::leak(Box::new(Image::build(&dockerfile, &context).unwrap()));
@@ -54,7 +56,7 @@ fn healthy() -> Run {
 /// Starts without glibc, says that CUDA cannot, and becomes a service that needs no CUDA.
 fn without_glibc(base: Base, loader: &str) {
     let image = base.image();
-    let run = |words: &str| Run::of(&image).command(words).finish();
+    let run = |words: &str| Run::of(image).command(words).finish();
     let version = run("/cuda-entrypoint --version").expect(0);
     assert_eq!(
         version.stdout,
@@ -71,7 +73,7 @@ fn without_glibc(base: Base, loader: &str) {
     } else {
         "cat /proc/1/cmdline"
     };
-    let started = Run::of(&image)
+    let started = Run::of(image)
         .mount_text(STACK, "/stack.json")
         .command(&format!(
             "/cuda-entrypoint run --stack /stack.json --gpu off --smoke off -- {service}"
@@ -448,7 +450,7 @@ fn health_of_a_running_service() {
     healthy.wait_for("sleep 600");
     let (code, text) = healthy.exec("cuda-entrypoint check --stage health");
     assert_eq!(code, Some(0), "{text}");
-    assert!(text.contains("NVML reports them healthy"), "{text}");
+    assert!(text.contains("pass: ") && text.contains("healthy"), "{text}");
 
     // `systemctl daemon-reload` on the host may take the devices away from a container that runs: NVML's 999.
     let lost = r#"{"calls": {"nvmlDeviceGetCount_v2": {"returns": 999}}}"#;
@@ -473,15 +475,17 @@ fn checked_build(
 ) -> Result<Image, BuildFailure> {
     let dockerfile = format!(
         "FROM {}\n\
-         COPY cuda-entrypoint /usr/local/bin/\n\
-         COPY stack.json /etc/cuda-entrypoint/\n\
+         COPY root /\n\
          {steps}\n\
          RUN cuda-entrypoint check --stage image\n",
         base.image().name()
     );
     let mut whole = vec![
-        ("cuda-entrypoint", Content::File(docker::binary())),
-        ("stack.json", Content::text(stack)),
+        (
+            "root/usr/local/bin/cuda-entrypoint",
+            Content::File(docker::binary()),
+        ),
+        ("root/etc/cuda-entrypoint/stack.json", Content::text(stack)),
     ];
     whole.extend(context.iter().cloned());
     Image::build(&dockerfile, &whole)
@@ -520,96 +524,115 @@ fn image_stage_fails_the_build() {
 
 const CUDA_124: &str = r#"{"schema": 1, "name": "t", "cuda": {"runtime": "12.4", "nvrtc": "12.4"}}"#;
 
-/// NVIDIA's libraries of a release as a build context.
-fn cuda_libraries(version: &str) -> [(&'static str, Content); 2] {
-    [
-        ("cuda/libcudart.so.12", Content::File(cuda::cudart(version))),
-        ("cuda/libnvrtc.so.12", Content::File(cuda::nvrtc(version))),
-    ]
-}
-
 /// As in images of NVIDIA: a toolkit's folder that the loader knows.
 fn system_cuda(base: Base, version: &str) -> Result<Image, BuildFailure> {
-    let steps = "COPY cuda /usr/local/cuda/lib64\n\
-                 RUN echo /usr/local/cuda/lib64 > /etc/ld.so.conf.d/cuda.conf && ldconfig";
-    checked_build(base, steps, CUDA_124, &cuda_libraries(version))
+    let steps = "RUN echo /usr/local/cuda/lib64 > /etc/ld.so.conf.d/cuda.conf && ldconfig";
+    let libraries = [
+        (
+            "root/usr/local/cuda/lib64/libcudart.so.12",
+            Content::File(cuda::cudart(version)),
+        ),
+        (
+            "root/usr/local/cuda/lib64/libnvrtc.so.12",
+            Content::File(cuda::nvrtc(version)),
+        ),
+    ];
+    checked_build(base, steps, CUDA_124, &libraries)
+}
+
+/// The libraries of an image are those of CUDA 12.4, for a manifest that says so, and no others.
+fn holds_cuda_124(image: &Image, service: &str, served: &str) {
+    let run = Run::of(image)
+        .command(&format!("cuda-entrypoint run --gpu off -- {service}"))
+        .finish();
+    assert_eq!(
+        run.expect(0).says(&["CUDA runtime 12.4", "nvrtc 12.4"]).stdout,
+        served
+    );
+    let other = Run::of(image).mount_text(&CUDA_124.replace("12.4", "12.1"), "/other.json");
+    let other = other
+        .command("cuda-entrypoint check --stage image --stack /other.json")
+        .finish()
+        .expect(81);
+    for each in ["[cudart-version]", "[nvrtc-version]", "12.4", "12.1"] {
+        assert!(other.stdout.contains(each), "no {each:?} in {other:#?}");
+    }
 }
 
 #[test]
 #[ignore = "needs Docker and dist/; make test runs it"]
 fn image_stage_asks_the_system_s_cuda_libraries() {
     for base in [Base::Debian11, Base::Debian12] {
-        let image = system_cuda(base, "12.4").unwrap();
-        let run = Run::of(&image)
-            .command("cuda-entrypoint run --gpu off -- echo served")
-            .finish();
-        let run = run.expect(0).says(&["CUDA runtime 12.4", "nvrtc 12.4"]);
-        assert_eq!(run.stdout, "served\n");
-        fails_with_81(
-            system_cuda(base, "12.1"),
-            &["cudart-version", "nvrtc-version", "12.1"],
-        );
+        holds_cuda_124(&system_cuda(base, "12.4").unwrap(), "echo served", "served\n");
     }
+    let older = system_cuda(Base::Debian12, "12.1");
+    fails_with_81(older, &["cudart-version", "nvrtc-version", "12.1"]);
     let none = checked_build(Base::Debian12, "", CUDA_124, &[]);
     fails_with_81(none, &["library-missing", "libcudart.so.12", "libnvrtc.so.12"]);
 }
 
 /// As pip lays out NVIDIA's wheels for a Debian interpreter.
 fn wheels(base: Base, version: &str, release: &str) -> Result<Image, BuildFailure> {
-    let site_packages = match base {
-        Base::Debian11 => "/usr/local/lib/python3.9/dist-packages",
-        _ => "/usr/local/lib/python3.11/dist-packages",
+    let python = if base == Base::Debian11 {
+        "python3.9"
+    } else {
+        "python3.11"
     };
+    let at = |path: &str| format!("root/usr/local/lib/{python}/dist-packages/{path}");
     let metadata = |name: &str| {
         Content::text(format!(
             "Metadata-Version: 2.1\nName: {name}\nVersion: {release}\n"
         ))
     };
-    let runtime = format!("site/nvidia_cuda_runtime_cu12-{release}.dist-info/METADATA");
-    let nvrtc = format!("site/nvidia_cuda_nvrtc_cu12-{release}.dist-info/METADATA");
-    let context = [
+    let files = [
         (
-            "site/nvidia/cuda_runtime/lib/libcudart.so.12",
+            at("nvidia/cuda_runtime/lib/libcudart.so.12"),
             Content::File(cuda::cudart(version)),
         ),
         (
-            "site/nvidia/cuda_nvrtc/lib/libnvrtc.so.12",
+            at("nvidia/cuda_nvrtc/lib/libnvrtc.so.12"),
             Content::File(cuda::nvrtc(version)),
         ),
-        (runtime.as_str(), metadata("nvidia-cuda-runtime-cu12")),
-        (nvrtc.as_str(), metadata("nvidia-cuda-nvrtc-cu12")),
+        (
+            at(&format!("nvidia_cuda_runtime_cu12-{release}.dist-info/METADATA")),
+            metadata("nvidia-cuda-runtime-cu12"),
+        ),
+        (
+            at(&format!("nvidia_cuda_nvrtc_cu12-{release}.dist-info/METADATA")),
+            metadata("nvidia-cuda-nvrtc-cu12"),
+        ),
     ];
+    let files = files
+        .each_ref()
+        .map(|(path, content)| (path.as_str(), content.clone()));
     let stack = r#"{
       "schema": 1, "name": "t", "cuda": {"runtime": "12.4", "nvrtc": "12.4"}, "python": ">=3.9",
       "packages": {"nvidia-cuda-runtime-cu12": "==12.4.127", "nvidia-cuda-nvrtc-cu12": "==12.4.127"}
     }"#;
-    checked_build(base, &format!("COPY site {site_packages}"), stack, &context)
+    checked_build(base, "", stack, &files)
 }
 
 #[test]
 #[ignore = "needs Docker and dist/; make test runs it"]
 fn image_stage_asks_the_wheels_cuda_libraries() {
     for base in [Base::Debian11, Base::Debian12] {
-        let image = wheels(base, "12.4", "12.4.127").unwrap();
-        let run = Run::of(&image)
-            .command("cuda-entrypoint run --gpu off -- python3 -c print(1)")
-            .finish();
-        let run = run.expect(0).says(&["CUDA runtime 12.4", "nvrtc 12.4"]);
-        assert_eq!(run.stdout, "1\n");
-        let words = ["package-version", "12.1.105", "cudart-version", "nvrtc-version"];
-        fails_with_81(wheels(base, "12.1", "12.1.105"), &words);
-        // Metadata may say one thing and the library another: the library is right.
-        fails_with_81(
-            wheels(base, "12.1", "12.4.127"),
-            &["cudart-version", "nvrtc-version", "12.1"],
+        holds_cuda_124(
+            &wheels(base, "12.4", "12.4.127").unwrap(),
+            "python3 -c print(1)",
+            "1\n",
         );
     }
+    let words = ["package-version", "12.1.105", "cudart-version", "nvrtc-version"];
+    fails_with_81(wheels(Base::Debian11, "12.1", "12.1.105"), &words);
+    // Metadata may say one thing and the library another: the library is right.
+    let words = ["cudart-version", "nvrtc-version", "12.1"];
+    fails_with_81(wheels(Base::Debian12, "12.1", "12.4.127"), &words);
 }
 
 /// docker/Dockerfile builds the binary from the source tree, and other images take it from there.
 #[test]
 #[ignore = "needs Docker and dist/; make test runs it"]
-fn the_binary_s_own_dockerfile() {
+fn a_dockerfile_builds_the_binary() {
     let rust = docker::rust_image();
     let base = format!("BASE={}", rust.name());
     let tree = Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -4,15 +4,14 @@
 //! Everything bears the label `cuda-entrypoint-test=PID`. Guards remove it when their test is over, and a process that
 //! outlives the tests removes what is left, also where they were killed.
 
-use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{ChildStdin, Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 use std::{env, process, thread};
 
@@ -72,12 +71,13 @@ fn fresh_name() -> String {
     format!("cuda-entrypoint-test-{}-{number}", process::id())
 }
 
-/// Waits for the end of this process, then removes containers and images, children of other images first.
+/// Waits for the end of this process, then removes containers and images, the newest first: no image goes before those
+/// that are based on it. More than once, since the daemon finishes what a killed client asked for.
 const JANITOR: &str = r#"
 read -r _
 for _ in 1 2 3; do
   docker ps --all --quiet --filter "label=$1" | xargs --no-run-if-empty docker rm --force --volumes
-  docker images --all --quiet --filter "label=$1" | sort --unique | xargs --no-run-if-empty docker rmi --force
+  docker images --all --quiet --filter "label=$1" | xargs --no-run-if-empty docker rmi --force
   [ -z "$(docker ps --all --quiet --filter "label=$1")$(docker images --all --quiet --filter "label=$1")" ] && break
   sleep 1
 done
@@ -85,9 +85,10 @@ done
 
 /// The label; the first call starts the janitor.
 fn label() -> String {
-    static JANITOR_WAITS: OnceLock<ChildStdin> = OnceLock::new();
+    // Its input is open as long as this process lives.
+    static WAITING: OnceLock<Child> = OnceLock::new();
     let label = format!("cuda-entrypoint-test={}", process::id());
-    JANITOR_WAITS.get_or_init(|| {
+    WAITING.get_or_init(|| {
         let mut command = Command::new("sh");
         command.args(["-c", JANITOR, "sh", &label]);
         command
@@ -95,8 +96,7 @@ fn label() -> String {
             .stdout(Stdio::null())
             .stderr(Stdio::null());
         // Ctrl-C is for the tests; what they leave behind is to be removed even so.
-        let mut child = command.process_group(0).spawn().unwrap();
-        child.stdin.take().unwrap()
+        command.process_group(0).spawn().unwrap()
     });
     label
 }
@@ -121,10 +121,10 @@ impl Image {
             .unwrap()
     }
 
-    fn import(archive: &Path) -> Self {
+    fn import(archive: &Path, changes: &[String]) -> Self {
         let name = fresh_name();
-        let change = format!("LABEL {}", label());
-        let mut command = docker(["import", "--change", &change]);
+        let mut command = docker(["import", "--change", &format!("LABEL {}", label())]);
+        command.args(changes.iter().flat_map(|change| ["--change", change]));
         output_of(command.arg(archive).arg(&name));
         Self { name }
     }
@@ -144,20 +144,24 @@ impl Image {
                 Content::File(original) => drop(fs::copy(original, &path).unwrap()),
             }
         }
-        Self::build_folder(folder.path(), &[])
+        // Each step takes the classic builder a second, and the label comes with the base image.
+        Self::build_with(docker(["build"]).arg(folder.path()))
     }
 
-    /// `docker build OPTIONS FOLDER`.
+    /// `docker build OPTIONS FOLDER`, of a Dockerfile whose result is based on nothing of ours.
     ///
     /// # Errors
     /// The client's exit status and everything that it printed.
     pub fn build_folder(folder: &Path, options: &[&str]) -> Result<Self, BuildFailure> {
+        Self::build_with(docker(["build", "--label", &label()]).args(options).arg(folder))
+    }
+
+    fn build_with(command: &mut Command) -> Result<Self, BuildFailure> {
         let image = Self { name: fresh_name() };
-        let label = label();
-        let mut command = docker(["build", "--force-rm", "--no-cache", "--tag", image.name()]);
-        // As --label, so that a failed build leaves nothing unlabelled: its base images have the label already.
-        command.args(["--label", &label]).args(options).arg(folder);
-        let output = command.output().unwrap();
+        let output = command
+            .args(["--force-rm", "--no-cache", "--tag", image.name()])
+            .output()
+            .unwrap();
         if output.status.success() {
             return Ok(image);
         }
@@ -201,7 +205,7 @@ impl Content {
 }
 
 /// Root file systems to build upon.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Base {
     /// `/cuda-entrypoint` and nothing else
     Scratch,
@@ -215,51 +219,30 @@ pub enum Base {
     Debian11,
     /// Debian 12: glibc 2.36, Python 3.11
     Debian12,
-    /// Debian 12 with what compiles C
-    Compiler,
 }
 
 impl Base {
     /// Its image, imported when it is first asked for. The janitor removes it.
-    pub fn image(self) -> Arc<Image> {
-        static IMAGES: Mutex<Option<HashMap<Base, Arc<OnceLock<Arc<Image>>>>>> = Mutex::new(None);
-        let cell = {
-            let mut images = IMAGES.lock().unwrap_or_else(|poison| poison.into_inner());
-            let images = images.get_or_insert_default();
-            Arc::clone(images.entry(self).or_default())
-        };
-        Arc::clone(cell.get_or_init(|| Arc::new(Image::import(&self.archive()))))
+    pub fn image(self) -> &'static Image {
+        static IMAGES: [OnceLock<Image>; 6] = [const { OnceLock::new() }; 6];
+        IMAGES[self as usize].get_or_init(|| {
+            let folder = tempfile::tempdir().unwrap();
+            Image::import(&self.archive(folder.path()), &[])
+        })
     }
 
-    /// The root file system as a tar archive; those of Debian are kept for the next run.
-    fn archive(self) -> PathBuf {
-        let (suite, packages) = match self {
-            Self::Debian12 => ("bookworm", "busybox-static,musl,python3-minimal"),
-            Self::Debian11 => ("bullseye", "python3-minimal"),
-            Self::Compiler => (
-                "bookworm",
-                "binutils,ca-certificates,gcc,libc6-dev,make,python3,python3-venv",
-            ),
-            Self::Scratch | Self::Busybox | Self::Musl | Self::MuslAsGlibc => return self.small_archive(),
-        };
-        // Another list of packages is another file.
-        let folder = root().join("target/images");
-        let archive = folder.join(format!("{suite}+{}.tar", packages.replace(',', "+")));
-        fs::create_dir_all(&folder).unwrap();
-        let lock = File::create(folder.join(format!("{self:?}.lock"))).unwrap();
-        let _lock = Flock::lock(lock, FlockArg::LockExclusive).unwrap();
-        if !archive.exists() {
-            let mut command = Command::new(root().join("tests/support/debootstrap.sh"));
-            output_of(command.args([suite, packages]).arg(&archive));
+    /// The root file system as a tar archive, in `folder` unless it is kept for the next run.
+    fn archive(self, folder: &Path) -> PathBuf {
+        match self {
+            Self::Debian12 => debian_12(),
+            Self::Debian11 => debian("bullseye", "python3-minimal"),
+            Self::Scratch | Self::Busybox | Self::Musl | Self::MuslAsGlibc => self.small_archive(folder),
         }
-        archive
     }
 
     /// Made anew each time, since the binary is in it. Busybox and musl are Debian's, out of its archive.
-    fn small_archive(self) -> PathBuf {
-        static FOLDER: OnceLock<TempDir> = OnceLock::new();
-        let folder = FOLDER.get_or_init(|| tempfile::tempdir().unwrap()).path();
-        let tree = folder.join(format!("{self:?}"));
+    fn small_archive(self, folder: &Path) -> PathBuf {
+        let tree = folder.join("root");
         fs::create_dir(&tree).unwrap();
         fs::copy(binary(), tree.join("cuda-entrypoint")).unwrap();
         let take = |member: &str, to: &str| {
@@ -267,7 +250,7 @@ impl Base {
             fs::create_dir_all(to.parent().unwrap()).unwrap();
             let mut tar = Command::new("tar");
             tar.args(["--extract", "--to-stdout", "--file"]);
-            let output = tar.arg(Self::Debian12.archive()).arg(member).output().unwrap();
+            let output = tar.arg(debian_12()).arg(member).output().unwrap();
             assert!(
                 output.status.success() && !output.stdout.is_empty(),
                 "{member}: {output:?}"
@@ -301,33 +284,51 @@ impl Base {
     }
 }
 
-/// This machine's Rust upon [`Base::Compiler`]: what the image `rust` of a registry is to others.
-pub fn rust_image() -> Image {
-    let compiler = Base::Compiler.image();
-    let folder = tempfile::tempdir().unwrap();
-    let sysroot = output_of(Command::new("rustc").args(["--print", "sysroot"]));
-    let mut dockerfile = format!(
-        "FROM {}\nCOPY rust /usr/local/rust\nENV PATH=/usr/local/rust/bin:/usr/local/bin:/usr/bin:/bin\n",
-        compiler.name()
-    );
-    // Where a proxy ends TLS, its certificate is in this machine's bundle and in no image.
-    let bundle = Path::new("/etc/ssl/certs/ca-certificates.crt");
-    let mut tar = Command::new("tar");
-    tar.args(["--create", "--file=-", "--owner=0", "--group=0", "--dereference"]);
-    if bundle.exists() {
-        dockerfile += &format!("COPY rust/ca-certificates.crt {}\n", bundle.display());
-        dockerfile += &format!("ENV PIP_CERT={0} CARGO_HTTP_CAINFO={0}\n", bundle.display());
-        tar.arg("--directory")
-            .arg(bundle.parent().unwrap())
-            .arg(bundle.file_name().unwrap());
+fn debian_12() -> PathBuf {
+    debian("bookworm", "busybox-static,musl,python3-minimal")
+}
+
+/// A root file system of Debian as a tar archive, kept for the next run.
+fn debian(suite: &str, packages: &str) -> PathBuf {
+    let folder = root().join("target/images");
+    // Another list of packages is another file.
+    let archive = folder.join(format!("{suite}+{}.tar", packages.replace(',', "+")));
+    fs::create_dir_all(&folder).unwrap();
+    let lock = File::create(archive.with_extension("lock")).unwrap();
+    let _lock = Flock::lock(lock, FlockArg::LockExclusive).unwrap();
+    if !archive.exists() {
+        let mut command = Command::new(root().join("tests/support/debootstrap.sh"));
+        output_of(command.args([suite, packages]).arg(&archive));
     }
-    fs::write(folder.path().join("Dockerfile"), dockerfile).unwrap();
-    // Compiler and standard library of one target: a tenth of a toolchain with its documentation.
-    tar.args(["--transform", "s,^,rust/,;s,^rust/Dockerfile$,Dockerfile,"]);
-    tar.arg("--directory").arg(folder.path()).arg("Dockerfile");
-    tar.arg("--directory")
-        .arg(&sysroot)
-        .args(["bin/cargo", "bin/rustc"]);
+    archive
+}
+
+/// Debian 12 with this machine's Rust: what the image `rust` of a registry is to others.
+pub fn rust_image() -> Image {
+    let compiler = debian(
+        "bookworm",
+        "binutils,ca-certificates,gcc,libc6-dev,make,python3,python3-venv",
+    );
+    let folder = tempfile::tempdir_in(compiler.parent().unwrap()).unwrap();
+    let whole = folder.path().join("rust.tar");
+    fs::copy(compiler, &whole).unwrap();
+    let sysroot = output_of(Command::new("rustc").args(["--print", "sysroot"]));
+    let mut tar = Command::new("tar");
+    tar.args(["--append", "--owner=0", "--group=0", "--dereference", "--file"]);
+    tar.arg(&whole).args(["--transform", "s,^,usr/local/rust/,"]);
+    let mut changes =
+        vec!["ENV PATH=/usr/local/rust/bin:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin".to_string()];
+    // Where a proxy ends TLS, its certificate is in this machine's bundle and in no image.
+    let (folder_of_bundle, bundle) = ("/etc/ssl/certs", "ca-certificates.crt");
+    if Path::new(folder_of_bundle).join(bundle).exists() {
+        tar.args(["--directory", folder_of_bundle, bundle]);
+        changes.push(format!(
+            "ENV PIP_CERT=/usr/local/rust/{bundle} CARGO_HTTP_CAINFO=/usr/local/rust/{bundle}"
+        ));
+    }
+    // Compiler and standard library of one target: a third of a toolchain with its documentation.
+    tar.args(["--directory", &sysroot, "bin/cargo", "bin/rustc"]);
+    tar.arg(format!("lib/rustlib/{TARGET}"));
     let libraries = fs::read_dir(Path::new(&sysroot).join("lib")).unwrap();
     let names = libraries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
     tar.args(
@@ -335,22 +336,8 @@ pub fn rust_image() -> Image {
             .filter(|name| name.contains(".so"))
             .map(|name| format!("lib/{name}")),
     );
-    tar.arg(format!("lib/rustlib/{TARGET}"));
-    let mut tar = tar.stdout(Stdio::piped()).spawn().unwrap();
-
-    let image = Image { name: fresh_name() };
-    let mut build = docker([
-        "build",
-        "--force-rm",
-        "--tag",
-        image.name(),
-        "--label",
-        &label(),
-        "-",
-    ]);
-    output_of(build.stdin(tar.stdout.take().unwrap()));
-    assert!(tar.wait().unwrap().success());
-    image
+    output_of(&mut tar);
+    Image::import(&whole, &changes)
 }
 
 /// `libcuda.so.1` and `libnvidia-ml.so.1` of tests/fakes, built for the glibc of [`Base::Debian11`] and before.
