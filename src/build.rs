@@ -17,6 +17,7 @@ fn main() {
     for input in [
         "src/build.rs",
         "src/bin/cuda-helper",
+        "src/facts",
         "src/facts.rs",
         "src/lib.rs",
         "Cargo.toml",

@@ -12,6 +12,7 @@ pub mod kernels;
 pub mod libraries;
 pub mod loader;
 pub mod machine;
+pub mod modules;
 pub mod named_files;
 pub mod python;
 pub mod requirement;

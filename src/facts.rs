@@ -8,6 +8,10 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+pub mod kernels;
+
+pub use kernels::ModuleKernels;
+
 /// A CUDA version as the libraries encode it: 1000 × major + 10 × minor, so 12.4 is 12040.
 ///
 /// Source: CUDA Runtime API, `cudaRuntimeGetVersion`; CUDA Driver API, `cuDriverGetVersion`.
@@ -600,6 +604,9 @@ pub struct ImageFacts {
     /// the run that asked it
     #[serde(default)]
     pub loader: LoaderRun,
+    /// libraries with CUDA code in the folders of `python`, in the order of their paths
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub kernels: Vec<ModuleKernels>,
 }
 
 /// What the driver and NVML say.

@@ -16,8 +16,11 @@ use crate::checks;
 use crate::config::{Config, Gpu, Mode, SmokeMode};
 use crate::crew::{Crew, Ended, Event, Exit, JobId};
 use crate::discover::loader::{self, explain};
-use crate::discover::{editable, libraries, machine, named_files, python, wheels};
-use crate::facts::{DeviceFacts, Facts, HelperEnd, HelperLine, HelperRun, ImageFacts, LoaderEnd, LoaderRun};
+use crate::discover::{editable, libraries, machine, modules, named_files, python, wheels};
+use crate::facts::{
+    ComputeCapability, DeviceFacts, Facts, HelperEnd, HelperLine, HelperRun, ImageFacts, LoaderEnd,
+    LoaderRun, ModuleKernels, Python,
+};
 use crate::helper::{self, Helper, Request};
 use crate::launch;
 use crate::report::SmokeReport;
@@ -82,6 +85,7 @@ struct Run<'a> {
     started: Instant,
     facts: Facts,
     image: Option<mpsc::Receiver<Discovered>>,
+    kernels: Option<mpsc::Receiver<Vec<ModuleKernels>>>,
     libraries: Option<JobId>,
     /// the loader's run, and what it was asked
     trace: Option<(JobId, loader::Request)>,
@@ -119,6 +123,7 @@ impl<'a> Run<'a> {
             started: Instant::now(),
             facts,
             image: None,
+            kernels: None,
             libraries: None,
             trace: None,
             explained: None,
@@ -161,10 +166,14 @@ impl<'a> Run<'a> {
     }
 
     fn is_waiting(&self) -> bool {
-        self.image_is_open() || self.driver.is_some() || self.nvml.is_some() || self.retry_at.is_some()
+        self.image_is_open()
+            || self.kernels.is_some()
+            || self.driver.is_some()
+            || self.nvml.is_some()
+            || self.retry_at.is_some()
     }
 
-    /// Whether something about the image is still to come.
+    /// Whether something about the image is still to come, but for the kernels.
     fn image_is_open(&self) -> bool {
         self.image.is_some()
             || self.libraries.is_some()
@@ -197,23 +206,58 @@ impl<'a> Run<'a> {
 
     /// Reads the image's files in a thread of its own: a file system that hangs must not make us deaf to signals.
     fn start_image(&mut self, crew: &Crew) {
-        if !self.task.plan.image {
+        let Task {
+            config, plan, archs, ..
+        } = *self.task;
+        // What can run on the visible devices is the libraries' matter too.
+        let judges_devices = plan.device && config.gpu != Gpu::Off;
+        if !plan.image && !judges_devices {
             return;
         }
-        let stack = self.task.stack.clone();
-        let explicit = self.task.config.python.clone();
-        let service = self.task.service.to_vec();
-        let env = launch::to_os_pairs(self.task.env).collect();
-        let work = move || discover_image(&stack, explicit.as_deref(), &service, &env);
-        self.image = Some(in_thread(crew, "image", work));
+        let (image_sender, image) = mpsc::channel();
+        let (kernels_sender, kernels) = mpsc::channel();
+        self.image = Some(image);
+        self.kernels = Some(kernels);
+        let survey = Survey {
+            stack: self.task.stack.clone(),
+            explicit: config.python.clone(),
+            service: self.task.service.to_vec(),
+            env: launch::to_os_pairs(self.task.env).collect(),
+            listed: archs.map(|list| list.iter().map(|a| a.capability).collect()),
+            everything: plan.image,
+            kernels: judges_devices || archs.is_some(),
+        };
+        let here_and_now = survey.clone();
+        let (to_image, to_kernels) = (image_sender.clone(), kernels_sender.clone());
+        let spawned = crew.waker().and_then(|waker| {
+            std::thread::Builder::new().name("image".into()).spawn(move || {
+                survey.make(&to_image, to_kernels, &|| waker.wake());
+            })
+        });
+        if spawned.is_err() {
+            // No thread to be had.
+            here_and_now.make(&image_sender, kernels_sender, &|| ());
+        }
     }
 
+    /// Takes what was read of the image meanwhile.
     fn image_discovered(&mut self, crew: &mut Crew) {
+        match self.kernels.as_ref().map(mpsc::Receiver::try_recv) {
+            None | Some(Err(mpsc::TryRecvError::Empty)) => {}
+            Some(found) => {
+                self.kernels = None;
+                self.facts.image.kernels = found.unwrap_or_default();
+                self.timing.push(("kernels", self.started.elapsed()));
+            }
+        }
         let Some(Ok(discovered)) = self.image.as_ref().map(mpsc::Receiver::try_recv) else {
             return;
         };
         self.image = None;
-        self.facts.image = discovered.facts;
+        self.facts.image = ImageFacts {
+            kernels: std::mem::take(&mut self.facts.image.kernels),
+            ..discovered.facts
+        };
         self.timing.push(("image_files", self.started.elapsed()));
         let time = self.task.config.device_timeout;
         if !self.facts.image.libraries.is_empty() {
@@ -343,14 +387,14 @@ impl<'a> Run<'a> {
 
     /// Judges the stages that have become complete.
     fn settle(&mut self, crew: &mut Crew) {
-        // A receiver that was filled before the loop is picked up here.
         self.image_discovered(crew);
         self.loader_explained();
         self.ask_more_libraries(crew);
         let plan = self.task.plan;
-        if self.image_findings.is_none() && plan.image && !self.image_is_open() {
+        let image_is_known = !self.image_is_open() && self.kernels.is_none();
+        if self.image_findings.is_none() && plan.image && image_is_known {
             self.timing.push(("image", self.started.elapsed()));
-            let mut findings = checks::image::judge(self.task.stack, &self.facts);
+            let mut findings = checks::image::judge(self.task.stack, self.task.archs, &self.facts);
             self.task.config.overrides.apply(&mut findings);
             let failed = findings.iter().any(|f| f.status == Status::Fail);
             self.image_findings = Some(findings);
@@ -361,7 +405,9 @@ impl<'a> Run<'a> {
                 self.retry_at = None;
             }
         }
+        // The architecture is judged by the kernels as well.
         if self.device_findings.is_some()
+            || (plan.device && (self.image.is_some() || self.kernels.is_some()))
             || self.driver.is_some()
             || self.nvml.is_some()
             || self.retry_at.is_some()
@@ -396,7 +442,7 @@ impl<'a> Run<'a> {
             let mut all = checks::device::judge(stack, config.gpu, &self.facts);
             all.extend(checks::limits::judge(stack, &self.facts));
             if config.gpu != Gpu::Off {
-                all.extend(checks::arch::judge(archs, &self.facts));
+                all.extend(checks::arch::judge(stack, archs, &self.facts));
             }
             all
         };
@@ -506,57 +552,120 @@ struct Discovered {
     asked: loader::Asked,
 }
 
-/// Reads everything that the image's files tell.
-fn discover_image(
-    stack: &Stack,
-    explicit: Option<&Path>,
-    service: &[OsString],
-    env: &python::Environment,
-) -> Discovered {
-    let wanted = libraries::Wanted::by(&stack.cuda);
-    let needs_python = !stack.packages.is_empty()
-        || !stack.files.is_empty()
-        || stack.python.is_some()
-        || !wanted.is_empty()
-        || explicit.is_some();
-    if !needs_python {
-        return Discovered {
-            facts: ImageFacts::default(),
-            asked: loader::Asked::Nothing,
+/// Reading of the image's files.
+#[derive(Clone)]
+struct Survey {
+    stack: Stack,
+    /// `--python`
+    explicit: Option<PathBuf>,
+    service: Vec<OsString>,
+    env: python::Environment,
+    /// the capabilities of the list in force
+    listed: Option<Vec<ComputeCapability>>,
+    /// all that the image stage judges; otherwise what the kernels need alone
+    everything: bool,
+    /// the CUDA code of the libraries
+    kernels: bool,
+}
+
+impl Survey {
+    /// Sends what was found and wakes: the kernels last, so that the libraries can be asked meanwhile.
+    fn make(
+        self,
+        to_image: &mpsc::Sender<Discovered>,
+        to_kernels: mpsc::Sender<Vec<ModuleKernels>>,
+        wake: &dyn Fn(),
+    ) {
+        let Some(python) = self.python() else {
+            let nothing = Discovered {
+                facts: ImageFacts::default(),
+                asked: loader::Asked::Nothing,
+            };
+            let _ = to_image.send(nothing);
+            drop(to_kernels);
+            return wake();
         };
+        let site = python.site_packages.clone();
+        let listed = self.listed.clone().unwrap_or_default();
+        let scan = {
+            let site = site.clone();
+            move || modules::find(&site, &listed)
+        };
+        let scanning = self
+            .kernels
+            .then(|| std::thread::Builder::new().spawn(scan.clone()));
+        let found = self.read(python);
+        let distributions = if self.kernels {
+            found.facts.distributions.clone()
+        } else {
+            Vec::new()
+        };
+        let _ = to_image.send(found);
+        wake();
+        if let Some(scanning) = scanning {
+            let found = scanning.ok().and_then(|thread| thread.join().ok());
+            let mut found = found.unwrap_or_else(scan);
+            modules::attribute(&mut found, &site, &distributions);
+            let _ = to_kernels.send(found);
+        }
+        drop(to_kernels);
+        wake();
     }
-    let cwd = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
-    let usual_places = python::USUAL_PLACES.map(PathBuf::from);
-    let python = python::PythonQuery {
-        explicit,
-        command: service,
-        env,
-        cwd: &cwd,
-        usual_places: &usual_places,
+
+    /// The interpreter; `None` where nothing asks for one.
+    fn python(&self) -> Option<Python> {
+        let stack = &self.stack;
+        let wanted = !stack.packages.is_empty()
+            || !stack.files.is_empty()
+            || stack.python.is_some()
+            || !libraries::Wanted::by(&stack.cuda).is_empty()
+            || self.listed.is_some()
+            || self.explicit.is_some();
+        if !wanted {
+            return None;
+        }
+        let cwd = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
+        let usual_places = python::USUAL_PLACES.map(PathBuf::from);
+        let query = python::PythonQuery {
+            explicit: self.explicit.as_deref(),
+            command: &self.service,
+            env: &self.env,
+            cwd: &cwd,
+            usual_places: &usual_places,
+        };
+        Some(query.find())
     }
-    .find();
-    let site = &python.site_packages;
-    let places = libraries::Places {
-        site_packages: site,
-        prefix: python.prefix.as_deref().map(Path::new),
-        toolkits: Path::new("/usr/local"),
-    };
-    let names: Vec<String> = stack.files.clone();
-    let asked = loader::ask(stack, &python);
-    let facts = ImageFacts {
-        distributions: wheels::distributions(site),
-        files: named_files::find(site, &names),
-        editable: editable::traps(site),
-        libraries: libraries::runtime_copies(&places, &wanted),
-        helper: HelperRun {
-            end: HelperEnd::NotRun,
-            ms: 0.0,
-        },
-        python,
-        loaded: Vec::new(),
-        loader: LoaderRun::default(),
-    };
-    Discovered { facts, asked }
+
+    fn read(&self, python: Python) -> Discovered {
+        let site = &python.site_packages;
+        let distributions = wheels::distributions(site);
+        if !self.everything {
+            return Discovered {
+                facts: ImageFacts {
+                    distributions,
+                    python,
+                    ..ImageFacts::default()
+                },
+                asked: loader::Asked::Nothing,
+            };
+        }
+        let wanted = libraries::Wanted::by(&self.stack.cuda);
+        let places = libraries::Places {
+            site_packages: site,
+            prefix: python.prefix.as_deref().map(Path::new),
+            toolkits: Path::new("/usr/local"),
+        };
+        let asked = loader::ask(&self.stack, &python);
+        let facts = ImageFacts {
+            distributions,
+            files: named_files::find(site, &self.stack.files),
+            editable: editable::traps(site),
+            libraries: libraries::runtime_copies(&places, &wanted),
+            python,
+            ..ImageFacts::default()
+        };
+        Discovered { facts, asked }
+    }
 }
 
 fn smoke_skipped(task: &Task<'_>) -> Vec<Finding> {

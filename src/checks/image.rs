@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use pep440_rs::{Operator, Version};
 
+use crate::arch::ArchList;
 use crate::check::Finding;
 use crate::facts::{Distribution, Facts, ImageFacts};
 use crate::stack::{PackageRule, Stack};
@@ -11,6 +12,7 @@ use crate::stack::{PackageRule, Stack};
 mod cuda_tag;
 mod duplicates;
 mod editable;
+mod kernels;
 mod libraries;
 mod loaded;
 mod named_files;
@@ -22,8 +24,8 @@ mod requires;
 mod fixtures;
 
 /// Judges what the image's files and libraries say. Findings come in a fixed order: Python, its packages, files,
-/// libraries. A part that the manifest leaves out is not judged.
-pub fn judge(stack: &Stack, facts: &Facts) -> Vec<Finding> {
+/// libraries, kernels. A part that the manifest leaves out is not judged; `archs` is the list in force.
+pub fn judge(stack: &Stack, archs: Option<&ArchList>, facts: &Facts) -> Vec<Finding> {
     let scene = Scene::new(stack, &facts.image);
     let mut findings: Vec<Finding> = python::presence(&scene).into_iter().collect();
     findings.extend(python::version(&scene));
@@ -40,6 +42,9 @@ pub fn judge(stack: &Stack, facts: &Facts) -> Vec<Finding> {
     }
     findings.extend(libraries::judge(&scene));
     findings.extend(loaded::judge(&scene));
+    if let Some(archs) = archs.filter(|_| scene.has_folders()) {
+        findings.extend(kernels::judge(&scene, archs));
+    }
     findings
 }
 
@@ -135,7 +140,7 @@ mod tests {
 
     #[test]
     fn a_good_image_passes_with_what_was_seen() {
-        let findings = judge(&stack(), &facts());
+        let findings = judge(&stack(), None, &facts());
         assert!(findings.iter().all(|f| f.status == Status::Pass), "{findings:#?}");
         let codes: std::collections::BTreeSet<_> = findings.iter().map(|f| f.code).collect();
         for code in [
@@ -164,14 +169,14 @@ mod tests {
 
     #[test]
     fn an_empty_manifest_asks_nothing() {
-        assert_eq!(judge(&Stack::default(), &facts()), []);
-        assert_eq!(judge(&Stack::default(), &Facts::default()), []);
+        assert_eq!(judge(&Stack::default(), None, &facts()), []);
+        assert_eq!(judge(&Stack::default(), None, &Facts::default()), []);
     }
 
     #[test]
     fn every_problem_says_what_was_seen_what_was_wanted_and_what_to_do() {
         for (name, facts) in broken() {
-            let findings = judge(&stack(), &facts);
+            let findings = judge(&stack(), None, &facts);
             let problems: Vec<_> = findings.iter().filter(|f| f.problem).collect();
             assert!(!problems.is_empty(), "{name}");
             for f in problems {
@@ -193,7 +198,7 @@ mod tests {
         let mut page = String::new();
         for (name, facts) in broken() {
             page += &format!("== {name}\n");
-            for f in judge(&stack(), &facts)
+            for f in judge(&stack(), None, &facts)
                 .iter()
                 .filter(|f| f.status != Status::Pass)
             {
@@ -209,7 +214,11 @@ mod tests {
     #[test]
     fn the_order_is_the_same_every_time() {
         for (name, facts) in broken() {
-            assert_eq!(judge(&stack(), &facts), judge(&stack(), &facts), "{name}");
+            assert_eq!(
+                judge(&stack(), None, &facts),
+                judge(&stack(), None, &facts),
+                "{name}"
+            );
         }
     }
 }

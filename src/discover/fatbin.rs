@@ -34,9 +34,8 @@ use super::bytes::{BytesError, MAX_BYTES, Reader};
 use super::elf::{Elf, ElfError};
 use crate::facts::ComputeCapability;
 
-mod code;
 mod unpack;
-pub use code::{Code, CodeKind, Target, Variant};
+pub use crate::facts::kernels::{Code, CodeKind, Served, Target, Variant};
 
 /// Flags of an entry, as far as they are known.
 pub mod flags {
@@ -44,10 +43,7 @@ pub mod flags {
     pub const LZ4: u64 = 0x2000;
     /// the payload is a Zstandard frame (CUDA 13; `--compress-mode` of CUDA 12.8)
     pub const ZSTD: u64 = 0x8000;
-    /// the `a` variant: this very architecture only
-    pub const ARCH_SPECIFIC: u64 = 0x10_0000;
-    /// the `f` variant: this architecture's family only
-    pub const FAMILY_SPECIFIC: u64 = 0x20_0000;
+    pub use crate::facts::kernels::{ARCH_SPECIFIC, FAMILY_SPECIFIC};
 }
 
 const MAGIC: [u8; 4] = 0xBA55_ED50_u32.to_le_bytes();
@@ -117,15 +113,6 @@ pub struct Fatbins {
     pub other_kinds: BTreeMap<u16, u64>,
     /// distinct sets of code of the fat binaries that hold kernels, and how many have each
     sets: BTreeMap<BTreeSet<Code>, u64>,
-}
-
-/// How many of the fat binaries with kernels serve one architecture.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize, serde::Deserialize)]
-pub struct Served {
-    /// by SASS: code that the device runs as it is
-    pub sass: u64,
-    /// by PTX and no SASS: the driver compiles it when it is first used
-    pub ptx: u64,
 }
 
 impl Fatbins {

@@ -11,7 +11,7 @@ use object::elf::SHT_NOBITS;
 use serde::{Deserialize, Serialize};
 
 use super::bytes::{RandomFile, Reader, Source};
-use super::elf::{self, ElfError};
+use super::elf::{self, ElfError, Section};
 use super::fatbin::{self, FatbinError, Fatbins, Linkage, Served, Target};
 use crate::facts::ComputeCapability;
 
@@ -186,28 +186,57 @@ pub fn scan_source(source: &dyn Source) -> Result<KernelTable, Reason> {
     scan_reader(&mut Reader::new(source))
 }
 
+/// Whether there is a section of CUDA code, at the cost of the section headers alone.
+///
+/// # Errors
+/// What is no x86-64 ELF file, or is damaged.
+pub fn has_cuda_section(source: &dyn Source) -> Result<bool, Reason> {
+    let mut reader = Reader::new(source);
+    let mut found = false;
+    each_cuda_section(&mut reader, |_, _, _| {
+        found = true;
+        Ok(())
+    })?;
+    Ok(found)
+}
+
 fn scan_reader(reader: &mut Reader<'_>) -> Result<KernelTable, Reason> {
+    let mut table = KernelTable::default();
+    each_cuda_section(reader, |reader, section, linkage| {
+        let found = match linkage {
+            Linkage::Loadable => &mut table.loadable,
+            Linkage::Relocatable => &mut table.relocatable,
+        };
+        found.add(&fatbin::scan(reader, section.offset, section.size, linkage)?);
+        Ok(())
+    })?;
+    Ok(table)
+}
+
+fn each_cuda_section(
+    reader: &mut Reader<'_>,
+    mut take: impl FnMut(&mut Reader<'_>, Section, Linkage) -> Result<(), Reason>,
+) -> Result<(), Reason> {
     let file = elf::open_x86_64(reader)?;
     if file.section_count() == 0 {
         return Err(ElfError::NoSectionTable.into());
     }
-    let mut table = KernelTable::default();
     for index in 0..file.section_count() {
         let section = file.section(reader, index)?;
         // Files of debug symbols keep the headers of sections whose bytes are elsewhere.
         if section.size == 0 || section.kind == SHT_NOBITS {
             continue;
         }
-        let (linkage, found) = if file.name_starts_with(reader, &section, b".nv_fatbin\0")? {
-            (Linkage::Loadable, &mut table.loadable)
+        let linkage = if file.name_starts_with(reader, &section, b".nv_fatbin\0")? {
+            Linkage::Loadable
         } else if file.name_starts_with(reader, &section, b"__nv_relfatbin\0")? {
-            (Linkage::Relocatable, &mut table.relocatable)
+            Linkage::Relocatable
         } else {
             continue;
         };
-        found.add(&fatbin::scan(reader, section.offset, section.size, linkage)?);
+        take(reader, section, linkage)?;
     }
-    Ok(table)
+    Ok(())
 }
 
 /// What was found under the paths that were named, in the order of the paths.
@@ -368,7 +397,7 @@ fn list(root: &Path, found: &mut Vec<PathBuf>, errors: &mut Vec<KernelsError>) {
 }
 
 /// `*.so` or `*.so.*`
-fn is_library(name: &OsStr) -> bool {
+pub(super) fn is_library(name: &OsStr) -> bool {
     let name = name.as_bytes();
     name.ends_with(b".so") || name.windows(4).any(|w| w == b".so.")
 }

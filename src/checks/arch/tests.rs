@@ -14,7 +14,7 @@ fn device(ordinal: i32, name: &str, capability: Option<(u8, u8)>) -> Device {
 fn judged(list: &str, devices: Vec<Device>) -> Vec<Finding> {
     let mut facts = Facts::default();
     facts.device.devices = devices;
-    judge(Some(&list.parse().unwrap()), &facts)
+    judge(&Stack::default(), Some(&list.parse().unwrap()), &facts)
 }
 
 #[test]
@@ -61,7 +61,7 @@ fn no_list_and_no_device_have_no_finding() {
     assert_eq!(judged("9.0", Vec::new()), []);
     let mut facts = Facts::default();
     facts.device.devices = vec![device(0, "X", Some((3, 0)))];
-    assert_eq!(judge(None, &facts), []);
+    assert_eq!(judge(&Stack::default(), None, &facts), []);
 }
 
 #[test]
@@ -94,3 +94,5 @@ fn numbers_are_shown_as_runs() {
         assert_eq!(numbered(ordinals), shown);
     }
 }
+
+mod kernels;

@@ -289,7 +289,7 @@ mod tests {
         let nothing = Facts::default();
         let mut stack = Stack::default();
         let missing = |stack: &Stack| {
-            let findings = super::super::judge(stack, &nothing);
+            let findings = super::super::judge(stack, None, &nothing);
             findings
                 .iter()
                 .any(|f| f.code == Code::PythonMissing && f.status == Status::Fail)
@@ -318,7 +318,7 @@ mod tests {
             };
             i.distributions.clear();
         });
-        let findings = super::super::judge(&stack(), &facts);
+        let findings = super::super::judge(&stack(), None, &facts);
         let missing = findings.iter().find(|f| f.code == Code::PythonMissing).unwrap();
         assert!(
             missing.hint.contains("/x/python3 is a symbolic link"),

@@ -1,11 +1,16 @@
-//! Code for an architecture, and which devices run it.
+//! CUDA code in files: for which architectures it is, and which devices run it.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use super::flags;
-use crate::facts::ComputeCapability;
+use super::ComputeCapability;
+
+/// Flag of a fat binary's entry: the `a` variant, this very architecture only.
+pub const ARCH_SPECIFIC: u64 = 0x10_0000;
+/// Flag of a fat binary's entry: the `f` variant, this architecture's family only.
+pub const FAMILY_SPECIFIC: u64 = 0x20_0000;
 
 /// How much of what an architecture offers the code was compiled for.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
@@ -48,9 +53,9 @@ pub struct Code {
 impl Target {
     /// From a fat binary's entry: 90 and the flags. `None` for a number that no architecture has, or for flags that
     /// exclude one another.
-    pub(super) fn from_entry(arch: u32, entry_flags: u64) -> Option<Self> {
-        let specific = entry_flags & flags::ARCH_SPECIFIC != 0;
-        let family = entry_flags & flags::FAMILY_SPECIFIC != 0;
+    pub fn from_entry(arch: u32, entry_flags: u64) -> Option<Self> {
+        let specific = entry_flags & ARCH_SPECIFIC != 0;
+        let family = entry_flags & FAMILY_SPECIFIC != 0;
         let variant = match (specific, family) {
             (false, false) => Variant::Plain,
             (true, false) => Variant::ArchSpecific,
@@ -128,6 +133,68 @@ impl<'de> Deserialize<'de> for Target {
     }
 }
 
+/// How many of the fat binaries with kernels serve one architecture.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Served {
+    /// by SASS: code that the device runs as it is
+    pub sass: u64,
+    /// by PTX and no SASS: the driver compiles it when it is first used
+    pub ptx: u64,
+}
+
+/// A library in site-packages that holds CUDA code, or that may and could not be read.
+///
+/// All numbers count fat binaries. Relocatable device code (`nvcc -rdc=true`) that was never linked counts where there
+/// is no other: as much of it as the driver could link into one program.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct ModuleKernels {
+    /// the file; U+FFFD where its name is not UTF-8
+    pub path: String,
+    /// normalised name (PEP 503) of the distribution that brought it, where its folder's name tells
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub package: Option<String>,
+    /// NVIDIA's own (cuBLAS, cuDNN, NCCL): its fat binaries are for single architectures on purpose, so that it is
+    /// listed, and neither counted nor judged
+    #[serde(skip_serializing_if = "is_false", default)]
+    pub vendor: bool,
+    /// fat binaries
+    pub fatbins: u64,
+    /// how many of them hold kernels
+    pub with_kernels: u64,
+    /// with kernels in SASS, by architecture
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub sass: BTreeMap<Target, u64>,
+    /// with kernels in PTX, by architecture
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub ptx: BTreeMap<Target, u64>,
+    /// by listed capability, how many of those with kernels serve it
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub served: BTreeMap<ComputeCapability, Served>,
+    /// why it could not be read, with the place
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub error: Option<String>,
+}
+
+impl ModuleKernels {
+    /// What the best served kernels have for a device of this capability; `None` where no fat binary with kernels
+    /// serves it.
+    pub fn serves(&self, device: ComputeCapability) -> Option<CodeKind> {
+        let any = |kind, targets: &BTreeMap<Target, u64>| {
+            targets
+                .keys()
+                .any(|&target| Code { kind, target }.runs_on(device))
+                .then_some(kind)
+        };
+        any(CodeKind::Sass, &self.sass).or_else(|| any(CodeKind::Ptx, &self.ptx))
+    }
+}
+
+// serde hands over a reference
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_false(flag: &bool) -> bool {
+    !*flag
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -140,7 +207,7 @@ mod tests {
     #[test]
     fn the_rule_of_binary_and_ptx_compatibility() {
         use CodeKind::{Ptx, Sass};
-        let (a, f) = (flags::ARCH_SPECIFIC, flags::FAMILY_SPECIFIC);
+        let (a, f) = (ARCH_SPECIFIC, FAMILY_SPECIFIC);
         for (kind, arch, entry_flags, yes, no) in [
             (
                 Sass,

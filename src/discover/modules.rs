@@ -1,0 +1,498 @@
+//! The libraries with CUDA code in the folders of an environment, and which distribution brought each.
+//!
+//! Every folder but those of headers and bytecode is listed and every `*.so` is opened, since a CUDA extension may have
+//! any name; but of a library only the headers are read.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Condvar, Mutex, MutexGuard};
+
+use super::bytes::RandomFile;
+use super::elf::ElfError;
+use super::fatbin::{CodeKind, Fatbins, Target, Variant};
+use super::files;
+use super::kernels::{self, KernelTable, Reason};
+use super::requirement::normalize_name;
+use crate::facts::kernels::Served;
+use crate::facts::{ComputeCapability, Distribution, ModuleKernels};
+
+/// Deepest folder below a folder of `sys.path`. A full torch environment needs eleven.
+const MAX_DEPTH: usize = 32;
+/// Most entries that are listed in all folders together, at less than a second. A folder of `sys.path` that a `.pth`
+/// names may hold a data set as well.
+const MAX_LISTED: usize = 500_000;
+/// Most libraries that are opened. A full torch environment has about a thousand.
+const MAX_LIBRARIES: usize = 50_000;
+/// Listing folders and reading headers are system calls in the main; one more thread halves the time.
+const THREADS: usize = 2;
+
+/// Packages of which a source build without nvcc is for the CPU alone and says nothing: their libraries are facts even
+/// without CUDA code, so that it can be told. Their folders.
+const CPU_BUILD_FOLDERS: [&[u8]; 5] = [
+    b"torch_scatter",
+    b"torch_sparse",
+    b"torch_cluster",
+    b"torch_spline_conv",
+    b"mmcv",
+];
+
+/// Names with which NVIDIA's own libraries begin, where another wheel bundles them (torch/lib, tensorrt_libs).
+const VENDOR_NAMES: [&str; 20] = [
+    "libcublas",
+    "libcudart",
+    "libcudnn",
+    "libcudss",
+    "libcufft",
+    "libcupti",
+    "libcurand",
+    "libcusolver",
+    "libcusparse",
+    "libcutensor",
+    "libnccl",
+    "libnpp",
+    "libnvinfer",
+    "libnvjitlink",
+    "libnvjpeg",
+    "libnvonnxparser",
+    "libnvrtc",
+    "libnvshmem",
+    "libnvtoolsext",
+    "libnvvm",
+];
+
+/// Every library with CUDA code below `site_packages`, each file once, in the order of their paths. Libraries that are
+/// damaged come along with their error, since nobody can tell what they hold. Symbolic links are not followed.
+/// `listed` are the capabilities that are counted.
+pub fn find(site_packages: &[String], listed: &[ComputeCapability]) -> Vec<ModuleKernels> {
+    let search = Search {
+        listed,
+        state: Mutex::new(State::default()),
+        changed: Condvar::new(),
+    };
+    for folder in site_packages {
+        let root = PathBuf::from(folder);
+        search.lock().work.push(Work::Folder(Folder {
+            vendor: false,
+            cpu_builds: false,
+            depth: 0,
+            path: root,
+        }));
+    }
+    std::thread::scope(|scope| {
+        for _ in 1..THREADS {
+            // Without a second thread (a limit on processes) the first one does all of it.
+            let _ = std::thread::Builder::new()
+                .name("kernels".into())
+                .spawn_scoped(scope, || search.run());
+        }
+        search.run();
+    });
+    let mut found = search.state.into_inner().unwrap_or_else(|e| e.into_inner()).found;
+    found.sort_by(|a, b| a.1.path.cmp(&b.1.path));
+    let mut seen = HashSet::new();
+    found
+        .into_iter()
+        .filter(|(identity, _)| identity.is_none_or(|file| seen.insert(file)))
+        .map(|(_, module)| module)
+        .collect()
+}
+
+struct Folder {
+    path: PathBuf,
+    depth: usize,
+    /// below `site-packages/nvidia`
+    vendor: bool,
+    /// below one of [`CPU_BUILD_FOLDERS`]
+    cpu_builds: bool,
+}
+
+struct Library {
+    path: PathBuf,
+    vendor: bool,
+    cpu_builds: bool,
+}
+
+enum Work {
+    Folder(Folder),
+    Library(Library),
+}
+
+/// A file by its device and inode.
+type Identity = (u64, u64);
+
+#[derive(Default)]
+struct State {
+    work: Vec<Work>,
+    /// threads that may still add work
+    busy: usize,
+    listed: usize,
+    libraries: usize,
+    found: Vec<(Option<Identity>, ModuleKernels)>,
+    full: bool,
+}
+
+struct Search<'a> {
+    listed: &'a [ComputeCapability],
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+impl Search<'_> {
+    /// A thread that died with the lock left whole entries alone.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// Works until there is no more, and nobody who could find more.
+    fn run(&self) {
+        let mut state = self.lock();
+        loop {
+            let Some(work) = state.work.pop() else {
+                if state.busy == 0 {
+                    self.changed.notify_all();
+                    return;
+                }
+                state = self.changed.wait(state).unwrap_or_else(|e| e.into_inner());
+                continue;
+            };
+            state.busy += 1;
+            drop(state);
+            let done = match work {
+                Work::Folder(folder) => self.list(&folder),
+                Work::Library(library) => self.open(&library),
+            };
+            state = self.lock();
+            state.busy -= 1;
+            state.found.extend(done.found);
+            // Libraries behind the folders: what is pushed last is taken first, and a big one should begin early.
+            let more = !done.work.is_empty();
+            state.work.extend(done.work);
+            if more || state.busy == 0 {
+                self.changed.notify_all();
+            }
+        }
+    }
+
+    fn list(&self, folder: &Folder) -> Done {
+        let wrong = |reason: Reason| Done::error(&folder.path, &reason);
+        let entries = match std::fs::read_dir(&folder.path) {
+            Ok(entries) => entries,
+            // A folder of `sys.path` need not exist.
+            Err(e) if folder.depth == 0 && e.kind() == io::ErrorKind::NotFound => return Done::default(),
+            Err(e) => return wrong(e.into()),
+        };
+        let mut done = Done::default();
+        let mut libraries = Vec::new();
+        let mut count = 0;
+        for entry in entries {
+            let Ok((kind, entry)) = entry.and_then(|e| Ok((e.file_type()?, e))) else {
+                continue; // it vanished meanwhile
+            };
+            count += 1;
+            if count > MAX_LISTED {
+                break;
+            }
+            let name = entry.file_name();
+            if kind.is_dir() {
+                if !holds_no_library(&name, folder.depth) {
+                    done.work.push(Work::Folder(Folder {
+                        path: entry.path(),
+                        depth: folder.depth + 1,
+                        vendor: folder.vendor
+                            || (folder.depth == 0 && name.as_bytes().starts_with(b"nvidia")),
+                        cpu_builds: folder.cpu_builds || CPU_BUILD_FOLDERS.contains(&name.as_bytes()),
+                    }));
+                }
+            } else if kind.is_file() && kernels::is_library(&name) {
+                libraries.push(Work::Library(Library {
+                    path: entry.path(),
+                    vendor: folder.vendor || is_vendors(&name),
+                    cpu_builds: folder.cpu_builds,
+                }));
+            }
+        }
+        if folder.depth >= MAX_DEPTH && !done.work.is_empty() {
+            done = wrong(Reason::TooMany("32 folders inside one another"));
+        }
+        let mut state = self.lock();
+        state.listed = state.listed.saturating_add(count);
+        state.libraries = state.libraries.saturating_add(libraries.len());
+        if state.listed > MAX_LISTED || state.libraries > MAX_LIBRARIES {
+            let first = !std::mem::replace(&mut state.full, true);
+            state.work.clear();
+            return match first {
+                true => wrong(Reason::TooMany("500,000 files or 50,000 libraries")),
+                false => Done::default(),
+            };
+        }
+        drop(state);
+        done.work.extend(libraries);
+        done
+    }
+
+    fn open(&self, library: &Library) -> Done {
+        let wrong = |reason: Reason| Done::error(&library.path, &reason);
+        let file = match RandomFile::open(&library.path) {
+            Ok(file) => file,
+            // it vanished meanwhile
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Done::default(),
+            Err(e) => return wrong(e.into()),
+        };
+        let path = library.path.to_string_lossy().into_owned();
+        let mut module = if library.vendor {
+            match kernels::has_cuda_section(&file) {
+                Ok(true) => ModuleKernels {
+                    vendor: true,
+                    ..ModuleKernels::default()
+                },
+                Ok(false) => return Done::default(),
+                Err(reason) if is_other_file(&reason, &library.path) => return Done::default(),
+                Err(reason) => return wrong(reason),
+            }
+        } else {
+            match kernels::scan_source(&file) {
+                Ok(table) if table.has_cuda_code() || library.cpu_builds => module_of(&table, self.listed),
+                Ok(_) => return Done::default(),
+                Err(reason) if is_other_file(&reason, &library.path) => return Done::default(),
+                Err(reason) => return wrong(reason),
+            }
+        };
+        module.path = path;
+        Done {
+            found: vec![(Some(file.identity()), module)],
+            work: Vec::new(),
+        }
+    }
+}
+
+/// What one piece of work came to.
+#[derive(Default)]
+struct Done {
+    found: Vec<(Option<Identity>, ModuleKernels)>,
+    work: Vec<Work>,
+}
+
+impl Done {
+    fn error(path: &Path, reason: &Reason) -> Self {
+        let module = ModuleKernels {
+            path: path.to_string_lossy().into_owned(),
+            error: Some(reason.to_string()),
+            ..ModuleKernels::default()
+        };
+        Self {
+            found: vec![(None, module)],
+            work: Vec::new(),
+        }
+    }
+}
+
+/// Folders that nothing loads a library from, and that have three quarters of all entries: torch/include alone has
+/// 9,000. A package may be called anything, so that `include` counts below one alone.
+fn holds_no_library(name: &OsStr, depth: usize) -> bool {
+    let name = name.as_bytes();
+    name == b"__pycache__"
+        || (depth > 0 && name == b"include")
+        || name.ends_with(b".dist-info")
+        || name.ends_with(b".egg-info")
+}
+
+fn is_vendors(name: &OsStr) -> bool {
+    let name = name.as_bytes();
+    VENDOR_NAMES.iter().any(|vendor| {
+        name.get(..vendor.len())
+            .is_some_and(|head| head.eq_ignore_ascii_case(vendor.as_bytes()))
+    })
+}
+
+/// Linker scripts are called `libc.so`, and tools bring libraries for other machines. But an extension of CPython is
+/// this machine's ELF file.
+fn is_other_file(reason: &Reason, path: &Path) -> bool {
+    let name = path.file_name().map_or(&b""[..], |n| n.as_bytes());
+    let extension = name.ends_with(b"x86_64-linux-gnu.so") || name.ends_with(b".abi3.so");
+    match reason {
+        Reason::Elf(ElfError::NotElf | ElfError::Foreign(..)) => !extension,
+        _ => false,
+    }
+}
+
+fn module_of(table: &KernelTable, listed: &[ComputeCapability]) -> ModuleKernels {
+    let (loadable, parts) = (&table.loadable, &table.relocatable);
+    // What is linked at build time lies in `loadable`; only where nothing does, the driver links the parts.
+    if loadable.with_kernels > 0 || parts.count == 0 {
+        return ModuleKernels {
+            fatbins: loadable.count,
+            with_kernels: loadable.with_kernels,
+            sass: loadable.sass(),
+            ptx: loadable.ptx(),
+            served: listed.iter().map(|&cc| (cc, loadable.served(cc))).collect(),
+            ..ModuleKernels::default()
+        };
+    }
+    let linked = |cc| linked(parts, cc);
+    let (mut sass, mut ptx) = (BTreeMap::new(), BTreeMap::new());
+    let targets: BTreeSet<Target> = parts.sass().into_keys().chain(parts.ptx().into_keys()).collect();
+    for target in targets {
+        match linked(target.capability) {
+            Some(CodeKind::Sass) => drop(sass.insert(target, parts.count)),
+            Some(CodeKind::Ptx) => drop(ptx.insert(
+                Target {
+                    variant: Variant::Plain,
+                    ..target
+                },
+                parts.count,
+            )),
+            None => {}
+        }
+    }
+    let count = |cc| match linked(cc) {
+        Some(CodeKind::Sass) => Served {
+            sass: parts.count,
+            ptx: 0,
+        },
+        Some(CodeKind::Ptx) => Served {
+            sass: 0,
+            ptx: parts.count,
+        },
+        None => Served::default(),
+    };
+    ModuleKernels {
+        fatbins: loadable.count.saturating_add(parts.count),
+        with_kernels: parts.count,
+        sass,
+        ptx,
+        served: listed.iter().map(|&cc| (cc, count(cc))).collect(),
+        ..ModuleKernels::default()
+    }
+}
+
+/// What the driver can make of parts for a device: it needs every one of them.
+fn linked(parts: &Fatbins, device: ComputeCapability) -> Option<CodeKind> {
+    let served = parts.served(device);
+    if served.sass == parts.count {
+        Some(CodeKind::Sass)
+    } else if served.sass.saturating_add(served.ptx) == parts.count {
+        Some(CodeKind::Ptx)
+    } else {
+        None
+    }
+}
+
+/// Says of each module which distribution brought it, by the name of its folder or file in site-packages: `spconv` and
+/// `spconv_cu124.libs` are spconv-cu124's, `torch_scatter` is torch-scatter's, `nvidia/cublas` is nvidia-cublas-cu12's.
+/// Where no name fits, the distributions' `top_level.txt` are asked; RECORD, with a line for each file, never is.
+pub fn attribute(modules: &mut [ModuleKernels], site_packages: &[String], distributions: &[Distribution]) {
+    let mut owners = Owners {
+        distributions,
+        known: BTreeMap::new(),
+        top_levels: None,
+    };
+    for module in modules {
+        let Some((folder, base)) = top_name(&module.path, site_packages) else {
+            continue;
+        };
+        module.package = owners.of(folder, &base);
+    }
+}
+
+/// The folder of `sys.path` that a path lies in, and the name that it has there, without what wheels add to it.
+fn top_name<'a>(path: &str, site_packages: &'a [String]) -> Option<(&'a str, String)> {
+    let (folder, rest) = site_packages
+        .iter()
+        .filter_map(|folder| {
+            let rest = path
+                .strip_prefix(folder.trim_end_matches('/'))?
+                .strip_prefix('/')?;
+            Some((folder.as_str(), rest))
+        })
+        .min_by_key(|(_, rest)| rest.len())?;
+    let mut parts = rest.split('/');
+    let first = parts.next()?;
+    let second = parts.next();
+    let base = match (first, second) {
+        ("nvidia", Some(second)) => format!("nvidia-{second}"),
+        (name, Some(_)) => name.strip_suffix(".libs").unwrap_or(name).to_string(),
+        // pointops_cuda.cpython-311-x86_64-linux-gnu.so
+        (name, None) => name.split('.').next().unwrap_or(name).to_string(),
+    };
+    Some((folder, base))
+}
+
+struct Owners<'a> {
+    distributions: &'a [Distribution],
+    known: BTreeMap<(String, String), Option<String>>,
+    /// names in the `top_level.txt` of each distribution; read when a name asks for it first
+    top_levels: Option<Vec<(String, &'a Distribution)>>,
+}
+
+impl<'a> Owners<'a> {
+    fn of(&mut self, folder: &str, base: &str) -> Option<String> {
+        let key = (folder.to_string(), base.to_string());
+        if let Some(known) = self.known.get(&key) {
+            return known.clone();
+        }
+        let owner = self
+            .by_name(folder, base)
+            .or_else(|| self.by_top_level(folder, base))
+            .or_else(|| {
+                // flash_attn_2_cuda, pointops_ext
+                let stem = base.trim_end_matches("_cuda").trim_end_matches("_ext");
+                let stem = stem.trim_end_matches(|c: char| c == '_' || c.is_ascii_digit());
+                (stem != base).then(|| self.by_name(folder, stem))?
+            })
+            .map(|dist| dist.name.clone());
+        self.known.insert(key, owner.clone());
+        owner
+    }
+
+    /// Distributions of the same folder first: a second folder may hold another build.
+    fn in_order(&self, folder: &str) -> impl Iterator<Item = &'a Distribution> {
+        let here = move |dist: &&Distribution, folder: &str| {
+            Path::new(&dist.path).parent() == Some(Path::new(folder))
+        };
+        let own = folder.to_string();
+        let others = folder.to_string();
+        let first = self.distributions.iter().filter(move |d| here(d, &own));
+        let then = self.distributions.iter().filter(move |d| !here(d, &others));
+        first.chain(then)
+    }
+
+    fn by_name(&self, folder: &str, base: &str) -> Option<&'a Distribution> {
+        let wanted = normalize_name(base);
+        let wanted = wanted.trim_matches('-');
+        let same = |dist: &&Distribution| dist.name == wanted;
+        let tagged = |dist: &&Distribution| untagged(&dist.name) == Some(wanted);
+        (self.in_order(folder).find(same)).or_else(|| self.in_order(folder).find(tagged))
+    }
+
+    fn by_top_level(&mut self, folder: &str, base: &str) -> Option<&'a Distribution> {
+        let distributions = self.distributions;
+        let names = self.top_levels.get_or_insert_with(|| {
+            let mut names = Vec::new();
+            for dist in distributions {
+                let path = Path::new(&dist.path).join("top_level.txt");
+                let text = files::read_text(&path, files::SMALL_FILE).unwrap_or_default();
+                names.extend(text.lines().map(|line| (line.trim().to_string(), dist)));
+            }
+            names
+        });
+        let here = |dist: &Distribution| Path::new(&dist.path).parent() == Some(Path::new(folder));
+        names
+            .iter()
+            .find(|(name, dist)| name == base && here(dist))
+            .map(|(_, dist)| *dist)
+    }
+}
+
+/// `spconv` of `spconv-cu124`, `cupy` of `cupy-cuda12x`; `None` where the name has no such end.
+pub(crate) fn untagged(name: &str) -> Option<&str> {
+    let (stem, tag) = name.rsplit_once('-')?;
+    let digits = tag.strip_prefix("cuda").or_else(|| tag.strip_prefix("cu"))?;
+    let digits = digits.strip_suffix('x').unwrap_or(digits);
+    (!stem.is_empty() && !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit())).then_some(stem)
+}
+
+#[cfg(test)]
+mod tests;
