@@ -163,6 +163,11 @@ pub enum Command {
         /// `--json`
         json: bool,
     },
+    /// a manifest made from this environment
+    StackCapture {
+        /// a service command after `--`, to find its interpreter
+        service: Vec<OsString>,
+    },
     /// a JSON Schema
     Schema(SchemaOf),
     /// this binary and its helper as files
@@ -447,31 +452,65 @@ fn explain(parser: &mut lexopt::Parser) -> Result<Command, UsageError> {
     }
 }
 
+/// Options of `stack show` and of `stack capture`.
+const SHOW_OPTIONS: [&str; 2] = ["stack", "archs"];
+const CAPTURE_OPTIONS: [&str; 3] = ["python", "device-timeout", "helper-path"];
+
 fn stack(parser: &mut lexopt::Parser, settings: &mut Settings) -> Result<Command, UsageError> {
-    let (mut verb, mut json) = (None, false);
+    let (mut verb, mut json, mut service) = (None, false, Vec::new());
     loop {
         match next(parser)? {
             None => break,
             Some(Arg::Short('h') | Arg::Long("help")) => return Ok(Command::Help(Some("stack"))),
             Some(Arg::Long("json")) => json = true,
             Some(Arg::Value(word)) if verb.is_none() => verb = Some(word.string().unwrap_or_default()),
-            Some(Arg::Long(flag @ ("stack" | "archs" | "log" | "format"))) => {
+            Some(Arg::Value(word)) if verb.as_deref() == Some("capture") => {
+                service = rest(Some(word), parser)?;
+                break;
+            }
+            Some(Arg::Long(flag))
+                if ["log", "format"].contains(&flag)
+                    || SHOW_OPTIONS.contains(&flag)
+                    || CAPTURE_OPTIONS.contains(&flag) =>
+            {
                 let flag = flag.to_string();
                 take_option(&flag, parser, settings)?;
             }
-            Some(other) => return Err(unexpected(&other, &["stack", "archs", "json", "help"])),
+            Some(other) => {
+                let known = [
+                    "stack",
+                    "archs",
+                    "python",
+                    "device-timeout",
+                    "helper-path",
+                    "json",
+                    "help",
+                ];
+                return Err(unexpected(&other, &known));
+            }
         }
     }
-    match verb.as_deref() {
-        Some("show") => Ok(Command::StackShow { json }),
-        Some("capture") => Err(UsageError::new(
-            "`stack capture` is not in this version",
-            "cuda-entrypoint stack show --json is a manifest to start from",
-        )),
-        _ => Err(UsageError::new(
-            "`stack` needs `show`",
-            "cuda-entrypoint stack show",
-        )),
+    let (command, foreign): (Command, &[&str]) = match verb.as_deref() {
+        Some("show") => (Command::StackShow { json }, &CAPTURE_OPTIONS),
+        // What it prints is JSON in any case.
+        Some("capture") => (Command::StackCapture { service }, &SHOW_OPTIONS),
+        _ => {
+            return Err(UsageError::new(
+                "`stack` needs `show` or `capture`",
+                "cuda-entrypoint stack show, or cuda-entrypoint stack capture > stack.json",
+            ));
+        }
+    };
+    let given = |flag: &&&str| matches!(settings.get(flag), Some(s) if matches!(s.origin, Origin::Flag(_)));
+    match foreign.iter().find(given) {
+        Some(flag) => {
+            let verb = verb.unwrap_or_default();
+            Err(UsageError::new(
+                format!("--{flag} has no meaning for `stack {verb}`"),
+                "cuda-entrypoint stack --help",
+            ))
+        }
+        None => Ok(command),
     }
 }
 
@@ -631,6 +670,19 @@ mod tests {
     }
 
     #[test]
+    fn capture_takes_a_service_to_find_its_interpreter() {
+        let parsed = parse_words("stack capture --python /opt/venv -- python --archs 9.0", &[]).unwrap();
+        let Command::StackCapture { service } = parsed.command else {
+            panic!("{parsed:?}")
+        };
+        assert_eq!(service, ["python", "--archs", "9.0"]);
+        assert_eq!(parsed.settings.get("python").unwrap().value, "/opt/venv");
+        // A variable that another command reads is no mistake.
+        let archs = [("CUDA_ENTRYPOINT_ARCHS", "9.0")];
+        assert!(parse_words("stack capture", &archs).is_ok());
+    }
+
+    #[test]
     fn a_flag_beats_its_variable_and_an_empty_variable_is_none() {
         let set = [("CUDA_ENTRYPOINT_MODE", "warn"), ("CUDA_ENTRYPOINT_GPU", "")];
         let parsed = parse_words("run --mode off x", &set).unwrap();
@@ -683,7 +735,10 @@ mod tests {
             ("--gpu off run x", "before the command", "run --gpu"),
             ("check --stage images", "`images`", ""),
             ("kernels", "no file", "PATH"),
-            ("stack", "`show`", ""),
+            ("stack", "`show` or `capture`", ""),
+            ("stack capture --archs 9.0", "--archs has no meaning", "--help"),
+            ("stack show --python x", "--python has no meaning", "--help"),
+            ("stack show x", "`x`", ""),
             ("schema reports", "`stack` or `report`", ""),
             ("run --init=5 -- x", "", ""),
             ("run -x", "-x", ""),

@@ -19,6 +19,7 @@ usage:
                                                         which SASS and PTX architectures a library carries
   cuda-entrypoint explain [CODE]                        what a finding means and how to mend it
   cuda-entrypoint stack show [--json]                   the manifest in force
+  cuda-entrypoint stack capture [--python PATH]         a manifest made from this environment
   cuda-entrypoint schema stack|report                   the JSON Schema of the manifest, of the report
   cuda-entrypoint install DIR                           this binary and its helper as files
   cuda-entrypoint help COMMAND                          the options of a command
@@ -105,9 +106,24 @@ Without CODE the list of findings; with it, what the finding means, how it was j
         .to_string(),
         "stack" => "\
 usage: cuda-entrypoint stack show [--stack FILE] [--archs LIST] [--json]
+       cuda-entrypoint stack capture [--python PATH] [-- COMMAND...]
 
-Prints the manifest in force: --stack, else CUDA_ENTRYPOINT_STACK, else /etc/cuda-entrypoint/stack.json, else the
+show prints the manifest in force: --stack, else CUDA_ENTRYPOINT_STACK, else /etc/cuda-entrypoint/stack.json, else the
 embedded one. --json prints it as JSON, to start a manifest of one's own from.
+
+capture prints a manifest made from this environment, which then passes `check --stage image` here: versions of the
+CUDA libraries as they answer themselves, the architectures that all kernels serve by SASS, Python, and the packages of
+the CUDA stack with their exact versions. What had to be left out is said on stderr. It looks at the Python of --python,
+else of COMMAND (which is not run), VIRTUAL_ENV, CONDA_PREFIX, PATH. Exit code 81: there is nothing of CUDA, or
+something fails that no manifest can allow.
+
+  cuda-entrypoint stack capture > stack.json
+  cuda-entrypoint check --stage image --stack stack.json
+
+  --python PATH         interpreter or environment folder
+  --device-timeout DURATION
+                        deadline of the libraries' answers (default: 60s)
+  --helper-path FILE    run this copy of the helper
 "
         .to_string(),
         "schema" => "\

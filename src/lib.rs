@@ -25,6 +25,8 @@ pub use entrypoint::nearest;
 #[cfg(feature = "entrypoint")]
 pub mod arch;
 #[cfg(feature = "entrypoint")]
+pub mod capture;
+#[cfg(feature = "entrypoint")]
 pub mod check;
 #[cfg(feature = "entrypoint")]
 pub mod checks;

@@ -17,16 +17,17 @@ use cuda_entrypoint::pipeline::{self, Plan, Task};
 use cuda_entrypoint::report::human::{self, Colour};
 use cuda_entrypoint::report::{Report, headline, json, sanitize, termination};
 use cuda_entrypoint::stack::{self, Stack};
-use cuda_entrypoint::{arch, discover, facts, help, install, kernels, logging, sys};
+use cuda_entrypoint::{arch, capture, discover, facts, help, install, kernels, logging, sys};
 use nix::sys::signal::Signal;
 
 /// sysexits.h
 const EX_USAGE: u8 = 64;
 const EX_SOFTWARE: u8 = 70;
 const EX_CONFIG: u8 = 78;
-
 const EX_CANTCREAT: u8 = 73;
 const EX_IOERR: u8 = 74;
+/// The image's fault, as [`Code::exit_code`] has it.
+const EX_IMAGE: u8 = 81;
 
 /// The manifest of an image that brings its own.
 const DEFAULT_STACK: &str = "/etc/cuda-entrypoint/stack.json";
@@ -42,7 +43,10 @@ fn main() -> ExitCode {
     }));
     let args: Vec<OsString> = std::env::args_os().skip(1).collect();
     let environ = sys::environ();
-    let supervised = matches!(args.first().and_then(|a| a.to_str()), Some("run" | "check"));
+    let supervised = matches!(
+        args.first().and_then(|a| a.to_str()),
+        Some("run" | "check" | "stack")
+    );
     // Signals first: from here on none is lost, as PID 1 too.
     let crew = supervised.then(Crew::assemble);
     let exit = match cli::parse(args.iter().cloned(), launch::to_os_pairs(&environ)) {
@@ -72,6 +76,22 @@ fn dispatch(invocation: Invocation, environ: &[CString], crew: Assembled, starte
         Command::Schema(SchemaOf::Stack) => print(stack::SCHEMA_JSON),
         Command::Schema(SchemaOf::Report) => print(json::SCHEMA_JSON),
         Command::StackShow { json } => stack_show(&settings, json),
+        Command::StackCapture { service } => {
+            let session = Session {
+                settings: &settings,
+                near_misses: &near_misses,
+                environ,
+                service: &service,
+                started,
+            };
+            match crew {
+                Some(Ok(crew)) => session.capture(crew),
+                other => {
+                    complain(&no_crew(other.and_then(Result::err)), NO_CREW_HINT);
+                    EX_SOFTWARE
+                }
+            }
+        }
         Command::Kernels { archs, json, paths } => list_kernels(archs, json, paths),
         Command::Install(dir) => install_into(Path::new(&dir)),
         Command::Run { service } if config::is_off(&settings) => {
@@ -292,6 +312,81 @@ impl Session<'_> {
         match (report.outcome.verdict, config.mode) {
             (Verdict::Fail, Mode::Enforce) => report.outcome.exit_code,
             _ => printed,
+        }
+    }
+
+    /// Prints a manifest of what is here.
+    fn capture(&self, mut crew: Crew) -> u8 {
+        let config = match self.configure() {
+            Ok(config) => config,
+            Err(error) => {
+                complain(&error.to_string(), &error.hint);
+                return error.exit_code();
+            }
+        };
+        let probe = match capture::probe() {
+            Ok(probe) => probe,
+            Err(error) => {
+                complain(&format!("the probing manifest {error}"), &error.hint);
+                return EX_SOFTWARE;
+            }
+        };
+        let plan = Plan {
+            image: true,
+            device: false,
+            smoke: false,
+            health: false,
+            stop_early: false,
+        };
+        let task = Task {
+            config: &config,
+            stack: &probe,
+            archs: probe.archs.as_ref(),
+            service: self.service,
+            env: self.environ,
+            plan,
+        };
+        let gathered = match pipeline::gather(&task, &mut crew) {
+            Ok(gathered) => gathered,
+            // The termination log is a verdict's, and this gives none.
+            Err(signal) => {
+                crew.terminate(signal);
+                return 128 + u8::try_from(signal as i32).unwrap_or(0);
+            }
+        };
+        crew.dismiss();
+        let text = |s: &OsString| s.to_str().map(str::to_string);
+        let variables = launch::to_os_pairs(self.environ)
+            .filter_map(|(name, value)| Some((text(&name)?, text(&value)?)))
+            .collect();
+        let captured = match capture::manifest(&gathered.facts, &variables) {
+            Ok(captured) => captured,
+            Err((message, hint)) => {
+                complain(&message, &hint);
+                return EX_IMAGE;
+            }
+        };
+        for note in &captured.notes {
+            say(&format!("note: {note}"));
+        }
+        for finding in &captured.failures {
+            complain(
+                &format!(
+                    "{} fails whatever a manifest says: {}",
+                    finding.code, finding.message
+                ),
+                &finding.hint,
+            );
+        }
+        match serde_json::to_string_pretty(&captured.stack) {
+            Ok(text) => match print(&format!("{text}\n")) {
+                0 if !captured.failures.is_empty() => EX_IMAGE,
+                exit => exit,
+            },
+            Err(error) => {
+                complain(&format!("cannot write the manifest as JSON: {error}"), "");
+                EX_SOFTWARE
+            }
         }
     }
 

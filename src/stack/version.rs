@@ -57,15 +57,24 @@ const MAJOR_LIMIT: u64 = 100;
 impl CudaRule {
     /// This version and no other.
     pub fn exactly(version: CudaVersion) -> Self {
+        Self::compared(Op::Exact, "", version)
+    }
+
+    /// This version and every later one.
+    pub fn at_least(version: CudaVersion) -> Self {
+        Self::compared(Op::GreaterEq, ">=", version)
+    }
+
+    fn compared(op: Op, sign: &str, version: CudaVersion) -> Self {
         let comparator = semver::Comparator {
-            op: Op::Exact,
+            op,
             major: version.major.into(),
             minor: Some(version.minor.into()),
             patch: None,
             pre: semver::Prerelease::EMPTY,
         };
         Self {
-            written: version.to_string(),
+            written: format!("{sign}{version}"),
             requirement: VersionReq {
                 comparators: vec![comparator],
             },
