@@ -100,8 +100,13 @@ fn nothing(facts: &Facts, notes: &[String]) -> (String, String) {
         message.push_str("; ");
         message.push_str(note);
     }
-    let hint = "name the environment: cuda-entrypoint stack capture --python PATH, or the service's command after --";
-    (printable(&message, 1_000), hint.to_string())
+    let mut hint =
+        "name the environment: cuda-entrypoint stack capture --python PATH, or the service's command after --"
+            .to_string();
+    if python.site_packages.is_empty() && !python.tried.is_empty() {
+        hint.push_str(&format!(". Looked at: {}", python.tried.join("; ")));
+    }
+    (printable(&message, 1_000), printable(&hint, 2_000))
 }
 
 /// The version that every copy answers which `cudart-version` and `nvrtc-version` would judge.
@@ -231,17 +236,19 @@ fn archs(facts: &Facts, notes: &mut Vec<String>) -> Option<ArchList> {
     served.join(";").parse().ok()
 }
 
-/// `>=3.11,<3.12` of 3.11.7.
+/// `>=3.11,<3.12` of 3.11.7. A version asks for an interpreter as well, so that without one there is none.
 fn python(facts: &Facts, notes: &mut Vec<String>) -> Option<VersionSpecifiers> {
-    let parsed = facts.image.python.version.as_deref().and_then(|text| {
+    let python = &facts.image.python;
+    let known = python.interpreter.as_ref().and(python.version.as_deref());
+    let parsed = known.and_then(|text| {
         let version: Version = text.parse().ok()?;
         let (&major, &minor) = (version.release().first()?, version.release().get(1)?);
         format!(">={major}.{minor},<{major}.{}", minor.checked_add(1)?)
             .parse()
             .ok()
     });
-    if parsed.is_none() && !facts.image.python.site_packages.is_empty() {
-        notes.push("python is left out: no file tells the interpreter's version".to_string());
+    if parsed.is_none() && !python.site_packages.is_empty() {
+        notes.push("python is left out: there is no interpreter, or no file tells its version".to_string());
     }
     parsed
 }

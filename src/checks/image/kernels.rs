@@ -242,20 +242,20 @@ fn rebuild(
     module: &ModuleKernels,
     lacking: &[ComputeCapability],
 ) -> String {
-    let build = format!("TORCH_CUDA_ARCH_LIST=\"{archs}\" FORCE_CUDA=1");
-    let otherwise = match lacking.is_empty() {
-        true => String::new(),
-        false => format!(
-            " Or take {} out of archs, if no such GPU runs this image.",
-            texts(lacking)
-        ),
+    let build = format!("TORCH_CUDA_ARCH_LIST=\"{archs}\" FORCE_CUDA=1 in a -devel image");
+    let (wanted, otherwise) = match lacking.is_empty() {
+        true => ("CUDA".to_string(), String::new()),
+        false => {
+            let texts = texts(lacking);
+            let otherwise = format!(" Or take {texts} out of archs, if no such GPU runs this image.");
+            (format!("kernels for {texts}"), otherwise)
+        }
     };
     match &module.package {
-        Some(name) if is_ours(scene, module) => format!(
-            "Install a version of {name} that is built for it, or build it where nvcc is: {build} pip install \
-             --no-binary {name} --no-build-isolation --force-reinstall --no-deps {name}.{otherwise}"
-        ),
-        _ => format!("Build it with {build} where nvcc is (a -devel image).{otherwise}"),
+        Some(name) if is_ours(scene, module) => {
+            format!("Install a build of {name} that has {wanted}, or compile it with {build}.{otherwise}")
+        }
+        _ => format!("Compile it with {build}.{otherwise}"),
     }
 }
 
