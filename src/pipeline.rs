@@ -143,6 +143,10 @@ impl<'a> Run<'a> {
         // The driver is the slowest by far, so it goes first.
         self.start_device(crew);
         self.start_image(crew);
+        if self.image.is_some() && !libraries::Wanted::by(&self.task.stack.cuda).is_empty() {
+            // While the image's thread reads: unpacking takes as long, and there will be libraries to ask.
+            crate::packed::helper();
+        }
         self.settle(crew);
         while self.is_waiting() {
             match crew.next(self.retry_at) {
