@@ -5,9 +5,10 @@
 //! has a DT_RUNPATH; LD_LIBRARY_PATH; its DT_RUNPATH; ld.so.cache and the default folders. A library that is loaded
 //! under the same name already is taken before any search.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use super::{DRIVER, Listed, Listing};
 use crate::discover::bytes::RandomFile;
@@ -73,11 +74,48 @@ struct Node {
     path: PathBuf,
     needed: Vec<String>,
     soname: Option<String>,
-    rpath: Vec<PathBuf>,
+    rpath: Vec<Folder>,
     /// `None` where it has none: an empty one still switches DT_RPATH off
-    runpath: Option<Vec<PathBuf>>,
+    runpath: Option<Vec<Folder>>,
     /// the node on whose behalf it was loaded; the program's own is the program
     parent: usize,
+}
+
+/// A folder that the loader searches.
+struct Folder {
+    path: PathBuf,
+    /// what is in it where it belongs to a wheel, sorted; nothing else is listed
+    names: Rc<Vec<String>>,
+}
+
+impl Folder {
+    fn holds(&self, name: &str) -> bool {
+        self.names.binary_search_by(|n| n.as_str().cmp(name)).is_ok()
+    }
+}
+
+/// Lists each folder of site-packages once: torch's libraries all have the same RPATH.
+struct Folders {
+    sites: Vec<PathBuf>,
+    known: BTreeMap<PathBuf, Rc<Vec<String>>>,
+}
+
+impl Folders {
+    fn take(&mut self, path: PathBuf) -> Folder {
+        let names = match self.known.get(&path) {
+            Some(names) => Rc::clone(names),
+            None => {
+                let real = path.canonicalize().ok();
+                let real = real.filter(|real| self.sites.iter().any(|site| real.starts_with(site)));
+                let entries = real.and_then(|real| files::list(&real).ok()).unwrap_or_default();
+                let names = entries.iter().filter_map(|e| e.text().map(str::to_string));
+                let names = Rc::new(names.collect());
+                self.known.insert(path.clone(), Rc::clone(&names));
+                names
+            }
+        };
+        Folder { path, names }
+    }
 }
 
 struct Graph<'a> {
@@ -85,18 +123,24 @@ struct Graph<'a> {
     /// the program, then the listed files in their order
     nodes: Vec<Node>,
     library_path: Vec<PathBuf>,
-    /// the names in each folder of site-packages that an RPATH or RUNPATH leads to, and in NVIDIA's wheels
-    wheels: BTreeMap<PathBuf, BTreeSet<String>>,
     /// NVIDIA's `nvidia/*/lib`
-    nvidia: Vec<PathBuf>,
+    nvidia: Vec<Folder>,
 }
 
 impl<'a> Graph<'a> {
     fn new(listing: &Listing, grounds: &'a Grounds) -> Self {
-        let mut nodes = vec![Node::read(&grounds.program.to_string_lossy(), &grounds.program)];
+        let sites = grounds.site_packages.iter();
+        let mut folders = Folders {
+            sites: sites
+                .filter_map(|site| Path::new(site).canonicalize().ok())
+                .collect(),
+            known: BTreeMap::new(),
+        };
+        let name = grounds.program.to_string_lossy();
+        let mut nodes = vec![Node::read(&name, &grounds.program, &mut folders)];
         for listed in &listing.objects {
             if let Some(path) = &listed.path {
-                nodes.push(Node::read(&listed.name, Path::new(path)));
+                nodes.push(Node::read(&listed.name, Path::new(path), &mut folders));
             }
         }
         // Breadth first is the loader's order, so the first object that needs a name is the one that it looked for.
@@ -109,7 +153,8 @@ impl<'a> Graph<'a> {
             let preloaded = node.name == DRIVER || grounds.modules.contains(&node.name);
             node.parent = if preloaded { 0 } else { parent };
         }
-        let mut graph = Self {
+        Self {
+            nvidia: nvidia(grounds, &mut folders),
             grounds,
             nodes,
             library_path: grounds
@@ -119,40 +164,6 @@ impl<'a> Graph<'a> {
                 .filter(|folder| !folder.is_empty())
                 .map(PathBuf::from)
                 .collect(),
-            wheels: BTreeMap::new(),
-            nvidia: Vec::new(),
-        };
-        graph.read_wheels();
-        graph
-    }
-
-    fn read_wheels(&mut self) {
-        for site in &self.grounds.site_packages {
-            let root = Path::new(site).join("nvidia");
-            for part in files::list(&root).unwrap_or_default() {
-                if part.may_be_dir() {
-                    self.nvidia.push(root.join(part.name).join("lib"));
-                }
-            }
-        }
-        let sites: Vec<PathBuf> = self
-            .grounds
-            .site_packages
-            .iter()
-            .filter_map(|site| Path::new(site).canonicalize().ok())
-            .collect();
-        let own = self
-            .nodes
-            .iter()
-            .flat_map(|n| n.rpath.iter().chain(n.runpath.iter().flatten()));
-        let folders: BTreeSet<&PathBuf> = own.chain(&self.nvidia).collect();
-        for folder in folders {
-            let Ok(real) = folder.canonicalize() else { continue };
-            if sites.iter().any(|site| real.starts_with(site)) {
-                let names = files::list(&real).unwrap_or_default();
-                let names = names.iter().filter_map(|e| e.text().map(str::to_string));
-                self.wheels.insert(folder.clone(), names.collect());
-            }
         }
     }
 
@@ -200,19 +211,19 @@ impl<'a> Graph<'a> {
         let folder = path.parent()?;
         let text = |path: &Path| path.to_string_lossy().into_owned();
         for node in self.rpath_chain(parent) {
-            if let Some(entry) = entry_of(&node.rpath, folder) {
+            if let Some(entry) = entry_of(paths(&node.rpath), folder) {
                 return Some(FoundBy::Rpath {
                     of: text(&node.path),
                     folder: text(entry),
                 });
             }
         }
-        if let Some(entry) = entry_of(&self.library_path, folder) {
+        if let Some(entry) = entry_of(self.library_path.iter().map(PathBuf::as_path), folder) {
             return Some(FoundBy::LibraryPath { folder: text(entry) });
         }
         let parent = self.nodes.get(parent)?;
         let runpath = parent.runpath.as_deref().unwrap_or_default();
-        Some(match entry_of(runpath, folder) {
+        Some(match entry_of(paths(runpath), folder) {
             Some(entry) => FoundBy::Runpath {
                 of: text(&parent.path),
                 folder: text(entry),
@@ -237,46 +248,46 @@ impl<'a> Graph<'a> {
                 });
             }
         };
-        let holds = |folder: &&PathBuf| self.wheels.get(*folder).is_some_and(|names| names.contains(name));
         for (index, node) in self.nodes.iter().enumerate().filter(|(_, n)| n.needs(name)) {
             let inherited = self.rpath_chain(index).flat_map(|n| &n.rpath);
-            let own = inherited.chain(node.runpath.iter().flatten()).find(holds);
-            if let Some(folder) = own {
-                add(folder.join(name), Some(node));
+            let mut own = inherited.chain(node.runpath.iter().flatten());
+            if let Some(folder) = own.find(|folder| folder.holds(name)) {
+                add(folder.path.join(name), Some(node));
             }
         }
         let in_wheels = mapped.is_some_and(|path| {
             let sites = &self.grounds.site_packages;
             sites.iter().any(|site| path.starts_with(site))
         });
-        if !in_wheels && let Some(folder) = self.nvidia.iter().find(holds) {
-            add(folder.join(name), None);
+        if !in_wheels && let Some(folder) = self.nvidia.iter().find(|folder| folder.holds(name)) {
+            add(folder.path.join(name), None);
         }
         copies
     }
 }
 
 impl Node {
-    fn read(name: &str, path: &Path) -> Self {
+    fn read(name: &str, path: &Path, known: &mut Folders) -> Self {
         // What cannot be read explains nothing; that the loader refuses it is the loader's to say.
         let dynamic = RandomFile::open(path)
             .ok()
             .and_then(|file| elf::dynamic(&file).ok())
             .unwrap_or_default();
         let origin = path.parent().unwrap_or(Path::new("/"));
-        let folders = |text: &str| {
+        let mut folders = |text: &str| {
             let entries = text.split(':').filter(|entry| !entry.is_empty());
             let expanded = entries.map(|entry| {
                 let origin = origin.to_string_lossy();
-                PathBuf::from(entry.replace("${ORIGIN}", &origin).replace("$ORIGIN", &origin))
+                let path = entry.replace("${ORIGIN}", &origin).replace("$ORIGIN", &origin);
+                known.take(PathBuf::from(path))
             });
             expanded.collect::<Vec<_>>()
         };
         Self {
             name: name.to_string(),
             path: path.to_path_buf(),
-            rpath: dynamic.rpath.as_deref().map(folders).unwrap_or_default(),
-            runpath: dynamic.runpath.as_deref().map(folders),
+            rpath: dynamic.rpath.as_deref().map(&mut folders).unwrap_or_default(),
+            runpath: dynamic.runpath.as_deref().map(&mut folders),
             needed: dynamic.needed,
             soname: dynamic.soname,
             parent: 0,
@@ -289,17 +300,32 @@ impl Node {
 }
 
 /// The entry in whose folder, or in whose folder for a better processor, a file was found.
-fn entry_of<'e>(entries: &'e [PathBuf], folder: &Path) -> Option<&'e Path> {
+fn entry_of<'e>(mut entries: impl Iterator<Item = &'e Path>, folder: &Path) -> Option<&'e Path> {
     let below = |entry: &Path| {
         let rest = folder.strip_prefix(entry).ok()?;
         let first = rest.components().next().map(|c| c.as_os_str());
         let known = ["glibc-hwcaps", "tls", "haswell", "avx512_1", "x86_64"];
         Some(first.is_none_or(|first| known.iter().any(|k| first == *k)))
     };
-    entries
-        .iter()
-        .map(PathBuf::as_path)
-        .find(|e| below(e) == Some(true))
+    entries.find(|entry| below(entry) == Some(true))
+}
+
+fn paths(folders: &[Folder]) -> impl Iterator<Item = &Path> {
+    folders.iter().map(|folder| folder.path.as_path())
+}
+
+/// NVIDIA's wheels put their libraries into `nvidia/PART/lib`.
+fn nvidia(grounds: &Grounds, folders: &mut Folders) -> Vec<Folder> {
+    let mut found = Vec::new();
+    for site in &grounds.site_packages {
+        let root = Path::new(site).join("nvidia");
+        for part in files::list(&root).unwrap_or_default() {
+            if part.may_be_dir() {
+                found.push(folders.take(root.join(part.name).join("lib")));
+            }
+        }
+    }
+    found
 }
 
 /// `libcudart-8774224f.so.12.4.127`, `libcudart.41118559.so.12`: eight hexadecimal digits before `.so`.
@@ -428,8 +454,8 @@ mod tests {
 
     #[test]
     fn folders_for_better_processors_belong_to_their_entry() {
-        let entries = ["/a".into(), "/b/../c".into()];
-        let found = |folder: &str| entry_of(&entries, Path::new(folder)).and_then(Path::to_str);
+        let entries = ["/a", "/b/../c"].map(Path::new);
+        let found = |folder: &str| entry_of(entries.into_iter(), Path::new(folder)).and_then(Path::to_str);
         assert_eq!(found("/a"), Some("/a"));
         assert_eq!(found("/a/"), Some("/a"));
         assert_eq!(found("/b/../c"), Some("/b/../c"));
