@@ -623,7 +623,6 @@ impl Survey {
             || !stack.files.is_empty()
             || stack.python.is_some()
             || !libraries::Wanted::by(&stack.cuda).is_empty()
-            || self.listed.is_some()
             || self.explicit.is_some();
         if !wanted {
             return None;

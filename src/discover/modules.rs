@@ -64,7 +64,8 @@ const VENDOR_NAMES: [&str; 20] = [
 ];
 
 /// Every library with CUDA code below `site_packages`, each file once, in the order of their paths. Libraries that are
-/// damaged come along with their error, since nobody can tell what they hold. Symbolic links are not followed.
+/// damaged come along with their error, since nobody can tell what they hold. Links to libraries are followed, as
+/// installers leave them, and links to folders where a package itself is one; others may lead to data without end.
 /// `listed` are the capabilities that are counted.
 pub fn find(site_packages: &[String], listed: &[ComputeCapability]) -> Vec<ModuleKernels> {
     let search = Search {
@@ -77,6 +78,7 @@ pub fn find(site_packages: &[String], listed: &[ComputeCapability]) -> Vec<Modul
         search.lock().work.push(Work::Folder(Folder {
             vendor: false,
             cpu_builds: false,
+            linked: false,
             depth: 0,
             path: root,
         }));
@@ -91,13 +93,13 @@ pub fn find(site_packages: &[String], listed: &[ComputeCapability]) -> Vec<Modul
         search.run();
     });
     let mut found = search.state.into_inner().unwrap_or_else(|e| e.into_inner()).found;
-    found.sort_by(|a, b| a.1.path.cmp(&b.1.path));
+    // Of several names of one file one is shown, rather its own than a link's.
+    found.sort_by(|a, b| (a.linked, &a.module.path).cmp(&(b.linked, &b.module.path)));
     let mut seen = HashSet::new();
-    found
-        .into_iter()
-        .filter(|(identity, _)| identity.is_none_or(|file| seen.insert(file)))
-        .map(|(_, module)| module)
-        .collect()
+    found.retain(|found| found.identity.is_none_or(|file| seen.insert(file)));
+    let mut modules: Vec<ModuleKernels> = found.into_iter().map(|found| found.module).collect();
+    modules.sort_by(|a, b| a.path.cmp(&b.path));
+    modules
 }
 
 struct Folder {
@@ -107,10 +109,12 @@ struct Folder {
     vendor: bool,
     /// below one of [`CPU_BUILD_FOLDERS`]
     cpu_builds: bool,
+    linked: bool,
 }
 
 struct Library {
     path: PathBuf,
+    linked: bool,
     vendor: bool,
     cpu_builds: bool,
 }
@@ -123,6 +127,13 @@ enum Work {
 /// A file by its device and inode.
 type Identity = (u64, u64);
 
+struct Found {
+    identity: Option<Identity>,
+    /// by way of a symbolic link
+    linked: bool,
+    module: ModuleKernels,
+}
+
 #[derive(Default)]
 struct State {
     work: Vec<Work>,
@@ -130,7 +141,7 @@ struct State {
     busy: usize,
     listed: usize,
     libraries: usize,
-    found: Vec<(Option<Identity>, ModuleKernels)>,
+    found: Vec<Found>,
     full: bool,
 }
 
@@ -196,19 +207,23 @@ impl Search<'_> {
                 break;
             }
             let name = entry.file_name();
-            if kind.is_dir() {
+            let is_folder =
+                kind.is_dir() || (kind.is_symlink() && folder.depth == 0 && entry.path().is_dir());
+            if is_folder {
                 if !holds_no_library(&name, folder.depth) {
                     done.work.push(Work::Folder(Folder {
                         path: entry.path(),
                         depth: folder.depth + 1,
                         vendor: folder.vendor
                             || (folder.depth == 0 && name.as_bytes().starts_with(b"nvidia")),
+                        linked: folder.linked || kind.is_symlink(),
                         cpu_builds: folder.cpu_builds || CPU_BUILD_FOLDERS.contains(&name.as_bytes()),
                     }));
                 }
-            } else if kind.is_file() && kernels::is_library(&name) {
+            } else if (kind.is_file() || kind.is_symlink()) && kernels::is_library(&name) {
                 libraries.push(Work::Library(Library {
                     path: entry.path(),
+                    linked: folder.linked || kind.is_symlink(),
                     vendor: folder.vendor || is_vendors(&name),
                     cpu_builds: folder.cpu_builds,
                 }));
@@ -237,8 +252,10 @@ impl Search<'_> {
         let wrong = |reason: Reason| Done::error(&library.path, &reason);
         let file = match RandomFile::open(&library.path) {
             Ok(file) => file,
-            // it vanished meanwhile
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Done::default(),
+            // A link that leads nowhere, or to something else than a file.
+            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidInput) => {
+                return Done::default();
+            }
             Err(e) => return wrong(e.into()),
         };
         let path = library.path.to_string_lossy().into_owned();
@@ -262,7 +279,11 @@ impl Search<'_> {
         };
         module.path = path;
         Done {
-            found: vec![(Some(file.identity()), module)],
+            found: vec![Found {
+                identity: Some(file.identity()),
+                linked: library.linked,
+                module,
+            }],
             work: Vec::new(),
         }
     }
@@ -271,7 +292,7 @@ impl Search<'_> {
 /// What one piece of work came to.
 #[derive(Default)]
 struct Done {
-    found: Vec<(Option<Identity>, ModuleKernels)>,
+    found: Vec<Found>,
     work: Vec<Work>,
 }
 
@@ -283,7 +304,11 @@ impl Done {
             ..ModuleKernels::default()
         };
         Self {
-            found: vec![(None, module)],
+            found: vec![Found {
+                identity: None,
+                linked: false,
+                module,
+            }],
             work: Vec::new(),
         }
     }

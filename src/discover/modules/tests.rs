@@ -76,10 +76,21 @@ fn every_library_with_cuda_code_is_found_once() {
         site.0.path().join("z.so"),
     )
     .unwrap();
+    let elsewhere = tempfile::tempdir().unwrap();
+    fs::create_dir(elsewhere.path().join("data")).unwrap();
+    fs::write(elsewhere.path().join("ops.so"), sass(90)).unwrap();
+    fs::write(elsewhere.path().join("data/far.so"), sass(90)).unwrap();
+    symlink(elsewhere.path(), site.0.path().join("package")).unwrap();
+    symlink(elsewhere.path().join("data"), site.0.path().join("a/data")).unwrap();
+    symlink(site.0.path(), site.0.path().join("round")).unwrap();
+    symlink("nowhere", site.0.path().join("dangling.so")).unwrap();
+    symlink("a", site.0.path().join("folder.so")).unwrap();
     nix::unistd::mkfifo(&site.0.path().join("fifo.so"), nix::sys::stat::Mode::S_IRWXU).unwrap();
     let names = [
         "a/b/c/d/libdeep.so.1.2",
         "include/x.so",
+        "package/data/far.so",
+        "package/ops.so",
         "pointops_cuda.cpython-311-x86_64-linux-gnu.so",
         "spconv/core_cc.cpython-311-x86_64-linux-gnu.so",
     ];
