@@ -308,7 +308,10 @@ impl Session<'_> {
             human::table(&report, colour_of(&std::io::stdout()))
         };
         let printed = print(&text);
-        termination::write(&config.termination_log, &termination::message(&report));
+        // A probe runs beside the service, whose own last words it must not overwrite unless that was asked for.
+        if !plan.health || config.termination_log != TerminationLog::Default {
+            termination::write(&config.termination_log, &termination::message(&report));
+        }
         match (report.outcome.verdict, config.mode) {
             (Verdict::Fail, Mode::Enforce) => report.outcome.exit_code,
             _ => printed,

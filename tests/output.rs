@@ -548,3 +548,25 @@ fn a_warning_of_the_architecture_is_a_warning_everywhere() {
     let run = Run::of(world.with_gpu(&mut command, r#"{"devices": [{"cc": "8.9"}]}"#));
     run.exits(0).says("warning: arch-unlisted").says("1 warning");
 }
+
+#[test]
+fn a_probe_leaves_the_services_last_words_alone() {
+    if !can(
+        "a /dev of its own",
+        &["unshare", "-m", "mount", "-t", "tmpfs", "none", "/dev"],
+    ) {
+        return;
+    }
+    for (stage, expected) in [
+        ("health", "out of memory"),
+        ("device", "pass: stack t (stack.json)"),
+    ] {
+        let world = World::new();
+        let mut command = world.command("unshare");
+        let script = "mount -t tmpfs none /dev && printf 'out of memory' >/dev/termination-log && \
+            \"$0\" check --stack stack.json --stage \"$1\" && cat /dev/termination-log >&2";
+        command.args(["-m", "sh", "-c", script, ENTRYPOINT, stage]);
+        let run = Run::of(world.with_gpu(&mut command, "{}"));
+        run.exits(0).says(expected);
+    }
+}
