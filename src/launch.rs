@@ -230,21 +230,34 @@ fn head(path: &Path) -> Vec<u8> {
 fn is_script_without_shebang(path: &Path) -> bool {
     let head = head(path);
     let first_line = head.split(|&b| b == b'\n').next().unwrap_or_default();
-    !head.starts_with(b"\x7fELF") && !head.is_empty() && !first_line.contains(&0)
+    // One that names an interpreter is never the shell's to run: it may be in another language.
+    !head.starts_with(b"\x7fELF") && !head.is_empty() && !first_line.contains(&0) && shebang(&head).is_none()
+}
+
+/// What follows `#!` in the first line; `None` where nothing does.
+fn shebang(head: &[u8]) -> Option<&[u8]> {
+    let rest = head.strip_prefix(b"#!")?;
+    let line = rest.split(|&b| b == b'\n').next()?.trim_ascii();
+    (!line.is_empty()).then_some(line)
+}
+
+/// The program of a shebang line, without its argument.
+fn interpreter(line: &[u8]) -> &Path {
+    let end = line.iter().position(|b| matches!(b, b' ' | b'\t'));
+    Path::new(OsStr::from_bytes(
+        line.get(..end.unwrap_or(line.len())).unwrap_or_default(),
+    ))
 }
 
 /// Turns execve(2)'s errno into a sentence about this file.
 fn explain(path: &Path, errno: Errno, env: &[CString]) -> LaunchError {
     let shown = path.display();
     let head = head(path);
-    let shebang = head.strip_prefix(b"#!").map(|rest| {
-        let line = rest.split(|&b| b == b'\n').next().unwrap_or_default();
-        OsString::from_vec(line.trim_ascii().to_vec())
-    });
+    let shebang = shebang(&head);
     match errno {
         Errno::ENOENT if path.exists() => match shebang {
             Some(line) => {
-                let line = line.to_string_lossy();
+                let line = String::from_utf8_lossy(line);
                 let hint = if line.ends_with('\r')
                     || head
                         .split(|&b| b == b'\n')
@@ -277,6 +290,21 @@ fn explain(path: &Path, errno: Errno, env: &[CString]) -> LaunchError {
                 "shorten them; on Kubernetes, enableServiceLinks: false drops a variable set for every service",
             )
         }
+        Errno::ENOEXEC if shebang.is_some() => LaunchError::not_executable(
+            format!(
+                "{shown} names the interpreter `{}`, which is no program for this machine (exec format error)",
+                interpreter(shebang.unwrap_or_default()).display()
+            ),
+            "it is damaged or was built for another processor: build or pull the image for linux/amd64",
+        ),
+        Errno::EACCES if shebang.is_some() && executable(path).is_ok() => LaunchError::not_executable(
+            format!(
+                "{shown} names the interpreter `{}`, which may not be executed by uid {}",
+                interpreter(shebang.unwrap_or_default()).display(),
+                nix::unistd::geteuid()
+            ),
+            "chmod +x the interpreter in the image; if it is, its folder or a mount (noexec) forbids it",
+        ),
         Errno::ENOEXEC => LaunchError::not_executable(
             format!("{shown} is no program for this machine (exec format error)"),
             if head.starts_with(b"\x7fELF") {

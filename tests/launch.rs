@@ -470,6 +470,25 @@ fn a_script_without_a_shebang_runs_in_the_shell() {
 }
 
 #[test]
+fn a_script_is_never_run_by_another_interpreter_than_the_one_it_names() {
+    let world = World::new();
+    let names = |service: &str| world.run(&[], &[service]);
+    let garbage = world.program("garbage", [0, 1, 2, 3]);
+    world.program("script", format!("#!{}\necho run by sh\n", garbage.display()));
+    let parts = ["script", "garbage", "no program for this machine"];
+    refused(&world, &mut names("./script"), 126, &parts);
+    let plain = world.write("plain", "#!/bin/sh\n");
+    world.program("denied", format!("#!{}\necho run by sh\n", plain.display()));
+    let parts = ["denied", "names the interpreter", "plain", "may not be executed"];
+    refused(&world, &mut names("./denied"), 126, &parts);
+    // A shebang that names nothing is none.
+    world.program("nameless", "#! \necho \"$1\"\n");
+    Run::of(&mut world.run(&[], &["./nameless", "a"]))
+        .exits(0)
+        .prints("a\n");
+}
+
+#[test]
 fn an_environment_too_large_for_the_service_is_126_and_says_how_large() {
     let world = World::new();
     let large = "x".repeat(120_000);
