@@ -562,6 +562,8 @@ fn sanitize_lines(message: &str, hint: &str) -> String {
 
 fn ended_by(signal: Signal, mut crew: Crew, log: &TerminationLog) -> u8 {
     crew.terminate(signal);
+    // A second signal has done all it can. Left pending it would end us here, before a word is said.
+    while crew.pending_signal().is_some() {}
     drop(crew);
     let exit = 128 + u8::try_from(signal as i32).unwrap_or(0);
     let message = format!("ended by {} during the checks", signal.as_str());

@@ -97,6 +97,20 @@ fn a_second_signal_does_not_confuse_it() {
 }
 
 #[test]
+fn another_signal_does_not_keep_the_first_from_being_told() {
+    let world = World::new();
+    let running = Running::start(&mut hanging(&world, "run"));
+    kill(running.helper_in_driver(), Signal::SIGSTOP);
+    let since = Instant::now();
+    running.kill(Signal::SIGTERM);
+    thread::sleep(Duration::from_millis(100));
+    // One cuts the wait short, and one stays.
+    running.kill(Signal::SIGHUP);
+    running.kill(Signal::SIGUSR1);
+    ended(&world, &running.finish(), Signal::SIGTERM, since);
+}
+
+#[test]
 fn a_signal_under_wait_is_not_slept_over() {
     let world = World::new();
     let mut command = world.entrypoint(["run", "--stack", "stack.json", "--wait", "5m"]);
