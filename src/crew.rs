@@ -250,11 +250,13 @@ impl Crew {
         for fd in [&out_read, &err_read] {
             fcntl(fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(fail("fcntl"))?;
         }
+        // By this, what a child leaves behind is told from what came to PID 1 from outside.
+        let envp: Vec<CString> = envp.iter().cloned().chain(mark()).collect();
         let stdin = self.empty_input()?;
         let pid = sys::spawn(&Spawn {
             program,
             argv,
-            envp,
+            envp: &envp,
             stdin,
             stdout: out_write.as_fd(),
             stderr: err_write.as_fd(),
@@ -473,23 +475,51 @@ impl std::fmt::Debug for Crew {
 }
 
 /// Kills and reaps orphans that came to us as their subreaper or as PID 1. Bounded: an unkillable one stays.
+///
+/// PID 1 also adopts what `docker exec` or a postStart hook left in the background; that is the service's neighbour, and
+/// neither killed nor waited for.
 fn reap_strays() -> bool {
     let until = Instant::now() + KILL_PATIENCE;
+    let mut killed: Vec<Pid> = Vec::new();
     loop {
         match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
             Err(Errno::ECHILD) => return true,
             Ok(WaitStatus::StillAlive) => {
+                let ours: Vec<Pid> = own_children().into_iter().filter(|p| is_ours(*p)).collect();
+                if ours.is_empty() && killed.is_empty() {
+                    // Without /proc nothing can be told or killed.
+                    return std::fs::exists("/proc/self/task").unwrap_or(false);
+                }
                 if Instant::now() >= until {
                     return false;
                 }
-                for pid in own_children() {
+                for pid in ours {
                     let _ = nix::sys::signal::kill(pid, Signal::SIGKILL);
+                    if !killed.contains(&pid) {
+                        killed.push(pid);
+                    }
                 }
                 std::thread::sleep(Duration::from_millis(1));
             }
-            Ok(_) | Err(_) => {}
+            // Its environment is gone before it is, so that who was killed is remembered.
+            Ok(status) => killed.retain(|pid| Some(*pid) != status.pid()),
+            Err(_) => {}
         }
     }
+}
+
+/// A variable that every child of the checks has, and so whatever it forks.
+fn mark() -> Option<CString> {
+    CString::new(format!("CUDA_ENTRYPOINT_CHILD_OF={}", nix::unistd::getpid())).ok()
+}
+
+/// Whether an orphan comes from one of our children. All of them do, unless we are PID 1.
+fn is_ours(pid: Pid) -> bool {
+    if nix::unistd::getpid().as_raw() != 1 {
+        return true;
+    }
+    let environ = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    mark().is_some_and(|mark| environ.split(|&b| b == 0).any(|v| v == mark.as_bytes()))
 }
 
 /// Children by proc(5)'s `children` file (needs CONFIG_PROC_CHILDREN, which every distribution sets).

@@ -294,6 +294,34 @@ fn as_pid_1_it_becomes_the_service_and_leaves_no_zombie() {
     }
 }
 
+/// What `docker exec` or a postStart hook leaves in the background becomes a child of PID 1, and is nobody's but its own.
+#[test]
+fn as_pid_1_a_process_that_came_from_outside_is_left_alone() {
+    let enter = ["sh", "-c", "nsenter --target $$ --pid true"];
+    if !can_be_pid_1() || !can("entering a namespace", &enter) {
+        return;
+    }
+    let world = World::new();
+    let mut command = as_pid_1(&world, &["run", "--stack", "stack.json", "--"]);
+    let slow = r#"{"calls": {"cuInit": {"delay_ms": 1500, "fork_daemon": true}}}"#;
+    world.with_gpu(&mut command, slow);
+    let script = "cd /proc; for p in [0-9]*; do tr '\\0' ' ' <$p/cmdline; echo; done";
+    let since = Instant::now();
+    let running = Running::start(command.args(["sh", "-c", script]));
+    let init = running.child_that(hangs_below).to_string();
+    let mut hook = world.command("nsenter");
+    hook.args(["--target", &init, "--pid", "--", "sh", "-c"]);
+    hook.arg("setsid sleep 99.25 >/dev/null 2>&1 </dev/null & sleep 0.1");
+    assert!(hook.status().unwrap().success());
+    let run = running.finish();
+    run.exits(0).does_not_say("left behind");
+    let text = run.text();
+    assert!(text.contains("sleep 99.25"), "{text}{}", run.stderr);
+    assert!(!text.contains("cuda-helper"), "{text}");
+    assert!(since.elapsed() < Duration::from_secs(4), "{:?}", since.elapsed());
+    world.kill_survivors();
+}
+
 // What a vendor library leaves behind
 
 #[test]
