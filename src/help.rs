@@ -79,7 +79,7 @@ would use.
 
   --stage STAGE        image   files of the image; needs no GPU: for the end of a Dockerfile
                        device  driver, GPUs, architecture
-                       smoke   what the manifest says is to be run (not in this version)
+                       smoke   what the manifest says is to be run (not in this version: refused)
                        all     everything (default)
                        health  NVML alone, in milliseconds: for exec probes
   --json               as --format json
@@ -196,10 +196,15 @@ pub fn findings() -> String {
             let severity = format!("{:?}", code.severity()).to_lowercase();
             let _ = writeln!(
                 text,
-                "  {:<width$}  {severity:<4}  {}  {}",
+                "  {:<width$}  {severity:<4}  {}  {}{}",
                 code.name(),
                 code.exit_code(),
-                code.summary()
+                code.summary(),
+                if code.is_judged() {
+                    ""
+                } else {
+                    " (not in this version)"
+                }
             );
         }
         text.push('\n');

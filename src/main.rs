@@ -278,7 +278,7 @@ impl Session<'_> {
         let plan = Plan {
             image: wants(StageChoice::Image),
             device: wants(StageChoice::Device),
-            smoke: wants(StageChoice::Smoke),
+            smoke: stage == StageChoice::All,
             health: stage == StageChoice::Health,
             stop_early: false,
         };

@@ -112,8 +112,11 @@ unsafe fn exec_in_child(
     unsafe {
         libc::setpgid(0, 0);
         libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-        if libc::getppid() != parent.as_raw() {
-            libc::_exit(127); // the parent died before the line above took effect
+        // Another parent means that ours died before the line above took effect; 0, that it is outside of our PID
+        // namespace, as after `unshare --pid` without `--fork`.
+        let seen = libc::getppid();
+        if seen != parent.as_raw() && seen != 0 {
+            libc::_exit(127);
         }
         for (from, to) in [(spawn.stdin, 0), (spawn.stdout, 1), (spawn.stderr, 2)] {
             if libc::dup2(from.as_raw_fd(), to) < 0 {

@@ -113,7 +113,7 @@ fn reports() -> Vec<(String, Value)> {
     add("no helper", &["--helper-path", "none"], Some("{}"));
     let everything = r#"{"devices": [{"repeat": 2}, {"mig": true, "mig_instances": 2, "compute_mode": 3}]}"#;
     add("healthy", &[], Some(everything));
-    for stage in ["image", "device", "smoke", "health"] {
+    for stage in ["image", "device", "health"] {
         add(stage, &["--stage", stage], Some("{}"));
     }
     for (name, calls) in [
