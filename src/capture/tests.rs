@@ -41,8 +41,7 @@ fn module(package: &str, sass: &[&str]) -> ModuleKernels {
 }
 
 fn facts(change: impl FnOnce(&mut ImageFacts)) -> Facts {
-    let mut facts = Facts::default();
-    facts.image = ImageFacts {
+    let mut image = ImageFacts {
         python: Python {
             interpreter: Some("/opt/venv/bin/python".into()),
             prefix: Some("/opt/venv".into()),
@@ -81,8 +80,11 @@ fn facts(change: impl FnOnce(&mut ImageFacts)) -> Facts {
         ],
         ..ImageFacts::default()
     };
-    change(&mut facts.image);
-    facts
+    change(&mut image);
+    Facts {
+        image,
+        ..Facts::default()
+    }
 }
 
 fn captured(change: impl FnOnce(&mut ImageFacts)) -> Captured {
