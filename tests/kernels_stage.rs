@@ -144,7 +144,7 @@ fn an_own_extension_warns_and_a_named_one_fails() {
         "{}",
         checked.table
     );
-    checked.says("has no kernels for 7.5, 9.0: none of its 1 fatbins");
+    checked.says("has no kernels for 7.5, 9.0: its one fatbin with kernels cannot run there");
     image.wheel("pointops", "1.0", "cp311-cp311-linux_x86_64");
     let mut manifest = demo_manifest();
     manifest["packages"]["pointops"] = json!("*");

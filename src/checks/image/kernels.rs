@@ -54,12 +54,15 @@ pub fn judge(scene: &Scene<'_>, archs: &ArchList) -> Vec<Finding> {
 fn pass(scene: &Scene<'_>, archs: &ArchList, good: &[&ModuleKernels]) -> Finding {
     let shown: Vec<String> = good.iter().map(|m| counted(scene, archs, m)).collect();
     let fatbins: u64 = good.iter().map(|m| m.with_kernels).sum();
-    let libraries = if good.len() == 1 { "library" } else { "libraries" };
+    let (libraries, serve) = match good.len() {
+        1 => ("library", "serves"),
+        _ => ("libraries", "serve"),
+    };
     Finding::pass(Code::KernelsMissing, "CUDA extensions")
         .observed(clean(&listed(&shown, 16)))
         .required(archs.to_string())
         .message(format!(
-            "{} {libraries} with {fatbins} fatbins of kernels serve every listed architecture",
+            "{} {libraries} with {fatbins} fatbins of kernels {serve} every listed architecture",
             good.len()
         ))
 }
@@ -157,11 +160,14 @@ fn lacking(
     module: &ModuleKernels,
     missing_archs: &[ComputeCapability],
 ) -> Finding {
+    let none = match module.with_kernels {
+        1 => "its one fatbin with kernels cannot run there".to_string(),
+        count => format!("none of its {count} fatbins with kernels can run there"),
+    };
     let message = format!(
-        "{} has no kernels for {}: none of its {} fatbins with kernels can run there",
+        "{} has no kernels for {}: {none}",
         owner(scene, module),
-        texts(missing_archs),
-        module.with_kernels
+        texts(missing_archs)
     );
     missing(scene, module)
         .observed(holds(module))
