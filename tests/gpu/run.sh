@@ -48,7 +48,7 @@ says() { # TEXT: the last command said it
 
 {
   nvidia-smi --query-gpu=name,driver_version,compute_cap,memory.total --format=csv,noheader
-  uname -sr
+  uname -sr | cut -d - -f 1
   python3 -V
   "$binary" --version
 } >"$out/machine.txt" 2>&1
