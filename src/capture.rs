@@ -1,16 +1,14 @@
 //! `stack capture`: a manifest made from the environment that is there, for an image that works to be kept as it is.
 //!
 //! Pure: the facts come from the same reading that `check --stage image` does, with a manifest that asks for every
-//! version ([`probe`]). What it writes passes that check in the same environment; where something fails whatever a
-//! manifest says (a damaged library, two builds of one package), that is handed over as well.
+//! version ([`probe`]). What it writes passes that check in the same environment, unless something fails there whatever
+//! a manifest says (a damaged library, two builds of one package): the caller runs the check to tell.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use pep440_rs::{Version, VersionSpecifiers};
 
 use crate::arch::ArchList;
-use crate::check::{Finding, Status};
-use crate::checks;
 use crate::discover::files::printable;
 use crate::discover::modules::untagged;
 use crate::facts::kernels::CodeKind;
@@ -48,8 +46,6 @@ pub struct Captured {
     pub stack: Stack,
     /// what was left out of it, and why; a sentence each, without control characters
     pub notes: Vec<String>,
-    /// what fails in this environment even so
-    pub failures: Vec<Finding>,
 }
 
 /// Makes a manifest of the facts that were gathered with [`probe`]. `variables` is the environment.
@@ -77,12 +73,9 @@ pub fn manifest(facts: &Facts, variables: &BTreeMap<String, String>) -> Result<C
         packages,
         ..Stack::default()
     };
-    let mut failures = checks::image::judge(&stack, stack.archs.as_ref(), facts);
-    failures.retain(|finding| finding.status == Status::Fail);
     Ok(Captured {
         stack,
         notes: notes.iter().map(|note| printable(note, 1_000)).collect(),
-        failures,
     })
 }
 

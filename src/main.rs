@@ -318,7 +318,7 @@ impl Session<'_> {
         }
     }
 
-    /// Prints a manifest of what is here.
+    /// Prints a manifest of what is here, and tells what fails here even under it.
     fn capture(&self, mut crew: Crew) -> u8 {
         let config = match self.configure() {
             Ok(config) => config,
@@ -334,45 +334,34 @@ impl Session<'_> {
                 return EX_SOFTWARE;
             }
         };
-        let plan = Plan {
-            image: true,
-            device: false,
-            smoke: false,
-            health: false,
-            stop_early: false,
+        let found = match self.gather_image(&config, &probe, self.environ, &mut crew) {
+            Ok(found) => found,
+            Err(exit) => return exit,
         };
-        let task = Task {
-            config: &config,
-            stack: &probe,
-            archs: probe.archs.as_ref(),
-            service: self.service,
-            env: self.environ,
-            plan,
-        };
-        let gathered = match pipeline::gather(&task, &mut crew) {
-            Ok(gathered) => gathered,
-            // The termination log is a verdict's, and this gives none.
-            Err(signal) => {
-                crew.terminate(signal);
-                return 128 + u8::try_from(signal as i32).unwrap_or(0);
-            }
-        };
-        crew.dismiss();
         let text = |s: &OsString| s.to_str().map(str::to_string);
         let variables = launch::to_os_pairs(self.environ)
             .filter_map(|(name, value)| Some((text(&name)?, text(&value)?)))
             .collect();
-        let captured = match capture::manifest(&gathered.facts, &variables) {
+        let captured = match capture::manifest(&found.facts, &variables) {
             Ok(captured) => captured,
             Err((message, hint)) => {
+                crew.dismiss();
                 complain(&message, &hint);
                 return EX_IMAGE;
             }
         };
+        // The very check that the manifest is for.
+        let (env, _) = launch::environment(self.environ, &captured.stack.env);
+        let checked = match self.gather_image(&config, &captured.stack, &env, &mut crew) {
+            Ok(checked) => checked,
+            Err(exit) => return exit,
+        };
+        crew.dismiss();
         for note in &captured.notes {
             say(&format!("note: {note}"));
         }
-        for finding in &captured.failures {
+        let failed = || checked.findings.iter().filter(|f| f.status == Status::Fail);
+        for finding in failed() {
             complain(
                 &format!(
                     "{} fails whatever a manifest says: {}",
@@ -383,7 +372,7 @@ impl Session<'_> {
         }
         match serde_json::to_string_pretty(&captured.stack) {
             Ok(text) => match print(&format!("{text}\n")) {
-                0 if !captured.failures.is_empty() => EX_IMAGE,
+                0 if failed().next().is_some() => EX_IMAGE,
                 exit => exit,
             },
             Err(error) => {
@@ -391,6 +380,35 @@ impl Session<'_> {
                 EX_SOFTWARE
             }
         }
+    }
+
+    /// The image stage with `stack`; the exit code where a signal ended it. The termination log is a verdict's, and
+    /// nothing here is one.
+    fn gather_image(
+        &self,
+        config: &Config,
+        stack: &Stack,
+        env: &[CString],
+        crew: &mut Crew,
+    ) -> Result<pipeline::Gathered, u8> {
+        let task = Task {
+            config,
+            stack,
+            archs: stack.archs.as_ref(),
+            service: self.service,
+            env,
+            plan: Plan {
+                image: true,
+                device: false,
+                smoke: false,
+                health: false,
+                stop_early: false,
+            },
+        };
+        pipeline::gather(&task, crew).map_err(|signal| {
+            crew.terminate(signal);
+            128 + u8::try_from(signal as i32).unwrap_or(0)
+        })
     }
 
     /// Settings, logging, and the warnings about variables that nobody reads.

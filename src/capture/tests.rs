@@ -87,6 +87,15 @@ fn facts(change: impl FnOnce(&mut ImageFacts)) -> Facts {
     }
 }
 
+/// The codes that fail in the environment that was captured.
+fn failures(change: impl FnOnce(&mut ImageFacts)) -> Vec<&'static str> {
+    let facts = facts(change);
+    let stack = manifest(&facts, &BTreeMap::new()).unwrap().stack;
+    let findings = crate::checks::image::judge(&stack, stack.archs.as_ref(), &facts);
+    let failed = findings.iter().filter(|f| f.status == crate::check::Status::Fail);
+    failed.map(|f| f.code.name()).collect()
+}
+
 fn captured(change: impl FnOnce(&mut ImageFacts)) -> Captured {
     let captured = manifest(&facts(change), &BTreeMap::new()).unwrap();
     // What is printed has to be a manifest, and the same one.
@@ -100,7 +109,7 @@ fn captured(change: impl FnOnce(&mut ImageFacts)) -> Captured {
 fn a_manifest_of_what_is_there() {
     let captured = captured(|_| ());
     assert_eq!(captured.notes, Vec::<String>::new());
-    assert_eq!(captured.failures, []);
+    assert_eq!(failures(|_| ()), [""; 0]);
     let json = serde_json::to_value(&captured.stack).unwrap();
     let expected = serde_json::json!({
         "schema": 1,
@@ -133,7 +142,8 @@ fn copies_that_disagree_leave_their_version_out() {
         "{:?}",
         captured.notes
     );
-    assert_eq!(captured.failures, []);
+    let disagree = |i: &mut ImageFacts| i.libraries[1] = copy(LibraryKind::Cudart, "/sp/b", Some((12, 1)));
+    assert_eq!(failures(disagree), [""; 0]);
 }
 
 #[test]
@@ -159,15 +169,13 @@ fn a_toolkit_s_copy_and_what_the_loader_has_not_do_not_count() {
 }
 
 #[test]
-fn what_no_manifest_can_allow_is_handed_over() {
+fn what_no_manifest_can_allow_still_fails() {
     let trap = EditableTrap {
         package: "cumm".into(),
         path: format!("{SITE}/cumm/build"),
         kind: TrapKind::Build,
     };
-    let captured = captured(|i| i.editable = vec![trap]);
-    assert_eq!(captured.failures.len(), 1, "{:?}", captured.failures);
-    assert_eq!(captured.failures[0].code.name(), "editable-trap");
+    assert_eq!(failures(|i| i.editable = vec![trap]), ["editable-trap"]);
 }
 
 #[test]
