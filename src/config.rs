@@ -275,7 +275,7 @@ fn choice<T: Copy>(settings: &Settings, flag: &str, words: &[(&str, T)]) -> Resu
     }
     let all: Vec<&str> = words.iter().map(|w| w.0).collect();
     let default = all.first().copied().unwrap_or_default();
-    let hint = nearest(&given, all.iter().copied()).map_or_else(
+    let hint = nearest(&given.to_lowercase(), all.iter().copied()).map_or_else(
         || format!("write one of these, or leave it out for {default}"),
         |word| format!("did you mean `{word}`?"),
     );
@@ -423,6 +423,7 @@ mod tests {
     fn wrong_values_say_whose_they_are() {
         for (line, variables, code, part) in [
             ("--mode of", &[][..], 64, "did you mean `off`?"),
+            ("--mode OFF", &[][..], 64, "did you mean `off`?"),
             (
                 "",
                 &[("CUDA_ENTRYPOINT_MODE", "enforced")][..],

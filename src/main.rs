@@ -492,6 +492,7 @@ impl Session<'_> {
         say_warnings(report.findings);
         let code = report.outcome.decisive.map_or("", |f| f.code.name());
         let exit_code = report.outcome.exit_code;
+        let service = sanitize(service);
         if config.mode == Mode::Warn {
             tracing::error!(
                 verdict = "fail",
