@@ -51,10 +51,12 @@ libc=$(getconf GNU_LIBC_VERSION | cut -d ' ' -f 2)
 if [[ $(printf '%s\n' "$libc" 2.36 | sort -V | head -n 1) != 2.36 ]]; then
   relocations=-Crelocation-model=static
 fi
+# Tables for unwinding, which an aborting panic never reads.
+unwinding=(-Cforce-unwind-tables=no -Clink-arg=-Wl,--no-eh-frame-hdr "-Clink-arg=-Wl,-T,$PWD/tests/build/no-unwind.ld")
 # Functions of the same bytes are kept once (--icf): rustc makes many, and nothing here compares their addresses.
 echo "building the entrypoint"
 env CUDA_ENTRYPOINT_HELPER_BIN="$helper" \
-  CARGO_ENCODED_RUSTFLAGS="$(encoded "${common[@]}" -Ctarget-feature=+crt-static -Clink-arg=-Wl,--icf=all "$relocations")" \
+  CARGO_ENCODED_RUSTFLAGS="$(encoded "${common[@]}" -Ctarget-feature=+crt-static -Clink-arg=-Wl,--icf=all "$relocations" "${unwinding[@]}")" \
   cargo build --quiet --locked --release --bin cuda-entrypoint --target "$target" --target-dir target/dist
 
 tests/build/verify.sh "target/dist/$target/release/cuda-entrypoint" "$helper"
