@@ -9,6 +9,7 @@ use std::fmt;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 pub mod kernels;
+pub mod smoke;
 
 pub use kernels::ModuleKernels;
 

@@ -1,0 +1,149 @@
+//! What a smoke saw: the protocol that `smoke.py` writes, one JSON value a line, and what is kept of it.
+
+use serde::{Deserialize, Serialize};
+
+/// One line of the smoke's protocol. The order is: [`SmokeLine::Python`], imports, [`SmokeLine::Ready`], then what needs
+/// the GPU, [`SmokeLine::Done`]. A [`SmokeLine::Begin`] is followed by the step's own result, or by nothing where the
+/// process crashed, hung or was ended in it.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SmokeLine {
+    /// who runs it, before anything is imported
+    Python(SmokePython),
+    /// written before each step, so that a crash or a hang has a name
+    Begin(SmokeStep),
+    /// the step that began last went well
+    Passed(SmokePassed),
+    /// the step that began last did not
+    Failed(SmokeFailed),
+    /// what was not run
+    Skipped(SmokeSkipped),
+    /// a module that was imported, and its version
+    Module(SmokeModule),
+    /// the imports are over, and the next line of standard input is waited for
+    Ready,
+    /// a device that the steps ran on, as torch sees it
+    Device(SmokeDevice),
+    /// how often spconv called NVRTC
+    Jit(SmokeJit),
+    /// the last line of a run that went through, whatever its steps came to
+    Done,
+}
+
+/// The interpreter that runs a smoke.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct SmokePython {
+    /// `3.11.7`
+    pub version: String,
+    /// `sys.executable`
+    pub executable: String,
+}
+
+/// One step, such as `forward float16` of spconv on the first GPU.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct SmokeStep {
+    /// the manifest's entry, such as `spconv`
+    pub entry: String,
+    /// what is done, such as `import spconv.pytorch`
+    pub step: String,
+    /// the CUDA ordinal; `None` for a step without a GPU
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub device: Option<u32>,
+}
+
+/// A step that went well.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct SmokePassed {
+    /// how long it took, in milliseconds
+    pub ms: f64,
+    /// the largest difference from the reference, where there is one
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub difference: Option<f64>,
+    /// the largest that is allowed
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub tolerance: Option<f64>,
+    /// the step's own sentence, such as `spconv forward OK`
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub says: String,
+}
+
+/// What a failed step was about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SmokeFailure {
+    /// an import raised
+    Import,
+    /// an operation raised
+    #[default]
+    Error,
+    /// the result is not the reference's
+    Wrong,
+}
+
+/// A step that did not go well.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct SmokeFailed {
+    /// how long it took, in milliseconds
+    pub ms: f64,
+    /// what it was about
+    pub kind: SmokeFailure,
+    /// the exception's type, such as `ImportError` or `torch.OutOfMemoryError`
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub error: String,
+    /// the exception's text, at most 4 KiB of it
+    pub message: String,
+    /// the innermost calls, `file:line in function`, outermost first, at most six
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub frames: Vec<String>,
+    /// the largest difference from the reference; `None` with [`SmokeFailure::Wrong`] where the result is not finite
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub difference: Option<f64>,
+    /// the largest that is allowed
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub tolerance: Option<f64>,
+}
+
+/// An entry, or all that is left of one, that was not run.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct SmokeSkipped {
+    /// the manifest's entry
+    pub entry: String,
+    /// why
+    pub reason: String,
+}
+
+/// An imported module.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct SmokeModule {
+    /// import name
+    pub name: String,
+    /// its `__version__`; empty where it has none
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub version: String,
+    /// its `__file__`; empty where it has none
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub path: String,
+}
+
+/// A device that steps ran on.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct SmokeDevice {
+    /// the CUDA ordinal
+    pub ordinal: u32,
+    /// marketing name
+    pub name: String,
+    /// `GPU-…` or `MIG-…`; empty where torch does not tell (before 2.5)
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub uuid: String,
+}
+
+/// Calls of NVRTC that spconv made while its forward passes ran.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct SmokeJit {
+    /// how often `_compile_nvrtc_module` was called; `None` where this spconv has no such function to watch
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub calls: Option<u32>,
+    /// what was compiled, at most four names
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub kernels: Vec<String>,
+}
