@@ -37,20 +37,24 @@ fn main() {
     let bytes =
         fs::read(&helper).unwrap_or_else(|e| panic!("cannot read the helper {}: {e}", helper.display()));
     pack(&bytes, &out.join("cuda-helper.z"));
-    pack(&pages(), &out.join("pages.z"));
+    pack(&texts(), &out.join("texts.z"));
 }
 
-/// The pages of `explain`, each behind a NUL byte, in the order of their names.
-fn pages() -> Vec<u8> {
-    let folder = Path::new("src/check/explain");
-    println!("cargo::rerun-if-changed={}", folder.display());
-    let mut paths: Vec<PathBuf> = fs::read_dir(folder)
-        .expect("src/check/explain is there")
-        .map(|entry| entry.expect("readable").path())
-        .collect();
+/// The pages of `explain` and the smoke's Python: each a NUL byte, its file's name, another, and its content.
+fn texts() -> Vec<u8> {
+    let mut paths: Vec<PathBuf> = Vec::new();
+    for (folder, kind) in [("src/check/explain", "md"), ("src/smoke", "py")] {
+        println!("cargo::rerun-if-changed={folder}");
+        let entries = fs::read_dir(folder).unwrap_or_else(|e| panic!("cannot read {folder}: {e}"));
+        let found = entries.map(|entry| entry.expect("readable").path());
+        paths.extend(found.filter(|path| path.extension().is_some_and(|e| e == kind)));
+    }
     paths.sort();
     let mut all = Vec::new();
     for path in paths {
+        let name = path.file_name().expect("a file has a name");
+        all.push(0);
+        all.extend(name.as_encoded_bytes());
         all.push(0);
         all.extend(fs::read(&path).unwrap_or_else(|e| panic!("cannot read {}: {e}", path.display())));
     }

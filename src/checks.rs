@@ -4,3 +4,4 @@ pub mod arch;
 pub mod device;
 pub mod image;
 pub mod limits;
+pub mod smoke;

@@ -41,8 +41,19 @@ pub enum Gpu {
 pub enum SmokeMode {
     /// in a process of its own
     Separate,
+    /// in the service's own process
+    Handoff,
     /// not at all
     Off,
+}
+
+/// Which of the visible GPUs the smoke runs on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SmokeDevices {
+    /// the first
+    First,
+    /// each of them
+    All,
 }
 
 /// How people are spoken to.
@@ -83,6 +94,10 @@ pub struct Config {
     pub gpu: Gpu,
     /// how the smoke runs
     pub smoke: SmokeMode,
+    /// where it runs
+    pub smoke_devices: SmokeDevices,
+    /// deadline of the smoke, from when the device stage is over
+    pub smoke_timeout: Duration,
     /// `--archs`, before which the manifest's stands back
     pub archs: Option<ArchList>,
     /// `--python`
@@ -211,6 +226,12 @@ impl Config {
                 "smoke",
                 &[("separate", SmokeMode::Separate), ("off", SmokeMode::Off)],
             )?,
+            smoke_devices: choice(
+                settings,
+                "smoke-devices",
+                &[("first", SmokeDevices::First), ("all", SmokeDevices::All)],
+            )?,
+            smoke_timeout: deadline(settings, "smoke-timeout", Duration::from_secs(300))?,
             archs: archs(settings)?,
             python: path(settings, "python")?,
             wait: duration(settings, "wait", Duration::ZERO)?,
@@ -253,10 +274,6 @@ fn absent_in_this_version(settings: &Settings) -> Result<(), SettingError> {
     if let Some(setting) = settings.get("smoke").filter(|s| s.value == "handoff") {
         return Err(absent(setting, "off"));
     }
-    if let Some(setting) = settings.get("smoke-devices").filter(|s| s.value != "first") {
-        return Err(absent(setting, "first"));
-    }
-    deadline(settings, "smoke-timeout", Duration::from_secs(300))?;
     Ok(())
 }
 

@@ -116,6 +116,19 @@ struct Job {
     killed: Option<(Instant, Exit)>,
 }
 
+/// A child to be started.
+#[derive(Clone, Copy, Debug)]
+pub struct Start<'a> {
+    /// what to execute
+    pub program: Program<'a>,
+    /// its arguments, argv\[0\] first
+    pub argv: &'a [CString],
+    /// its environment
+    pub envp: &'a [CString],
+    /// its deadline, from now
+    pub time: Duration,
+}
+
 impl Job {
     fn kill(&mut self, reason: Exit) {
         if self.killed.is_none() {
@@ -158,6 +171,16 @@ fn drain_pipe(pipe: &mut Option<OwnedFd>, into: &mut Vec<u8>) -> bool {
         }
     }
     true
+}
+
+fn pipe() -> Result<(OwnedFd, OwnedFd), StartError> {
+    nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(|errno| StartError { step: "pipe", errno })
+}
+
+fn unblock(fd: &OwnedFd) -> Result<(), StartError> {
+    fcntl(fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))
+        .map(|_| ())
+        .map_err(|errno| StartError { step: "fcntl", errno })
 }
 
 /// Lets another thread end [`Crew::next`].
@@ -233,32 +256,65 @@ impl Crew {
         Ok(Waker(self.wake_write.try_clone()?))
     }
 
-    /// Starts a child with piped output, no input, and a deadline from now.
+    /// Starts a child with piped output and no input.
     ///
     /// # Errors
     /// What failed, with its errno: `exec` for the child's own execve.
-    pub fn start(
+    pub fn start(&mut self, start: &Start<'_>) -> Result<JobId, StartError> {
+        self.start_child(start, None, false)
+    }
+
+    /// The same for a child that is told something later: the end of the pipe that is its standard input.
+    ///
+    /// # Errors
+    /// As [`Crew::start`].
+    pub fn start_listening(&mut self, start: &Start<'_>) -> Result<(JobId, OwnedFd), StartError> {
+        let (read, write) = pipe()?;
+        // Nobody waits for a child that does not listen.
+        unblock(&write)?;
+        let id = self.start_child(start, Some(read.as_fd()), false)?;
+        Ok((id, write))
+    }
+
+    /// The same for a child that may say what it likes: standard output and standard error are one, of which the end
+    /// is kept as [`Ended::stderr`].
+    ///
+    /// # Errors
+    /// As [`Crew::start`].
+    pub fn start_talking(&mut self, start: &Start<'_>) -> Result<JobId, StartError> {
+        self.start_child(start, None, true)
+    }
+
+    fn start_child(
         &mut self,
-        program: Program<'_>,
-        argv: &[CString],
-        envp: &[CString],
-        time: Duration,
+        start: &Start<'_>,
+        stdin: Option<BorrowedFd<'_>>,
+        merged: bool,
     ) -> Result<JobId, StartError> {
         let fail = |step| move |errno| StartError { step, errno };
-        let (out_read, out_write) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(fail("pipe"))?;
-        let (err_read, err_write) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(fail("pipe"))?;
-        for fd in [&out_read, &err_read] {
-            fcntl(fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(fail("fcntl"))?;
-        }
+        let Start {
+            program,
+            argv,
+            envp,
+            time,
+        } = *start;
+        let (out_read, out_write) = pipe()?;
+        let (err_read, err_write) = pipe()?;
+        unblock(&out_read)?;
+        unblock(&err_read)?;
         // By this, what a child leaves behind is told from what came to PID 1 from outside.
         let envp: Vec<CString> = envp.iter().cloned().chain(mark()).collect();
-        let stdin = self.empty_input()?;
+        let stdin = match stdin {
+            Some(stdin) => stdin,
+            None => self.empty_input()?,
+        };
+        let stdout = if merged { &err_write } else { &out_write };
         let pid = sys::spawn(&Spawn {
             program,
             argv,
             envp: &envp,
             stdin,
-            stdout: out_write.as_fd(),
+            stdout: stdout.as_fd(),
             stderr: err_write.as_fd(),
         })
         .map_err(fail("exec"))?;
@@ -279,17 +335,28 @@ impl Crew {
         Ok(id)
     }
 
+    /// Sets a child's deadline anew, from now.
+    pub fn extend(&mut self, id: JobId, time: Duration) {
+        if let Some(job) = self.jobs.iter_mut().find(|j| j.id == id) {
+            job.deadline = Instant::now() + time;
+        }
+    }
+
+    /// What a child that still runs has written to its standard output by now.
+    pub fn output(&self, id: JobId) -> &[u8] {
+        self.jobs
+            .iter()
+            .find(|j| j.id == id)
+            .map_or(&[], |j| j.out.as_slice())
+    }
+
     /// /dev/null, or where there is no /dev the reading end of a pipe that nobody writes to.
     fn empty_input(&mut self) -> Result<BorrowedFd<'_>, StartError> {
         let null = match self.null.take() {
             Some(fd) => fd,
             None => match std::fs::File::open("/dev/null") {
                 Ok(file) => file.into(),
-                Err(_) => {
-                    let (read, _write) = nix::unistd::pipe2(OFlag::O_CLOEXEC)
-                        .map_err(|errno| StartError { step: "pipe", errno })?;
-                    read
-                }
+                Err(_) => pipe()?.0,
             },
         };
         let null: &OwnedFd = self.null.insert(null);

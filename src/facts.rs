@@ -12,6 +12,7 @@ pub mod kernels;
 pub mod smoke;
 
 pub use kernels::ModuleKernels;
+pub use smoke::SmokeFacts;
 
 /// A CUDA version as the libraries encode it: 1000 × major + 10 × minor, so 12.4 is 12040.
 ///
@@ -385,6 +386,9 @@ pub struct Python {
     /// what led here: `--python`, the service command, `VIRTUAL_ENV`, `CONDA_PREFIX`, `PATH`
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub found_by: Option<String>,
+    /// options of the service's own interpreter that change what can be imported: `-I`, `-E`, `-s`
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub options: Vec<String>,
     /// the folders of `sys.path` that can hold distributions, in order
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub site_packages: Vec<String>,
@@ -653,6 +657,9 @@ pub struct Facts {
     pub image: ImageFacts,
     /// driver and GPUs
     pub device: DeviceFacts,
+    /// what the smoke saw; `None` where none was to run
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub smoke: Option<SmokeFacts>,
     /// limits
     pub limits: Limits,
     /// variables that decide what is visible; from an allow list, never the whole environment

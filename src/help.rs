@@ -79,7 +79,7 @@ would use.
 
   --stage STAGE        image   files of the image; needs no GPU: for the end of a Dockerfile
                        device  driver, GPUs, architecture
-                       smoke   what the manifest says is to be run (not in this version: refused)
+                       smoke   what the manifest says is to be run, and nothing else
                        all     everything (default)
                        health  NVML alone, in milliseconds: for exec probes
   --json               as --format json

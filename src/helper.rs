@@ -16,7 +16,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 
-use crate::crew::{Crew, Ended, Exit, JobId};
+use crate::crew::{Crew, Ended, Exit, JobId, Start};
 use crate::facts::{HelperEnd, HelperLine, HelperRun, Library, LibraryKind};
 use crate::packed;
 use crate::sys::{self, Program};
@@ -158,7 +158,13 @@ fn launch(
         (None, Some(fd)) => Program::Fd(fd.as_fd()),
         (None, None) => return Err(Errno::EBADF),
     };
-    crew.start(program, argv, envp, time).map_err(|e| e.errno)
+    let start = Start {
+        program,
+        argv,
+        envp,
+        time,
+    };
+    crew.start(&start).map_err(|e| e.errno)
 }
 
 type Made = (Option<OwnedFd>, Option<CString>);

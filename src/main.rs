@@ -278,7 +278,7 @@ impl Session<'_> {
         let plan = Plan {
             image: wants(StageChoice::Image),
             device: wants(StageChoice::Device),
-            smoke: stage == StageChoice::All,
+            smoke: wants(StageChoice::Smoke),
             health: stage == StageChoice::Health,
             stop_early: false,
         };
@@ -467,7 +467,7 @@ impl Session<'_> {
             facts: &gathered.facts,
             findings: &gathered.findings,
             outcome: Outcome::of(&gathered.findings),
-            smoke: pipeline::smoke_report(task.config, task.stack),
+            smoke: pipeline::smoke_report(task.config, task.stack, gathered),
             timing,
         }
     }

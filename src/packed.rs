@@ -1,9 +1,9 @@
-//! What the binary carries in packed form (zlib, RFC 1950): the helper and the pages of `explain`.
+//! What the binary carries in packed form (zlib, RFC 1950): the helper, the pages of `explain` and the smoke's Python.
 
 use std::sync::OnceLock;
 
 static HELPER: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/cuda-helper.z"));
-static PAGES: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/pages.z"));
+static TEXTS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/texts.z"));
 
 /// Far more than either has; what is packed here is our own, so the limit never bites.
 const LIMIT: usize = 16 << 20;
@@ -19,14 +19,27 @@ pub fn helper() -> &'static [u8] {
     BYTES.get_or_init(|| unpack(HELPER))
 }
 
-/// The page that begins with `# NAME`, if there is one.
+/// The page of `explain NAME`, if there is one.
 pub fn page(name: &str) -> Option<String> {
-    let all = unpack(PAGES);
+    Some(part(&format!("{name}.md"))).filter(|page| !page.is_empty())
+}
+
+/// A file by its name; empty where there is none.
+fn part(name: &str) -> String {
+    let all = unpack(TEXTS);
     let text = String::from_utf8_lossy(&all);
-    let heading = format!("# {name}\n");
-    text.split('\0')
-        .find(|page| page.starts_with(&heading))
-        .map(str::to_string)
+    let mut parts = text.split('\0').skip(1);
+    while let (Some(known), Some(content)) = (parts.next(), parts.next()) {
+        if known == name {
+            return content.to_string();
+        }
+    }
+    String::new()
+}
+
+/// The program that the image's Python runs as the smoke: `src/smoke/smoke.py`.
+pub fn smoke_script() -> String {
+    part("smoke.py")
 }
 
 #[cfg(test)]
@@ -41,8 +54,9 @@ mod tests {
     }
 
     #[test]
-    fn pages_are_found_by_their_heading() {
-        assert!(page("driver-missing").unwrap().contains("driver"));
+    fn texts_are_found_by_their_name() {
+        assert!(page("driver-missing").unwrap().starts_with("# driver-missing\n"));
         assert_eq!(page("driver"), None);
+        assert!(smoke_script().starts_with("# "));
     }
 }

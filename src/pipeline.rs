@@ -14,7 +14,7 @@ use crate::arch::ArchList;
 use crate::check::{Code, Finding, Outcome, Stage, Status};
 use crate::checks;
 use crate::config::{Config, Gpu, Mode, SmokeMode};
-use crate::crew::{Crew, Ended, Event, Exit, JobId};
+use crate::crew::{Crew, Ended, Event, Exit, JobId, Start};
 use crate::discover::loader::{self, explain};
 use crate::discover::{editable, libraries, machine, modules, named_files, python, wheels};
 use crate::facts::{
@@ -24,6 +24,7 @@ use crate::facts::{
 use crate::helper::{self, Helper, Request};
 use crate::launch;
 use crate::report::SmokeReport;
+use crate::smoke::{Smoke, Word};
 use crate::stack::Stack;
 use crate::sys::Program;
 
@@ -96,8 +97,12 @@ struct Run<'a> {
     more_libraries: Option<(JobId, usize)>,
     driver: Option<JobId>,
     nvml: Option<JobId>,
+    smoke: Option<Smoke>,
+    /// when to smoke again, under `--wait`
+    smoke_again_at: Option<Instant>,
     image_findings: Option<Vec<Finding>>,
     device_findings: Option<Vec<Finding>>,
+    smoke_findings: Option<Vec<Finding>>,
     timing: Vec<(&'static str, Duration)>,
     /// when to ask the driver again, under `--wait`
     retry_at: Option<Instant>,
@@ -131,8 +136,11 @@ impl<'a> Run<'a> {
             more_libraries: None,
             driver: None,
             nvml: None,
+            smoke: Smoke::new(task.stack, task.config, task.plan.smoke),
+            smoke_again_at: None,
             image_findings: None,
             device_findings: None,
+            smoke_findings: None,
             timing: Vec::new(),
             retry_at: None,
             pause: FIRST_PAUSE,
@@ -149,16 +157,19 @@ impl<'a> Run<'a> {
         }
         self.settle(crew);
         while self.is_waiting() {
-            match crew.next(self.retry_at) {
+            match crew.next(self.retry_at.or(self.smoke_again_at)) {
                 Event::Signal(signal) => return Err(signal),
                 Event::Woken => {}
+                Event::Elapsed if self.retry_at.take().is_some() => self.start_device(crew),
                 Event::Elapsed => {
-                    self.retry_at = None;
-                    self.start_device(crew);
+                    self.smoke_again_at = None;
+                    self.smoke = Smoke::new(self.task.stack, self.task.config, true);
+                    self.start_smoke(crew);
                 }
                 Event::Ended(id, ended) if self.trace.as_ref().is_some_and(|(job, _)| *job == id) => {
                     self.listed(crew, &ended);
                 }
+                Event::Ended(id, ended) if self.smoke_ended(crew, id, &ended) => {}
                 Event::Ended(id, ended) => {
                     let (run, lines) = helper::conclude(&ended, self.task.config.device_timeout);
                     self.absorb(id, run, lines);
@@ -175,6 +186,8 @@ impl<'a> Run<'a> {
             || self.driver.is_some()
             || self.nvml.is_some()
             || self.retry_at.is_some()
+            || self.smoke.is_some()
+            || self.smoke_again_at.is_some()
     }
 
     /// Whether something about the image is still to come, but for the kernels.
@@ -188,19 +201,21 @@ impl<'a> Run<'a> {
 
     fn start_device(&mut self, crew: &mut Crew) {
         let plan = self.task.plan;
-        if self.task.config.gpu == Gpu::Off || !(plan.device || plan.health) {
+        // The smoke has to know whether there is a GPU, though nobody judges it.
+        let asks_driver = plan.device || self.smoke.is_some();
+        if self.task.config.gpu == Gpu::Off || !(asks_driver || plan.health) {
             return;
         }
         self.facts.device = DeviceFacts::default();
         let time = self.task.config.device_timeout;
-        if plan.device {
+        if asks_driver {
             match self.helper.start(crew, &Request::Driver, time) {
                 Ok(id) => self.driver = Some(id),
                 Err(end) => self.facts.device.helper = HelperRun { end, ms: 0.0 },
             }
         }
         // Without a process for libcuda there is none for NVML either; one finding says it.
-        if self.driver.is_some() || plan.health {
+        if plan.health || (plan.device && self.driver.is_some()) {
             match self.helper.start(crew, &Request::Nvml, time) {
                 Ok(id) => self.nvml = Some(id),
                 Err(end) => self.facts.device.nvml_helper = HelperRun { end, ms: 0.0 },
@@ -215,7 +230,7 @@ impl<'a> Run<'a> {
         } = *self.task;
         // What can run on the visible devices is the libraries' matter too.
         let judges_devices = plan.device && config.gpu != Gpu::Off;
-        if !plan.image && !judges_devices {
+        if !plan.image && !judges_devices && self.smoke.is_none() {
             return;
         }
         let (image_sender, image) = mpsc::channel();
@@ -229,7 +244,8 @@ impl<'a> Run<'a> {
             env: launch::to_os_pairs(self.task.env).collect(),
             listed: archs.map(|list| list.iter().map(|a| a.capability).collect()),
             everything: plan.image,
-            kernels: judges_devices || archs.is_some(),
+            kernels: judges_devices || (plan.image && archs.is_some()),
+            smoke: self.smoke.is_some(),
         };
         let here_and_now = survey.clone();
         let (to_image, to_kernels) = (image_sender.clone(), kernels_sender.clone());
@@ -263,6 +279,7 @@ impl<'a> Run<'a> {
             ..discovered.facts
         };
         self.timing.push(("image_files", self.started.elapsed()));
+        self.start_smoke(crew);
         let time = self.task.config.device_timeout;
         if !self.facts.image.libraries.is_empty() {
             let request = Request::libraries(&self.facts.image.libraries);
@@ -278,7 +295,13 @@ impl<'a> Run<'a> {
                 let (path, argv, envp) = (request.path(), request.argv(), request.envp(self.task.env));
                 self.facts.image.loader.modules.clone_from(&request.modules);
                 self.facts.image.loader.notes.clone_from(&request.notes);
-                match crew.start(Program::Path(&path), &argv, &envp, time) {
+                let start = Start {
+                    program: Program::Path(&path),
+                    argv: &argv,
+                    envp: &envp,
+                    time,
+                };
+                match crew.start(&start) {
                     Ok(id) => {
                         self.trace = Some((id, request));
                         LoaderEnd::NotRun
@@ -407,8 +430,15 @@ impl<'a> Run<'a> {
                     crew.cancel(job);
                 }
                 self.retry_at = None;
+                self.cancel_smoke(crew);
             }
         }
+        self.settle_device(crew);
+        self.settle_smoke(crew);
+    }
+
+    fn settle_device(&mut self, crew: &mut Crew) {
+        let plan = self.task.plan;
         // The architecture is judged by the kernels as well.
         if self.device_findings.is_some()
             || (plan.device && (self.image.is_some() || self.kernels.is_some()))
@@ -421,6 +451,102 @@ impl<'a> Run<'a> {
         if plan.device || plan.health {
             self.judge_device();
         }
+        let failed = |all: &Vec<Finding>| all.iter().any(|f| f.status == Status::Fail);
+        if plan.stop_early && self.device_findings.as_ref().is_some_and(failed) {
+            self.cancel_smoke(crew);
+        }
+    }
+
+    fn start_smoke(&mut self, crew: &mut Crew) {
+        let config = self.task.config;
+        if let Some(smoke) = &mut self.smoke {
+            let patience = config.device_timeout.saturating_add(config.wait);
+            smoke.start(crew, &self.facts.image.python, self.task.env, patience);
+        }
+    }
+
+    fn smoke_ended(&mut self, crew: &mut Crew, id: JobId, ended: &Ended) -> bool {
+        let env = self.task.env;
+        self.smoke
+            .as_mut()
+            .is_some_and(|smoke| smoke.ended(crew, env, id, ended))
+    }
+
+    fn cancel_smoke(&mut self, crew: &mut Crew) {
+        self.smoke_again_at = None;
+        if let Some(smoke) = self.smoke.take() {
+            smoke.cancel(crew);
+        }
+    }
+
+    /// Gives the smoke its word once the driver has answered, and judges it once it is over.
+    fn settle_smoke(&mut self, crew: &mut Crew) {
+        let word = self.word();
+        let Some(smoke) = &mut self.smoke else { return };
+        if let Some(word) = word.filter(|_| smoke.wants_word()) {
+            smoke.tell(crew, self.task.env, word);
+        }
+        if smoke.is_open() {
+            return;
+        }
+        let Some(smoke) = self.smoke.take() else { return };
+        let facts = smoke.into_facts();
+        let Task { config, stack, .. } = *self.task;
+        let mut findings = checks::smoke::judge(stack, &facts);
+        config.overrides.apply(&mut findings);
+        self.facts.smoke = Some(facts);
+        self.smoke_again_at = self.try_again(&findings);
+        if self.smoke_again_at.is_none() {
+            self.timing.push(("smoke", self.started.elapsed()));
+            self.smoke_findings = Some(findings);
+        }
+    }
+
+    /// Whether the smoke may use GPUs; `None` until that is known.
+    fn word(&self) -> Option<Word> {
+        if self.task.config.gpu == Gpu::Off {
+            return Some(Word::NoGpu("--gpu off".to_string()));
+        }
+        let judged = self.device_findings.is_some() || !self.task.plan.device;
+        if !judged || self.driver.is_some() || self.retry_at.is_some() {
+            return None;
+        }
+        let device = &self.facts.device;
+        if !device.devices.is_empty() && device.devices.iter().all(|d| d.error.is_none()) {
+            return Some(Word::Go);
+        }
+        let of_device = |f: &&Finding| f.stage == Stage::Device && f.problem;
+        let why = self.device_findings.iter().flatten().find(of_device);
+        let why = why.map_or("no usable GPU".to_string(), |f| {
+            format!("no usable GPU ({})", f.code)
+        });
+        Some(Word::NoGpu(why))
+    }
+
+    /// When to try again what failed, under `--wait`: every failure can mend itself and there is time left.
+    fn try_again(&mut self, findings: &[Finding]) -> Option<Instant> {
+        let failures = || {
+            findings
+                .iter()
+                .filter(|f| f.status == Status::Fail && f.stage != Stage::Arch)
+        };
+        let finding = failures().next().filter(|_| failures().all(|f| f.can_mend))?;
+        let give_up_at = self.started + self.task.config.wait;
+        let now = Instant::now();
+        if now >= give_up_at {
+            return None;
+        }
+        let (code, left) = (finding.code.name(), give_up_at.saturating_duration_since(now));
+        let left = humantime::format_duration(Duration::from_secs(left.as_secs_f64().ceil() as u64));
+        tracing::info!(
+            code,
+            "waiting up to {left}: {}: {}",
+            finding.subject,
+            finding.message
+        );
+        let pause = self.pause;
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        Some((now + pause).min(give_up_at))
     }
 
     fn judge_device(&mut self) {
@@ -451,32 +577,15 @@ impl<'a> Run<'a> {
             all
         };
         config.overrides.apply(&mut findings);
-        let failures = || {
-            findings
-                .iter()
-                .filter(|f| f.status == Status::Fail && f.stage != Stage::Arch)
-        };
-        let mendable = failures().count() > 0 && failures().all(|f| f.can_mend);
         let image_failed = self
             .image_findings
             .as_ref()
             .is_some_and(|all| all.iter().any(|f| f.status == Status::Fail));
-        let give_up_at = self.started + config.wait;
-        let now = Instant::now();
-        if mendable && now < give_up_at && !(image_failed && plan.stop_early) {
-            if let Some(finding) = failures().next() {
-                let (code, left) = (finding.code.name(), give_up_at.saturating_duration_since(now));
-                let left = humantime::format_duration(Duration::from_secs(left.as_secs_f64().ceil() as u64));
-                tracing::info!(
-                    code,
-                    "waiting up to {left}: {}: {}",
-                    finding.subject,
-                    finding.message
-                );
+        if !(image_failed && plan.stop_early) {
+            self.retry_at = self.try_again(&findings);
+            if self.retry_at.is_some() {
+                return;
             }
-            self.retry_at = Some((now + self.pause).min(give_up_at));
-            self.pause = (self.pause * 2).min(LONGEST_PAUSE);
-            return;
         }
         self.timing.push(("device", self.started.elapsed()));
         self.device_findings = Some(findings);
@@ -499,7 +608,10 @@ impl<'a> Run<'a> {
             findings.extend(self.device_findings.take().unwrap_or_default());
         }
         if plan.smoke {
-            findings.extend(smoke_skipped(self.task));
+            let reason = || smoke_skipped(self.task.config, &findings);
+            let smoked = self.smoke_findings.take();
+            let smoked = smoked.unwrap_or_else(|| checks::smoke::skipped(self.task.stack, &reason()));
+            findings.extend(smoked);
         }
         // A loader that only the device stage missed is the image's matter all the same.
         findings.sort_by_key(|f| f.stage);
@@ -570,6 +682,8 @@ struct Survey {
     everything: bool,
     /// the CUDA code of the libraries
     kernels: bool,
+    /// the smoke is to run, with this Python
+    smoke: bool,
 }
 
 impl Survey {
@@ -623,7 +737,8 @@ impl Survey {
             || !stack.files.is_empty()
             || stack.python.is_some()
             || !libraries::Wanted::by(&stack.cuda).is_empty()
-            || self.explicit.is_some();
+            || self.explicit.is_some()
+            || self.smoke;
         if !wanted {
             return None;
         }
@@ -671,37 +786,36 @@ impl Survey {
     }
 }
 
-fn smoke_skipped(task: &Task<'_>) -> Vec<Finding> {
-    let names: Vec<&str> = task
-        .stack
-        .smoke
-        .iter()
-        .map(crate::stack::SmokeEntry::name)
-        .collect();
-    if names.is_empty() {
-        return Vec::new();
-    }
-    vec![Finding::skip(Code::SmokeImport, names.join(", ")).message(smoke_reason(task.config))]
-}
-
-fn smoke_reason(config: &Config) -> &'static str {
-    match config.smoke {
-        SmokeMode::Off => "not run: --smoke off",
-        SmokeMode::Separate => "not run: this version does not run the smoke yet",
+/// Why there is no smoke.
+fn smoke_skipped(config: &Config, findings: &[Finding]) -> String {
+    let failed = findings.iter().find(|f| f.status == Status::Fail);
+    match (config.smoke, failed) {
+        (SmokeMode::Off, _) => "--smoke off".to_string(),
+        (_, Some(finding)) => format!("the {} stage failed", finding.stage.name()),
+        (_, None) => "it was not asked for".to_string(),
     }
 }
 
 /// The report's `smoke` key.
-pub fn smoke_report(config: &Config, stack: &Stack) -> SmokeReport {
-    let reason = if stack.smoke.is_empty() {
-        "the manifest has no smoke"
+pub fn smoke_report(config: &Config, stack: &Stack, gathered: &Gathered) -> SmokeReport {
+    let of_smoke = |status| move |f: &&Finding| f.stage == Stage::Smoke && f.status == status;
+    let first = |status| gathered.findings.iter().find(of_smoke(status));
+    let (status, reason) = if stack.smoke.is_empty() {
+        ("not-run", "the manifest has no smoke".to_string())
+    } else if let Some(finding) = first(Status::Fail) {
+        ("failed", finding.message.clone())
+    } else if gathered.facts.smoke.is_some() {
+        ("passed", String::new())
     } else {
-        smoke_reason(config)
+        (
+            "not-run",
+            first(Status::Skip).map_or_else(String::new, |f| f.message.clone()),
+        )
     };
     SmokeReport {
         mode: config.smoke,
-        status: "not-run",
-        reason: reason.to_string(),
+        status,
+        reason,
     }
 }
 

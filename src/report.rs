@@ -36,11 +36,11 @@ pub struct Report<'a> {
 /// The report's `smoke` key.
 #[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
 pub struct SmokeReport {
-    /// `separate` or `off`
+    /// `separate`, `handoff` or `off`
     pub mode: crate::config::SmokeMode,
-    /// `not-run`, as long as no smoke exists
+    /// `passed`, `failed` or `not-run`
     pub status: &'static str,
-    /// why
+    /// why it failed or was not run
     pub reason: String,
 }
 

@@ -173,8 +173,8 @@ const ROWS: &[Row] = &[
     },
     Row {
         flag: "smoke-devices",
-        value: "all",
-        other: "first",
+        value: "each",
+        other: "all",
         line: CHECK,
         driver: HEALTHY,
         seen: refusal,
@@ -349,7 +349,6 @@ fn options_of_later_versions_are_refused_in_words() {
         ("init", "true", "docker run --init"),
         ("receipt", "r", "leave it out"),
         ("smoke", "handoff", "off"),
-        ("smoke-devices", "all", "first"),
     ] {
         let flag = if option == "init" {
             "--init".to_string()

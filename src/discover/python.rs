@@ -81,6 +81,17 @@ struct Isolation {
     no_user_site: bool,
 }
 
+impl Isolation {
+    /// The options that say the same. `-P` alone is none of them: it keeps out the script's own folder only.
+    fn options(self) -> Vec<String> {
+        let all = [(self.ignores_environment, "-E"), (self.no_user_site, "-s")];
+        all.iter()
+            .filter(|(set, _)| *set)
+            .map(|(_, option)| option.to_string())
+            .collect()
+    }
+}
+
 /// An interpreter, or a folder without one, that a place led to.
 struct Candidate {
     path: PathBuf,
@@ -166,6 +177,7 @@ impl PythonQuery<'_> {
             prefix: Some(text(&layout.prefix)),
             version: layout.version.map(|v| v.to_string()),
             found_by: None,
+            options: candidate.isolation.options(),
             site_packages,
             notes,
             tried: Vec::new(),

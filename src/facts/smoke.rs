@@ -2,6 +2,135 @@
 
 use serde::{Deserialize, Serialize};
 
+/// Everything that is known of a smoke.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct SmokeFacts {
+    /// the entries that come with this program: one Python process for all of them
+    pub builtin: SmokeRun,
+    /// the manifest's own commands, in its order
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub commands: Vec<SmokeCommand>,
+}
+
+/// The Python process and what it said.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct SmokeRun {
+    /// how it ended
+    #[serde(flatten)]
+    pub end: SmokeEnd,
+    /// who ran it
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub python: Option<SmokePython>,
+    /// what it imported
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub modules: Vec<SmokeModule>,
+    /// which devices it used
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub devices: Vec<SmokeDevice>,
+    /// what it did, in this order
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub steps: Vec<SmokeResult>,
+    /// what it left out
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub skipped: Vec<SmokeSkipped>,
+    /// whether spconv compiled anything; `None` where no forward pass of it ran to its end
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub jit: Option<SmokeJit>,
+    /// the last lines of its standard error
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub said: String,
+    /// from the spawn to its reaping, in milliseconds
+    #[serde(default)]
+    pub ms: f64,
+}
+
+/// One of the manifest's own commands.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct SmokeCommand {
+    /// as the manifest calls it
+    pub name: String,
+    /// how it ended
+    #[serde(flatten)]
+    pub end: SmokeEnd,
+    /// the last lines of its output
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub said: String,
+    /// from the spawn to its reaping, in milliseconds
+    #[serde(default)]
+    pub ms: f64,
+}
+
+/// How a process of the smoke ended.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "end")]
+pub enum SmokeEnd {
+    /// it was not to run
+    NotRun {
+        /// why
+        reason: String,
+    },
+    /// it went through; a command with exit status 0
+    Done,
+    /// it could not be started
+    NotStarted {
+        /// why
+        detail: String,
+    },
+    /// it exited early, or a command with another status than 0
+    Exited {
+        /// exit status
+        code: i32,
+    },
+    /// a signal ended it
+    Crashed {
+        /// signal number
+        signal: i32,
+    },
+    /// it wrote something that is not the protocol
+    Garbled {
+        /// what was wrong, with the line's number
+        detail: String,
+    },
+    /// the deadline passed
+    TimedOut {
+        /// the deadline in milliseconds
+        after_ms: u64,
+        /// false where the process could not be killed in time and was left behind
+        killed: bool,
+    },
+}
+
+impl Default for SmokeEnd {
+    fn default() -> Self {
+        Self::NotRun {
+            reason: String::new(),
+        }
+    }
+}
+
+/// A step and how it came out.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct SmokeResult {
+    /// which step
+    #[serde(flatten)]
+    pub step: SmokeStep,
+    /// how
+    #[serde(flatten)]
+    pub outcome: SmokeOutcome,
+}
+
+/// How a step came out.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "outcome")]
+pub enum SmokeOutcome {
+    /// well
+    Passed(SmokePassed),
+    /// not well
+    Failed(SmokeFailed),
+    /// the process ended in it
+    Unfinished,
+}
+
 /// One line of the smoke's protocol. The order is: [`SmokeLine::Python`], imports, [`SmokeLine::Ready`], then what needs
 /// the GPU, [`SmokeLine::Done`]. A [`SmokeLine::Begin`] is followed by the step's own result, or by nothing where the
 /// process crashed, hung or was ended in it.

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{Report, headline, milliseconds, sanitize, says};
-use crate::check::{Finding, Stage, Status, Verdict};
+use crate::check::{Code, Finding, Stage, Status, Verdict};
 use crate::config::Mode;
 
 /// Whether to colour.
@@ -243,6 +243,8 @@ pub fn success(report: &Report<'_>, service: &str) -> String {
         ));
     }
     proven.extend(gpus(facts));
+    let smoked = |f: &&Finding| f.code == Code::SmokeForward && f.status == Status::Pass;
+    proven.extend(report.findings.iter().filter(smoked).map(|f| f.message.clone()));
     let warnings = report
         .findings
         .iter()

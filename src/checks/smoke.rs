@@ -1,0 +1,401 @@
+//! The smoke judged: which step failed, and whether that is the software's fault or the device's. Pure.
+
+mod known;
+
+use crate::check::{Code, Finding, Status};
+use crate::checks::device::signal_name;
+use crate::facts::smoke::{
+    SmokeCommand, SmokeEnd, SmokeFacts, SmokeFailed, SmokeFailure, SmokeOutcome, SmokeResult, SmokeRun,
+};
+use crate::report::milliseconds;
+use crate::stack::{Builtin, SmokeEntry, Stack};
+use known::Known;
+use std::time::Duration;
+
+#[cfg(test)]
+mod tests;
+
+/// The two variables that the manifest sets to say that nothing is to be compiled.
+const JIT_VARIABLES: [&str; 2] = ["SPCONV_DISABLE_JIT", "CUMM_DISABLE_JIT"];
+
+/// All findings of the smoke.
+pub fn judge(stack: &Stack, smoke: &SmokeFacts) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let run = &smoke.builtin;
+    let builtins: Vec<Builtin> = stack.smoke.iter().filter_map(builtin).collect();
+    if !builtins.is_empty() {
+        for &builtin in &builtins {
+            findings.extend(entry(builtin.name(), run));
+        }
+        findings.extend(ending(run, &builtins, &findings));
+        if builtins.contains(&Builtin::Spconv) {
+            findings.extend(jit(stack, run));
+        }
+    }
+    findings.extend(smoke.commands.iter().map(command));
+    findings
+}
+
+/// A finding of the smoke that did not run, for whatever reason.
+pub fn skipped(stack: &Stack, reason: &str) -> Vec<Finding> {
+    let names: Vec<&str> = stack.smoke.iter().map(SmokeEntry::name).collect();
+    if names.is_empty() {
+        return Vec::new();
+    }
+    vec![Finding::skip(Code::SmokeForward, names.join(", ")).message(format!("not run: {reason}"))]
+}
+
+fn builtin(entry: &SmokeEntry) -> Option<Builtin> {
+    match entry {
+        SmokeEntry::Builtin(builtin) => Some(*builtin),
+        SmokeEntry::Command { .. } => None,
+    }
+}
+
+/// What came out for one entry; nothing where the process ended before its turn.
+fn entry(name: &str, run: &SmokeRun) -> Vec<Finding> {
+    let steps: Vec<&SmokeResult> = run.steps.iter().filter(|s| s.step.entry == name).collect();
+    let mut findings: Vec<Finding> = steps.iter().filter_map(|step| problem(step, run)).collect();
+    let skipped = run.skipped.iter().find(|s| s.entry == name);
+    let all_passed = !steps.is_empty() && steps.iter().all(|s| matches!(s.outcome, SmokeOutcome::Passed(_)));
+    let used_gpu = steps.iter().any(|s| s.step.device.is_some());
+    if all_passed && used_gpu {
+        findings.push(passed(name, &steps, run));
+    } else if all_passed {
+        findings.push(
+            Finding::pass(Code::SmokeImport, name)
+                .observed(milliseconds(total(&steps)))
+                .message(format!("{name} imports{}", version(name, run))),
+        );
+    }
+    if let Some(skipped) = skipped.filter(|_| findings.iter().all(|f| f.status != Status::Fail)) {
+        findings
+            .push(Finding::skip(Code::SmokeForward, name).message(format!("not run: {}", skipped.reason)));
+    }
+    findings
+}
+
+fn passed(name: &str, steps: &[&SmokeResult], run: &SmokeRun) -> Finding {
+    let mut said = None;
+    let mut differences = Vec::new();
+    for step in steps {
+        if let SmokeOutcome::Passed(passed) = &step.outcome {
+            if !passed.says.is_empty() {
+                said = Some(passed.says.clone());
+            }
+            if let (Some(difference), true) = (passed.difference, passed.difference.is_some_and(|d| d > 0.0))
+            {
+                let what = step.step.step.rsplit(' ').next().unwrap_or_default();
+                differences.push(format!("{what} within {difference:.1e}"));
+            }
+        }
+    }
+    differences.dedup();
+    let mut observed = differences;
+    let devices: Vec<&str> = run.devices.iter().map(|d| d.name.as_str()).collect();
+    match devices.as_slice() {
+        [] => {}
+        [one] => observed.push(format!("on {one}")),
+        all => observed.push(format!("on {} GPUs", all.len())),
+    }
+    observed.push(milliseconds(total(steps)));
+    Finding::pass(Code::SmokeForward, name)
+        .observed(observed.join(", "))
+        .message(said.unwrap_or_else(|| format!("{name} OK")))
+}
+
+fn total(steps: &[&SmokeResult]) -> Duration {
+    let ms: f64 = steps
+        .iter()
+        .map(|s| match &s.outcome {
+            SmokeOutcome::Passed(p) => p.ms,
+            SmokeOutcome::Failed(f) => f.ms,
+            SmokeOutcome::Unfinished => 0.0,
+        })
+        .sum();
+    Duration::try_from_secs_f64(ms / 1000.0).unwrap_or_default()
+}
+
+fn version(name: &str, run: &SmokeRun) -> String {
+    let module = name.replace('-', "_");
+    run.modules
+        .iter()
+        .find(|m| m.name == module && !m.version.is_empty())
+        .map_or_else(String::new, |m| format!(" ({})", m.version))
+}
+
+fn is_import(step: &SmokeResult) -> bool {
+    step.step.step.starts_with("import ")
+}
+
+/// Where a step was, for a sentence: `forward float16 on GPU 0`.
+fn place(step: &SmokeResult) -> String {
+    match step.step.device {
+        Some(device) => format!("{} on GPU {device}", step.step.step),
+        None => step.step.step.clone(),
+    }
+}
+
+/// A step that failed; one that was never finished is judged with the process's end.
+fn problem(step: &SmokeResult, run: &SmokeRun) -> Option<Finding> {
+    let SmokeOutcome::Failed(failed) = &step.outcome else {
+        return None;
+    };
+    let place = place(step);
+    let entry = step.step.entry.as_str();
+    if failed.kind == SmokeFailure::Wrong {
+        return Some(wrong(entry, &place, failed));
+    }
+    let text = format!(
+        "{}: {}\n{}",
+        failed.error,
+        failed.message,
+        failed.frames.join("\n")
+    );
+    let own = if is_import(step) || failed.kind == SmokeFailure::Import {
+        Code::SmokeImport
+    } else {
+        Code::SmokeForward
+    };
+    let found = known::find(&text, own).or_else(|| known::find(&run.said, own).filter(|k| k.code == own));
+    let first_line = failed.message.lines().next().unwrap_or_default();
+    let mut observed = format!("{}: {first_line}", failed.error);
+    // The script's own frames say what the step's name says.
+    if let Some(frame) = failed.frames.iter().rfind(|f| !f.starts_with('<')) {
+        observed.push_str(&format!(" ({frame})"));
+    }
+    let verb = if own == Code::SmokeImport {
+        "raised an error"
+    } else {
+        "failed"
+    };
+    Some(with_known(
+        found,
+        own,
+        entry,
+        observed,
+        "the step without an exception",
+        format!("{entry}: {place} {verb}"),
+        fallback_hint(own),
+    ))
+}
+
+fn wrong(entry: &str, place: &str, failed: &SmokeFailed) -> Finding {
+    let observed = match failed.difference {
+        Some(difference) => format!("a largest difference of {difference:.2e}"),
+        None => failed.message.clone(),
+    };
+    let required = match failed.tolerance {
+        Some(tolerance) => format!("at most {tolerance:.0e} from the reference"),
+        None => "the reference's result".to_string(),
+    };
+    Finding::problem(Code::SmokeWrong, entry)
+        .observed(observed)
+        .required(required)
+        .message(format!("{entry}: {place} gives a wrong result"))
+        .hint("try another GPU of this kind: if only one is wrong, drain it; if all are, the builds of torch, spconv and the CUDA libraries do not belong together")
+}
+
+fn fallback_hint(code: Code) -> &'static str {
+    match code {
+        Code::SmokeImport => {
+            "try the same import with the image's Python (docker run --entrypoint python IMAGE -c 'import …') and mend the package that it names"
+        }
+        _ => {
+            "run it again with CUDA_LAUNCH_BLOCKING=1 and --log debug, and compare the builds of torch and the extension"
+        }
+    }
+}
+
+/// The finding by a known failure's row, or by the step's own code.
+fn with_known(
+    found: Option<&Known>,
+    own: Code,
+    subject: &str,
+    observed: String,
+    required: &str,
+    message: String,
+    hint: &str,
+) -> Finding {
+    let (code, message, hint) = match found {
+        Some(known) => (known.code, format!("{message}: {}", known.means), known.hint),
+        None => (own, message, hint),
+    };
+    let finding = Finding::problem(code, subject)
+        .observed(observed)
+        .required(required)
+        .message(message)
+        .hint(hint);
+    if code == Code::SmokeDevice {
+        finding.can_mend()
+    } else {
+        finding
+    }
+}
+
+/// How the process itself ended, where that says more than its steps did.
+fn ending(run: &SmokeRun, builtins: &[Builtin], so_far: &[Finding]) -> Option<Finding> {
+    let names: Vec<&str> = builtins.iter().map(|b| b.name()).collect();
+    let last = run.steps.last().filter(|s| s.outcome == SmokeOutcome::Unfinished);
+    let place = last.map_or_else(
+        || match run.steps.last() {
+            Some(step) => format!("after {}", self::place(step)),
+            None => "before its first step".to_string(),
+        },
+        |step| format!("in {}", self::place(step)),
+    );
+    let subject = last.map_or_else(|| names.join(", "), |s| s.step.entry.clone());
+    // An import that never ended is an import's failure.
+    let own = match run.steps.last() {
+        Some(step) if !is_import(step) => Code::SmokeForward,
+        _ => Code::SmokeImport,
+    };
+    let said = match run.said.lines().last() {
+        Some(line) => format!("; its last line: {line}"),
+        None => String::new(),
+    };
+    Some(match &run.end {
+        SmokeEnd::Done => return None,
+        SmokeEnd::NotRun { reason } if reason.is_empty() => return None,
+        SmokeEnd::NotRun { reason } => {
+            Finding::skip(Code::SmokeForward, subject).message(format!("not run: {reason}"))
+        }
+        // What the image stage says of Python says it better.
+        SmokeEnd::NotStarted { detail } => Finding::problem(Code::SmokeImport, subject)
+            .observed(detail.clone())
+            .required("the image's own Python, to import the stack")
+            .message("the smoke's Python could not be started")
+            .hint("name the interpreter with --python, or skip the smoke with --smoke off"),
+        SmokeEnd::TimedOut { after_ms, killed } => timed_out(&subject, &place, *after_ms, *killed, &said),
+        SmokeEnd::Crashed { signal } => {
+            let name = signal_name(*signal);
+            let found = known::signal(*signal, &run.said).or_else(|| known::find(&run.said, own));
+            with_known(
+                found,
+                own,
+                &subject,
+                format!("{name} {place}{said}"),
+                "the smoke's process goes through",
+                format!("the smoke's process was ended by {name} {place}"),
+                "the last Python frames are in the smoke's output: run it again with --log debug; mixed builds of torch and an extension are the usual reason",
+            )
+        }
+        SmokeEnd::Exited { code } => {
+            if so_far.iter().any(|f| f.status == Status::Fail) {
+                return None;
+            }
+            with_known(
+                known::find(&run.said, own),
+                own,
+                &subject,
+                format!("exit status {code} {place}{said}"),
+                "the smoke's process goes through",
+                format!("the smoke's process exited {place}"),
+                "something in the import ends the interpreter (sys.exit, os._exit, a sitecustomize): run the same import by hand",
+            )
+        }
+        SmokeEnd::Garbled { detail } => Finding::problem(own, subject)
+            .observed(format!("{detail}{said}"))
+            .required("the smoke's own lines alone on its channel")
+            .message(format!("the smoke's answer makes no sense {place}"))
+            .hint("a library writes to descriptors that are not its own; run the import by hand and look at its output"),
+    })
+}
+
+fn timed_out(subject: &str, place: &str, after_ms: u64, killed: bool, said: &str) -> Finding {
+    let left = if killed {
+        ""
+    } else {
+        "; it sits in the kernel and could not be killed"
+    };
+    let time = milliseconds(Duration::from_millis(after_ms));
+    Finding::problem(Code::SmokeTimeout, subject)
+        .observed(format!("no end {place} after {time}{left}{said}"))
+        .required("an end within --smoke-timeout, or the command's own timeout")
+        .message(format!("{subject}: the smoke hangs {place}"))
+        .hint("slow storage or few CPUs need a longer CUDA_ENTRYPOINT_SMOKE_TIMEOUT; a GPU that hangs shows NVRM and Xid lines in dmesg on the node")
+}
+
+fn jit(stack: &Stack, run: &SmokeRun) -> Option<Finding> {
+    let jit = run.jit.as_ref()?;
+    let is_off = JIT_VARIABLES
+        .iter()
+        .all(|name| stack.env.get(*name).is_some_and(|v| v == "1"));
+    let calls = match jit.calls {
+        None => {
+            return Some(
+                Finding::unknown(Code::JitAtRuntime, "spconv")
+                    .message("this spconv has no function by which a compilation could be seen"),
+            );
+        }
+        Some(0) => {
+            return Some(
+                Finding::pass(Code::JitAtRuntime, "spconv")
+                    .message("spconv ran its prebuilt kernels: NVRTC was never called"),
+            );
+        }
+        Some(calls) => calls,
+    };
+    let observed = format!(
+        "{calls} call{} of NVRTC{}",
+        if calls == 1 { "" } else { "s" },
+        if jit.kernels.is_empty() {
+            String::new()
+        } else {
+            format!(": {}", jit.kernels.join(", "))
+        }
+    );
+    let finding = if is_off {
+        Finding::problem(Code::JitAtRuntime, "spconv")
+    } else {
+        Finding::info(Code::JitAtRuntime, "spconv")
+    };
+    Some(
+        finding
+            .observed(observed)
+            .required("prebuilt kernels alone: the manifest turns JIT off")
+            .message("spconv compiled kernels while it ran")
+            .hint("install the spconv that was built for this CUDA and this GPU, or use data types and kernel sizes that are prebuilt; SPCONV_DISABLE_JIT does not stop this (explain jit-at-runtime)"),
+    )
+}
+
+/// One of the manifest's own commands.
+fn command(command: &SmokeCommand) -> Finding {
+    let name = command.name.as_str();
+    let said = match command.said.is_empty() {
+        true => String::new(),
+        false => format!(": {}", command.said),
+    };
+    let failed = |observed: String| {
+        with_known(
+            known::find(&command.said, Code::SmokeForward),
+            Code::SmokeForward,
+            name,
+            observed,
+            "exit status 0",
+            format!("{name}: the manifest's own command failed"),
+            "run the command by hand in the container; what it says is the service's author's to mend",
+        )
+    };
+    match &command.end {
+        SmokeEnd::Done => Finding::pass(Code::SmokeForward, name)
+            .observed(milliseconds(
+                Duration::try_from_secs_f64(command.ms / 1000.0).unwrap_or_default(),
+            ))
+            .message(format!("{name} OK")),
+        SmokeEnd::NotRun { reason } => {
+            Finding::skip(Code::SmokeForward, name).message(format!("not run: {reason}"))
+        }
+        SmokeEnd::NotStarted { detail } => Finding::problem(Code::SmokeForward, name)
+            .observed(detail.clone())
+            .required("a command that can be started")
+            .message(format!("{name}: the manifest's own command cannot be started"))
+            .hint("correct its argv in the manifest, or put the program into the image"),
+        SmokeEnd::Exited { code } => failed(format!("exit status {code}{said}")),
+        SmokeEnd::Crashed { signal } => failed(format!("{}{said}", signal_name(*signal))),
+        SmokeEnd::Garbled { detail } => failed(format!("{detail}{said}")),
+        SmokeEnd::TimedOut { after_ms, killed } => {
+            timed_out(name, "in its command", *after_ms, *killed, &said)
+        }
+    }
+}

@@ -1,0 +1,305 @@
+//! The smoke: starts the manifest's entries, gives them the word once the GPU is known to be there, and takes down what
+//! they say. What that means is judged by [`crate::checks::smoke`].
+//!
+//! The entries that come with this program run in one Python process ([`SCRIPT`]), which starts as soon as the
+//! interpreter is known: it imports while the image is still read and the driver asked, and waits for the word before
+//! it touches a GPU. The manifest's own commands follow, one after the other.
+
+use std::collections::VecDeque;
+use std::ffi::{CString, OsStr, OsString};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt;
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::config::{Config, SmokeDevices, SmokeMode};
+use crate::crew::{Crew, Ended, Exit, JobId, Start};
+use crate::facts::smoke::{SmokeCommand, SmokeEnd, SmokeFacts};
+use crate::facts::{Python, SmokeFacts as Facts};
+use crate::helper::last_lines;
+use crate::launch;
+use crate::report::sanitize;
+use crate::stack::{Builtin, SmokeEntry, Stack};
+use crate::sys::Program;
+
+pub mod decode;
+
+/// What of the device stage matters to the smoke.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Word {
+    /// GPUs may be used
+    Go,
+    /// they may not, for this reason: imports and commands that need none are still run
+    NoGpu(String),
+}
+
+/// A command of the manifest's author.
+#[derive(Clone, Debug)]
+struct Own {
+    name: String,
+    argv: Vec<String>,
+    timeout: Duration,
+    gpu: bool,
+}
+
+/// The smoke of one run.
+#[derive(Debug)]
+pub struct Smoke {
+    builtins: Vec<Builtin>,
+    waiting: VecDeque<Own>,
+    devices: SmokeDevices,
+    timeout: Duration,
+    /// the Python process, and the pipe by which it gets the word
+    script: Option<(JobId, Option<OwnedFd>)>,
+    /// nothing of the script is to come any more
+    script_is_over: bool,
+    command: Option<(JobId, Own)>,
+    word: Option<Word>,
+    facts: SmokeFacts,
+}
+
+impl Smoke {
+    /// `None` where nothing is to run: the manifest has no smoke, it is off, or the stages in question are others.
+    pub fn new(stack: &Stack, config: &Config, asked_for: bool) -> Option<Self> {
+        if !asked_for || config.smoke == SmokeMode::Off || stack.smoke.is_empty() {
+            return None;
+        }
+        let mut builtins = Vec::new();
+        let mut waiting = VecDeque::new();
+        for entry in &stack.smoke {
+            match entry {
+                SmokeEntry::Builtin(builtin) => builtins.push(*builtin),
+                SmokeEntry::Command {
+                    name,
+                    argv,
+                    timeout,
+                    gpu,
+                } => waiting.push_back(Own {
+                    name: name.clone(),
+                    argv: argv.clone(),
+                    timeout: timeout.unwrap_or(config.smoke_timeout),
+                    gpu: *gpu,
+                }),
+            }
+        }
+        Some(Self {
+            script_is_over: builtins.is_empty(),
+            builtins,
+            waiting,
+            devices: config.smoke_devices,
+            timeout: config.smoke_timeout,
+            script: None,
+            command: None,
+            word: None,
+            facts: SmokeFacts::default(),
+        })
+    }
+
+    /// Starts the Python process. `patience` is how long the word may take to come; from then on the smoke's own
+    /// deadline counts.
+    pub fn start(&mut self, crew: &mut Crew, python: &Python, env: &[CString], patience: Duration) {
+        if self.script_is_over || self.script.is_some() {
+            return;
+        }
+        let started = match &python.interpreter {
+            None => Err("no Python interpreter was found".to_string()),
+            Some(interpreter) => self.start_script(crew, interpreter, &python.options, env, patience),
+        };
+        match started {
+            Ok(job) => self.script = Some(job),
+            Err(detail) => {
+                self.facts.builtin.end = SmokeEnd::NotStarted { detail };
+                self.script_is_over = true;
+            }
+        }
+        self.pass_on_word(crew);
+        self.go_on(crew, env);
+    }
+
+    fn start_script(
+        &self,
+        crew: &mut Crew,
+        interpreter: &str,
+        options: &[String],
+        env: &[CString],
+        patience: Duration,
+    ) -> Result<(JobId, Option<OwnedFd>), String> {
+        let plan = plan(&self.builtins, self.devices).to_string();
+        let mut argv = vec![interpreter];
+        argv.extend(options.iter().map(String::as_str));
+        let script = crate::packed::smoke_script();
+        argv.extend(["-c", script.as_str(), plan.as_str()]);
+        let program = CString::new(interpreter).map_err(|_| "its path has a NUL byte".to_string())?;
+        let start = Start {
+            program: Program::Path(&program),
+            argv: &strings(argv),
+            envp: env,
+            time: self.timeout.saturating_add(patience),
+        };
+        let names: Vec<&str> = self.builtins.iter().map(|b| b.name()).collect();
+        tracing::info!(
+            "smoke: {} with {} (CUDA_ENTRYPOINT_SMOKE=off skips it)",
+            names.join(", "),
+            sanitize(interpreter)
+        );
+        crew.start_listening(&start)
+            .map(|(id, stdin)| (id, Some(stdin)))
+            .map_err(|error| format!("{interpreter}: {error}"))
+    }
+
+    /// Whether the word is still to be given.
+    pub fn wants_word(&self) -> bool {
+        self.word.is_none()
+    }
+
+    /// Says whether GPUs may be used. From here on the smoke's deadline counts.
+    pub fn tell(&mut self, crew: &mut Crew, env: &[CString], word: Word) {
+        self.word = Some(word);
+        self.pass_on_word(crew);
+        self.go_on(crew, env);
+    }
+
+    fn pass_on_word(&mut self, crew: &mut Crew) {
+        let (Some(word), Some((id, stdin))) = (&self.word, &mut self.script) else {
+            return;
+        };
+        let line = match word {
+            Word::Go => json!({"gpu": true}),
+            Word::NoGpu(reason) => json!({"gpu": false, "reason": reason}),
+        };
+        if let Some(pipe) = stdin.take() {
+            // A process that has closed its input is about to end, which says more than this error.
+            let _ = nix::unistd::write(&pipe, format!("{line}\n").as_bytes());
+        }
+        crew.extend(*id, self.timeout);
+    }
+
+    /// Takes the end of a child, if it is one of the smoke's.
+    pub fn ended(&mut self, crew: &mut Crew, env: &[CString], id: JobId, ended: &Ended) -> bool {
+        if self.script.as_ref().is_some_and(|(script, _)| *script == id) {
+            self.script = None;
+            self.script_is_over = true;
+            self.facts.builtin = decode::conclude(ended, self.timeout);
+        } else if let Some((_, own)) = self.command.take_if(|(command, _)| *command == id) {
+            self.facts.commands.push(SmokeCommand {
+                end: command_end(ended, own.timeout),
+                name: own.name,
+                said: last_lines(&ended.stderr),
+                ms: ended.elapsed.as_secs_f64() * 1000.0,
+            });
+        } else {
+            return false;
+        }
+        self.go_on(crew, env);
+        true
+    }
+
+    /// Starts the next command once it is its turn.
+    fn go_on(&mut self, crew: &mut Crew, env: &[CString]) {
+        let Some(word) = &self.word else { return };
+        if !self.script_is_over {
+            return;
+        }
+        while self.command.is_none() {
+            let Some(own) = self.waiting.pop_front() else {
+                return;
+            };
+            let end = match word {
+                Word::NoGpu(reason) if own.gpu => SmokeEnd::NotRun {
+                    reason: reason.clone(),
+                },
+                _ => match start_command(crew, &own, env) {
+                    Ok(id) => {
+                        self.command = Some((id, own));
+                        return;
+                    }
+                    Err(detail) => SmokeEnd::NotStarted { detail },
+                },
+            };
+            self.facts.commands.push(SmokeCommand {
+                name: own.name,
+                end,
+                ..SmokeCommand::default()
+            });
+        }
+    }
+
+    /// Whether something of it is still to come.
+    pub fn is_open(&self) -> bool {
+        self.word.is_none() || !self.script_is_over || self.command.is_some() || !self.waiting.is_empty()
+    }
+
+    /// The step that it is in, for who watches: `import torch`.
+    pub fn step(&self, crew: &Crew) -> Option<String> {
+        match (&self.script, &self.command) {
+            (Some((id, _)), _) => decode::step(crew.output(*id)),
+            (None, Some((_, own))) => Some(own.name.clone()),
+            (None, None) => None,
+        }
+    }
+
+    /// Ends it: nobody wants to know any more.
+    pub fn cancel(self, crew: &mut Crew) {
+        let jobs = [self.script.map(|(id, _)| id), self.command.map(|(id, _)| id)];
+        for id in jobs.into_iter().flatten() {
+            crew.cancel(id);
+        }
+    }
+
+    /// What it found out.
+    pub fn into_facts(self) -> Facts {
+        self.facts
+    }
+}
+
+/// What `smoke.py` is asked.
+pub fn plan(builtins: &[Builtin], devices: SmokeDevices) -> serde_json::Value {
+    let entries: Vec<&str> = builtins.iter().map(|b| b.name()).collect();
+    let devices = match devices {
+        SmokeDevices::First => "first",
+        SmokeDevices::All => "all",
+    };
+    json!({"entries": entries, "devices": devices})
+}
+
+fn strings(words: Vec<&str>) -> Vec<CString> {
+    words
+        .into_iter()
+        .filter_map(|word| CString::new(word).ok())
+        .collect()
+}
+
+fn start_command(crew: &mut Crew, own: &Own, env: &[CString]) -> Result<JobId, String> {
+    let name = own.argv.first().map_or("", String::as_str);
+    let path = launch::resolve(OsStr::new(name), launch::lookup(env, "PATH")).map_err(|e| e.message)?;
+    let path = CString::new(OsString::from(path).into_vec()).map_err(|_| "its path has a NUL byte")?;
+    let start = Start {
+        program: Program::Path(&path),
+        argv: &strings(own.argv.iter().map(String::as_str).collect()),
+        envp: env,
+        time: own.timeout,
+    };
+    tracing::info!("smoke: {}", sanitize(&own.name));
+    crew.start_talking(&start)
+        .map_err(|error| format!("{}: {error}", Path::new(name).display()))
+}
+
+fn command_end(ended: &Ended, timeout: Duration) -> SmokeEnd {
+    match ended.exit {
+        Exit::Code(0) => SmokeEnd::Done,
+        Exit::Code(code) => SmokeEnd::Exited { code },
+        Exit::Signal(signal) => SmokeEnd::Crashed { signal },
+        Exit::TimedOut { reaped } => SmokeEnd::TimedOut {
+            after_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
+            killed: reaped,
+        },
+        Exit::Flooded => SmokeEnd::Garbled {
+            detail: "it wrote too much".to_string(),
+        },
+        Exit::Cancelled => SmokeEnd::NotRun {
+            reason: "it was cancelled".to_string(),
+        },
+    }
+}
