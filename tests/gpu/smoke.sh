@@ -1,0 +1,87 @@
+#!/usr/bin/env bash
+# The smoke on a machine with an NVIDIA GPU: the machine's own torch with the CUDA 12.4 wheels of spconv and cumm.
+# usage: smoke.sh BINARY BUNDLEDIR OUTDIR     as run.sh; BUNDLEDIR comes from bundle.sh for this machine's Python
+# Ends with 1 when anything is not as it must be. Needs a python3 with torch.
+set -uo pipefail
+
+binary=$(realpath "${1:?usage: smoke.sh BINARY BUNDLEDIR OUTDIR}")
+bundle=${2:?usage: smoke.sh BINARY BUNDLEDIR OUTDIR}
+out=${3:?usage: smoke.sh BINARY BUNDLEDIR OUTDIR}
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+mkdir -p "$out"
+failed=0
+unset "${!CUDA_ENTRYPOINT_@}"
+PYTHONPATH=$("$here/unpack.sh" "$bundle" "$work")
+export PYTHONPATH
+
+# What is installed here is no CUDA 12.4 stack, so the manifest asks for the driver and the smoke alone.
+cat >"$work/stack.json" <<'JSON'
+{
+  "schema": 1,
+  "name": "gpu-smoke",
+  "cuda": {"driver": ">=12.4"},
+  "archs": "7.5;8.0;8.6;8.9;9.0",
+  "env": {"SPCONV_DISABLE_JIT": "1", "CUMM_DISABLE_JIT": "1"},
+  "smoke": ["torch", "spconv", "torchvision"]
+}
+JSON
+python3 -c 'import torchvision' 2>/dev/null || sed -i 's/, "torchvision"//' "$work/stack.json"
+stack=$work/stack.json
+
+expect() { # WHAT EXIT COMMAND...: runs it, keeps its output, compares the exit status
+  local what=$1 wanted=$2 got start=$EPOCHREALTIME
+  shift 2
+  echo "== $what"
+  "$@" >"$work/stdout" 2>"$work/stderr"
+  got=$?
+  sed 's/^/   stderr: /' "$work/stderr"
+  sed 's/^/   stdout: /' "$work/stdout"
+  echo "   took $(python3 -c "print(round($EPOCHREALTIME - $start, 2))") s"
+  if [[ $got != "$wanted" ]]; then
+    echo "   FAILED: exit $got, not $wanted"
+    failed=1
+  fi
+}
+says() { # TEXT: the last command said it
+  grep -qF -- "$1" "$work/stdout" "$work/stderr" || {
+    echo "   FAILED: nothing says: $1"
+    failed=1
+  }
+}
+
+expect "separate" 0 "$binary" check --stack "$stack" --stage smoke --report "$out/smoke.json"
+cp "$work/stdout" "$out/smoke.txt"
+says "spconv forward OK"
+says "NVRTC was never called"
+expect "run" 0 "$binary" run --stack "$stack" -- python3 -c 'print("served")'
+says "spconv forward OK"
+[[ $(<"$work/stdout") == served ]] || { echo "   FAILED: stdout is not the service's alone"; failed=1; }
+expect "all devices" 0 "$binary" check --stack "$stack" --stage smoke --smoke-devices all
+expect "no device" 82 env CUDA_VISIBLE_DEVICES= "$binary" check --stack "$stack"
+expect "no device, run" 82 env CUDA_VISIBLE_DEVICES= "$binary" run --stack "$stack" -- true
+expect "optional without a device" 0 env CUDA_VISIBLE_DEVICES= "$binary" run --gpu optional --stack "$stack" -- true
+# A GPU whose memory somebody else has.
+python3 - <<'PY' &
+import time, torch
+free, _ = torch.cuda.mem_get_info()
+held = torch.empty(max(0, free - (120 << 20)), dtype=torch.uint8, device="cuda")
+print("   holding", held.numel() >> 20, "MiB", flush=True)
+time.sleep(60)
+PY
+holder=$!
+for _ in $(seq 100); do
+  free=$(nvidia-smi --query-gpu=memory.free --format=csv,noheader,nounits | head -n 1)
+  ((free < 700)) && break
+  sleep 0.3
+done
+expect "out of memory" 82 "$binary" check --stack "$stack" --stage smoke
+says "smoke-device"
+kill "$holder" 2>/dev/null
+wait "$holder" 2>/dev/null
+expect "a deadline" 85 "$binary" check --stack "$stack" --stage smoke --smoke-timeout 2s
+says "smoke-timeout"
+sed -i -E -e "s#$work#/work#g" -e "s#$binary#cuda-entrypoint#g" -e 's/GPU-[0-9a-f-]{36}/GPU-00000000-0000-0000-0000-000000000000/g' \
+  "$out"/smoke.*
+exit "$failed"
