@@ -61,7 +61,7 @@ options! {
         "deny" "CODE" "" "make a finding a failure";
     }
     "The smoke": {
-        "smoke" "MODE" "separate" "separate: in a process of its own\nhandoff: in the service's own (not in this version)\noff: not at all";
+        "smoke" "MODE" "separate" "separate: in a process of its own\nhandoff: in the service's own, which must be Python\noff: not at all";
         "smoke-devices" "WHICH" "first" "first or all visible devices";
         "smoke-timeout" "DURATION" "300s" "deadline of the smoke";
     }

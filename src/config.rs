@@ -36,10 +36,11 @@ pub enum Gpu {
 }
 
 /// How the smoke runs.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SmokeMode {
     /// in a process of its own
+    #[default]
     Separate,
     /// in the service's own process
     Handoff,
@@ -224,7 +225,11 @@ impl Config {
             smoke: choice(
                 settings,
                 "smoke",
-                &[("separate", SmokeMode::Separate), ("off", SmokeMode::Off)],
+                &[
+                    ("separate", SmokeMode::Separate),
+                    ("handoff", SmokeMode::Handoff),
+                    ("off", SmokeMode::Off),
+                ],
             )?,
             smoke_devices: choice(
                 settings,
@@ -270,9 +275,6 @@ fn absent_in_this_version(settings: &Settings) -> Result<(), SettingError> {
     }
     if let Some(setting) = settings.get("receipt") {
         return Err(absent(setting, "leave it out: every start checks in full"));
-    }
-    if let Some(setting) = settings.get("smoke").filter(|s| s.value == "handoff") {
-        return Err(absent(setting, "off"));
     }
     Ok(())
 }

@@ -386,7 +386,7 @@ pub struct Python {
     /// what led here: `--python`, the service command, `VIRTUAL_ENV`, `CONDA_PREFIX`, `PATH`
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub found_by: Option<String>,
-    /// options of the service's own interpreter that change what can be imported: `-I`, `-E`, `-s`
+    /// options of the service's own interpreter that change what can be imported: `-E`, `-s`, `-S`
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub options: Vec<String>,
     /// the folders of `sys.path` that can hold distributions, in order
@@ -637,6 +637,13 @@ pub struct DeviceFacts {
     /// `/dev/nvidia*` nodes that are present
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub nodes: Vec<String>,
+}
+
+impl DeviceFacts {
+    /// Whether work can be sent to the visible devices: there are some, and none of them answered with an error.
+    pub fn has_usable(&self) -> bool {
+        !self.devices.is_empty() && self.devices.iter().all(|d| d.error.is_none())
+    }
 }
 
 /// Limits of this container that GPU programs run into.

@@ -190,11 +190,7 @@ const EMBEDDED_WAYS: [(&str, Way); 4] = [
 /// A sealed copy in memory: once sealed nobody can change it, not even a process that got hold of the descriptor.
 fn memory_file() -> Result<OwnedFd, String> {
     let name = c"cuda-helper";
-    let fd = match sys::memfd(name, true) {
-        Err(Errno::EINVAL) => sys::memfd(name, false),
-        other => other,
-    }
-    .map_err(|e| format!("memfd_create: {e}"))?;
+    let fd = sys::memfd(name, true).map_err(|e| format!("memfd_create: {e}"))?;
     let mut file = File::from(fd);
     file.write_all(packed::helper())
         .map_err(|e| format!("write: {e}"))?;

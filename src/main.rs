@@ -5,19 +5,21 @@ use std::io::{ErrorKind, IsTerminal, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 use cuda_entrypoint::arch::ArchList;
 use cuda_entrypoint::check::{self, Code, Finding, Outcome, Status, Verdict};
 use cuda_entrypoint::cli::{self, Command, Invocation, SchemaOf, Settings, StageChoice, UsageError};
-use cuda_entrypoint::config::{self, Config, Format, Mode, ReportTarget, TerminationLog};
+use cuda_entrypoint::config::{self, Config, Format, Mode, ReportTarget, SmokeMode, TerminationLog};
 use cuda_entrypoint::crew::{Crew, StartError};
+use cuda_entrypoint::facts::Facts;
 use cuda_entrypoint::launch::{self, LaunchError};
-use cuda_entrypoint::pipeline::{self, Plan, Task};
+use cuda_entrypoint::pipeline::{self, Gathered, Plan, Task};
 use cuda_entrypoint::report::human::{self, Colour};
 use cuda_entrypoint::report::{Report, headline, json, sanitize, termination};
+use cuda_entrypoint::smoke::handoff::{self, Came, Order, Resumed, State};
 use cuda_entrypoint::stack::{self, Stack};
-use cuda_entrypoint::{arch, capture, discover, facts, help, install, kernels, logging, sys};
+use cuda_entrypoint::{arch, capture, checks, discover, facts, help, install, kernels, logging, smoke, sys};
 use nix::sys::signal::Signal;
 
 /// sysexits.h
@@ -220,8 +222,28 @@ impl Session<'_> {
             service: self.service,
             env: &env,
             plan,
+            smoke: self.smoke_mode(&config, &loaded.stack, &env),
         };
-        let gathered = match pipeline::gather(&task, &mut crew) {
+        let resumes = Resumed::is_named(self.environ);
+        let gathered = if resumes {
+            match Resumed::take(self.environ, config.smoke_timeout) {
+                Ok(resumed) => self.resume(&task, &mut crew, resumed),
+                Err(message) => {
+                    let hint = "this variable is set by cuda-entrypoint alone: unset it";
+                    return self.refuse(
+                        EX_CONFIG,
+                        "setting",
+                        &message,
+                        hint,
+                        &config.termination_log,
+                        crew,
+                    );
+                }
+            }
+        } else {
+            pipeline::gather(&task, &mut crew).and_then(|gathered| self.hand_off(&task, &mut crew, gathered))
+        };
+        let gathered = match gathered {
             Ok(gathered) => gathered,
             Err(signal) => return ended_by(signal, crew, &config.termination_log),
         };
@@ -230,6 +252,10 @@ impl Session<'_> {
             return ended_by(signal, crew, &config.termination_log);
         }
         drop(crew);
+        if let Some(prepared) = &gathered.handoff {
+            let error = launch::exec(&program, self.service, &prepared.env);
+            return self.cannot_launch(&error, &config.termination_log);
+        }
         let report = self.report(&task, &loaded, &gathered);
         write_report_file(&config, &report);
         let service = program.display().to_string();
@@ -244,11 +270,105 @@ impl Session<'_> {
             say_warnings(&gathered.findings);
             say_success(&report, &service);
         }
+        if resumes {
+            // The service is our parent, and goes on.
+            return 0;
+        }
         if !clean {
             tracing::warn!("a helper sits in an uninterruptible driver call and was left behind");
         }
         let error = launch::exec(&program, self.service, &env);
         self.cannot_launch(&error, &config.termination_log)
+    }
+
+    /// How the smoke can be run for this service.
+    fn smoke_mode(&self, config: &Config, stack: &Stack, env: &[CString]) -> SmokeMode {
+        if config.smoke != SmokeMode::Handoff || smoke::builtins(stack).is_empty() {
+            return config.smoke;
+        }
+        match pipeline::handoff_hindrance(self.service, env) {
+            None => SmokeMode::Handoff,
+            Some(why) => {
+                tracing::info!(
+                    "smoke: no hand-off, in a process of its own instead: {}",
+                    sanitize(&why)
+                );
+                SmokeMode::Separate
+            }
+        }
+    }
+
+    /// Makes the service's own Python run the smoke, where that is how it is to run and nothing has failed by now.
+    fn hand_off(&self, task: &Task<'_>, crew: &mut Crew, mut gathered: Gathered) -> Result<Gathered, Signal> {
+        let failed = Outcome::of(&gathered.findings).verdict == Verdict::Fail && task.plan.stop_early;
+        if task.smoke != SmokeMode::Handoff || failed {
+            return Ok(gathered);
+        }
+        if !gathered.facts.device.has_usable() {
+            gathered
+                .findings
+                .extend(checks::smoke::skipped(task.stack, "no usable GPU to prove"));
+            return Ok(gathered);
+        }
+        let builtins = smoke::builtins(task.stack);
+        let order = Order {
+            builtins: &builtins,
+            devices: task.config.smoke_devices,
+            timeout: task.config.smoke_timeout,
+            env: task.env,
+            argv: &handoff::own_argv(),
+            environ: self.environ,
+        };
+        let state = State {
+            facts: gathered.facts.clone(),
+            began_ms: handoff::unix_ms(SystemTime::now() - self.started.elapsed()),
+        };
+        match handoff::prepare(&order, &state) {
+            Ok(prepared) => {
+                let names: Vec<&str> = builtins.iter().map(|b| b.name()).collect();
+                tracing::info!(
+                    "smoke: {} in the service's own Python (CUDA_ENTRYPOINT_SMOKE=off skips it)",
+                    names.join(", ")
+                );
+                gathered.handoff = Some(prepared);
+                Ok(gathered)
+            }
+            Err(why) => self.smoke_here(task, crew, gathered.facts, &why),
+        }
+    }
+
+    fn smoke_here(
+        &self,
+        task: &Task<'_>,
+        crew: &mut Crew,
+        facts: Facts,
+        why: &str,
+    ) -> Result<Gathered, Signal> {
+        tracing::info!(
+            "smoke: no hand-off, in a process of its own instead: {}",
+            sanitize(why)
+        );
+        pipeline::smoke_here(task, crew, facts)
+    }
+
+    /// The second run of a hand-off: takes what the first one found out and what the service's Python saw.
+    fn resume(&self, task: &Task<'_>, crew: &mut Crew, resumed: Resumed) -> Result<Gathered, Signal> {
+        let Resumed { state, came } = resumed;
+        let began = SystemTime::UNIX_EPOCH + Duration::from_millis(state.began_ms);
+        let before = began
+            .elapsed()
+            .unwrap_or_default()
+            .saturating_sub(self.started.elapsed());
+        let mut facts = state.facts;
+        match came {
+            Came::Refused(why) => self.smoke_here(task, crew, facts, &why),
+            Came::Proven(run) => {
+                let smoke = facts.smoke.get_or_insert_default();
+                smoke.builtin = *run;
+                Ok(pipeline::judge(task, facts, Vec::new()))
+            }
+        }
+        .map(|gathered| Gathered { before, ..gathered })
     }
 
     fn check(&self, stage: StageChoice, mut crew: Crew) -> u8 {
@@ -290,6 +410,11 @@ impl Session<'_> {
             service: self.service,
             env: &env,
             plan,
+            // There is no service to hand anything to.
+            smoke: match config.smoke {
+                SmokeMode::Handoff => SmokeMode::Separate,
+                other => other,
+            },
         };
         let gathered = match pipeline::gather(&task, &mut crew) {
             Ok(gathered) => gathered,
@@ -404,6 +529,7 @@ impl Session<'_> {
                 health: false,
                 stop_early: false,
             },
+            smoke: SmokeMode::Off,
         };
         pipeline::gather(&task, crew).map_err(|signal| {
             crew.terminate(signal);
@@ -459,7 +585,7 @@ impl Session<'_> {
         gathered: &'r pipeline::Gathered,
     ) -> Report<'r> {
         let mut timing = gathered.timing.clone();
-        timing.push(("total", self.started.elapsed()));
+        timing.push(("total", gathered.before + self.started.elapsed()));
         Report {
             mode: task.config.mode,
             stack_name: &loaded.stack.name,
@@ -467,7 +593,7 @@ impl Session<'_> {
             facts: &gathered.facts,
             findings: &gathered.findings,
             outcome: Outcome::of(&gathered.findings),
-            smoke: pipeline::smoke_report(task.config, task.stack, gathered),
+            smoke: pipeline::smoke_report(task, gathered),
             timing,
         }
     }

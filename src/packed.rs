@@ -42,6 +42,11 @@ pub fn smoke_script() -> String {
     part("smoke.py")
 }
 
+/// The `sitecustomize` of the hand-off: `src/smoke/handoff.py`.
+pub fn handoff_script() -> String {
+    part("handoff.py")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

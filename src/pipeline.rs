@@ -19,12 +19,13 @@ use crate::discover::loader::{self, explain};
 use crate::discover::{editable, libraries, machine, modules, named_files, python, wheels};
 use crate::facts::{
     ComputeCapability, DeviceFacts, Facts, HelperEnd, HelperLine, HelperRun, ImageFacts, LoaderEnd,
-    LoaderRun, ModuleKernels, Python,
+    LoaderRun, ModuleKernels, Python, SmokeFacts,
 };
 use crate::helper::{self, Helper, Request};
 use crate::launch;
 use crate::report::SmokeReport;
-use crate::smoke::{Smoke, Word};
+use crate::smoke::handoff::Prepared;
+use crate::smoke::{Part, Smoke, Word};
 use crate::stack::Stack;
 use crate::sys::Program;
 
@@ -44,7 +45,7 @@ pub struct Plan {
 }
 
 /// What a run needs to know.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Task<'a> {
     /// the settings
     pub config: &'a Config,
@@ -58,6 +59,8 @@ pub struct Task<'a> {
     pub env: &'a [CString],
     /// which stages
     pub plan: Plan,
+    /// how the smoke runs: as the settings say, or in a process of its own where it cannot be handed off
+    pub smoke: SmokeMode,
 }
 
 /// What came out.
@@ -69,6 +72,12 @@ pub struct Gathered {
     pub findings: Vec<Finding>,
     /// how long the stages took
     pub timing: Vec<(&'static str, Duration)>,
+    /// how the smoke ran, or is to run
+    pub smoke: SmokeMode,
+    /// the smoke is still to be run, by the service's own Python when it starts with this
+    pub handoff: Option<Prepared>,
+    /// how long the run that this one goes on with had taken
+    pub before: Duration,
 }
 
 /// Runs the stages.
@@ -76,7 +85,49 @@ pub struct Gathered {
 /// # Errors
 /// The signal that ended them; the children are still to be dismissed.
 pub fn gather(task: &Task<'_>, crew: &mut Crew) -> Result<Gathered, Signal> {
-    Run::new(task).go(crew)
+    let part = match task.smoke {
+        _ if !task.plan.smoke => Part::Nothing,
+        SmokeMode::Off => Part::Nothing,
+        SmokeMode::Separate => Part::Everything,
+        SmokeMode::Handoff => Part::Commands,
+    };
+    let mut run = Run::new(task, part);
+    if task.plan.device {
+        run.facts.limits = machine::limits();
+    }
+    run.begin(crew);
+    run.go(crew)
+}
+
+/// Runs the part of the smoke that could not be handed off, on a machine and an image that are known already, and judges
+/// everything anew.
+///
+/// # Errors
+/// As [`gather`].
+pub fn smoke_here(task: &Task<'_>, crew: &mut Crew, facts: Facts) -> Result<Gathered, Signal> {
+    let task = &Task {
+        smoke: SmokeMode::Separate,
+        ..*task
+    };
+    let commands = facts.smoke.as_ref().map(|s| s.commands.clone());
+    let mut run = Run::new(task, Part::Builtins);
+    run.facts = facts;
+    run.judge_known();
+    run.start_smoke(crew);
+    let mut gathered = run.go(crew)?;
+    if let (Some(smoke), Some(commands)) = (&mut gathered.facts.smoke, commands) {
+        smoke.commands = commands;
+    }
+    Ok(judge(task, gathered.facts, gathered.timing))
+}
+
+/// Judges what is known: the same findings as when it was found out.
+pub fn judge(task: &Task<'_>, facts: Facts, timing: Vec<(&'static str, Duration)>) -> Gathered {
+    let mut run = Run::new(task, Part::Nothing);
+    run.facts = facts;
+    run.judge_known();
+    run.timing = timing;
+    run.finish()
 }
 
 /// The state of a run.
@@ -98,6 +149,8 @@ struct Run<'a> {
     driver: Option<JobId>,
     nvml: Option<JobId>,
     smoke: Option<Smoke>,
+    /// which entries that is
+    part: Part,
     /// when to smoke again, under `--wait`
     smoke_again_at: Option<Instant>,
     image_findings: Option<Vec<Finding>>,
@@ -114,14 +167,11 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 impl<'a> Run<'a> {
-    fn new(task: &'a Task<'a>) -> Self {
-        let mut facts = Facts {
+    fn new(task: &'a Task<'a>, part: Part) -> Self {
+        let facts = Facts {
             environment: machine::shown_environment(task.env),
             ..Facts::default()
         };
-        if task.plan.device {
-            facts.limits = machine::limits();
-        }
         Self {
             task,
             helper: Helper::new(task.config.helper_path.as_deref(), task.env),
@@ -136,7 +186,8 @@ impl<'a> Run<'a> {
             more_libraries: None,
             driver: None,
             nvml: None,
-            smoke: Smoke::new(task.stack, task.config, task.plan.smoke),
+            smoke: Smoke::new(task.stack, task.config, part),
+            part,
             smoke_again_at: None,
             image_findings: None,
             device_findings: None,
@@ -147,7 +198,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn go(mut self, crew: &mut Crew) -> Result<Gathered, Signal> {
+    fn begin(&mut self, crew: &mut Crew) {
         // The driver is the slowest by far, so it goes first.
         self.start_device(crew);
         self.start_image(crew);
@@ -155,6 +206,9 @@ impl<'a> Run<'a> {
             // While the image's thread reads: unpacking takes as long, and there will be libraries to ask.
             crate::packed::helper();
         }
+    }
+
+    fn go(mut self, crew: &mut Crew) -> Result<Gathered, Signal> {
         self.settle(crew);
         while self.is_waiting() {
             match crew.next(self.retry_at.or(self.smoke_again_at)) {
@@ -163,7 +217,7 @@ impl<'a> Run<'a> {
                 Event::Elapsed if self.retry_at.take().is_some() => self.start_device(crew),
                 Event::Elapsed => {
                     self.smoke_again_at = None;
-                    self.smoke = Smoke::new(self.task.stack, self.task.config, true);
+                    self.smoke = Smoke::new(self.task.stack, self.task.config, self.part);
                     self.start_smoke(crew);
                 }
                 Event::Ended(id, ended) if self.trace.as_ref().is_some_and(|(job, _)| *job == id) => {
@@ -421,8 +475,7 @@ impl<'a> Run<'a> {
         let image_is_known = !self.image_is_open() && self.kernels.is_none();
         if self.image_findings.is_none() && plan.image && image_is_known {
             self.timing.push(("image", self.started.elapsed()));
-            let mut findings = checks::image::judge(self.task.stack, self.task.archs, &self.facts);
-            self.task.config.overrides.apply(&mut findings);
+            let findings = self.judged_image();
             let failed = findings.iter().any(|f| f.status == Status::Fail);
             self.image_findings = Some(findings);
             if failed && plan.stop_early {
@@ -491,9 +544,7 @@ impl<'a> Run<'a> {
         }
         let Some(smoke) = self.smoke.take() else { return };
         let facts = smoke.into_facts();
-        let Task { config, stack, .. } = *self.task;
-        let mut findings = checks::smoke::judge(stack, &facts);
-        config.overrides.apply(&mut findings);
+        let findings = self.judged_smoke(&facts);
         self.facts.smoke = Some(facts);
         self.smoke_again_at = self.try_again(&findings);
         if self.smoke_again_at.is_none() {
@@ -511,8 +562,7 @@ impl<'a> Run<'a> {
         if !judged || self.driver.is_some() || self.retry_at.is_some() {
             return None;
         }
-        let device = &self.facts.device;
-        if !device.devices.is_empty() && device.devices.iter().all(|d| d.error.is_none()) {
+        if self.facts.device.has_usable() {
             return Some(Word::Go);
         }
         let of_device = |f: &&Finding| f.stage == Stage::Device && f.problem;
@@ -549,7 +599,13 @@ impl<'a> Run<'a> {
         Some((now + pause).min(give_up_at))
     }
 
-    fn judge_device(&mut self) {
+    fn judged_image(&self) -> Vec<Finding> {
+        let mut findings = checks::image::judge(self.task.stack, self.task.archs, &self.facts);
+        self.task.config.overrides.apply(&mut findings);
+        findings
+    }
+
+    fn judged_device(&self) -> Vec<Finding> {
         let Task {
             config,
             stack,
@@ -557,15 +613,6 @@ impl<'a> Run<'a> {
             plan,
             ..
         } = *self.task;
-        // What tells a GPU that is hidden from one that is not there, and a driver likewise.
-        if plan.device && config.gpu != Gpu::Off && self.facts.device.devices.is_empty() {
-            self.facts.device.nodes = machine::device_nodes();
-            let driver = self.facts.device.driver.as_ref();
-            if driver.is_none_or(|d| d.load_error.is_some()) {
-                let searched = launch::lookup(self.task.env, "LD_LIBRARY_PATH");
-                self.facts.device.driver_elsewhere = machine::driver_copies(searched);
-            }
-        }
         let mut findings = if plan.health {
             checks::device::judge_health(config.gpu, &self.facts)
         } else {
@@ -577,6 +624,40 @@ impl<'a> Run<'a> {
             all
         };
         config.overrides.apply(&mut findings);
+        findings
+    }
+
+    fn judged_smoke(&self, facts: &SmokeFacts) -> Vec<Finding> {
+        let mut findings = checks::smoke::judge(self.task.stack, facts);
+        self.task.config.overrides.apply(&mut findings);
+        findings
+    }
+
+    /// Judges what is known from before.
+    fn judge_known(&mut self) {
+        if self.task.plan.image {
+            self.image_findings = Some(self.judged_image());
+        }
+        if self.task.plan.device {
+            self.device_findings = Some(self.judged_device());
+        }
+        let smoke = self.facts.smoke.take();
+        self.smoke_findings = smoke.as_ref().map(|facts| self.judged_smoke(facts));
+        self.facts.smoke = smoke;
+    }
+
+    fn judge_device(&mut self) {
+        let Task { config, plan, .. } = *self.task;
+        // What tells a GPU that is hidden from one that is not there, and a driver likewise.
+        if plan.device && config.gpu != Gpu::Off && self.facts.device.devices.is_empty() {
+            self.facts.device.nodes = machine::device_nodes();
+            let driver = self.facts.device.driver.as_ref();
+            if driver.is_none_or(|d| d.load_error.is_some()) {
+                let searched = launch::lookup(self.task.env, "LD_LIBRARY_PATH");
+                self.facts.device.driver_elsewhere = machine::driver_copies(searched);
+            }
+        }
+        let findings = self.judged_device();
         let image_failed = self
             .image_findings
             .as_ref()
@@ -608,7 +689,7 @@ impl<'a> Run<'a> {
             findings.extend(self.device_findings.take().unwrap_or_default());
         }
         if plan.smoke {
-            let reason = || smoke_skipped(self.task.config, &findings);
+            let reason = || smoke_skipped(self.task.smoke, &findings);
             let smoked = self.smoke_findings.take();
             let smoked = smoked.unwrap_or_else(|| checks::smoke::skipped(self.task.stack, &reason()));
             findings.extend(smoked);
@@ -619,6 +700,9 @@ impl<'a> Run<'a> {
             facts: self.facts,
             findings,
             timing: self.timing,
+            smoke: self.task.smoke,
+            handoff: None,
+            before: Duration::ZERO,
         }
     }
 }
@@ -742,16 +826,12 @@ impl Survey {
         if !wanted {
             return None;
         }
-        let cwd = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
-        let usual_places = python::USUAL_PLACES.map(PathBuf::from);
-        let query = python::PythonQuery {
-            explicit: self.explicit.as_deref(),
-            command: &self.service,
-            env: &self.env,
-            cwd: &cwd,
-            usual_places: &usual_places,
-        };
-        Some(query.find())
+        Some(with_query(
+            self.explicit.as_deref(),
+            &self.service,
+            &self.env,
+            |query| query.find(),
+        ))
     }
 
     fn read(&self, python: Python) -> Discovered {
@@ -786,10 +866,33 @@ impl Survey {
     }
 }
 
+fn with_query<T>(
+    explicit: Option<&Path>,
+    command: &[OsString],
+    env: &python::Environment,
+    ask: impl Fn(&python::PythonQuery<'_>) -> T,
+) -> T {
+    let cwd = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
+    let usual_places = python::USUAL_PLACES.map(PathBuf::from);
+    ask(&python::PythonQuery {
+        explicit,
+        command,
+        env,
+        cwd: &cwd,
+        usual_places: &usual_places,
+    })
+}
+
+/// Why the smoke cannot be handed off to this service; `None` where it can.
+pub fn handoff_hindrance(service: &[OsString], env: &[CString]) -> Option<String> {
+    let env = launch::to_os_pairs(env).collect();
+    with_query(None, service, &env, |query| query.hindrance())
+}
+
 /// Why there is no smoke.
-fn smoke_skipped(config: &Config, findings: &[Finding]) -> String {
+fn smoke_skipped(smoke: SmokeMode, findings: &[Finding]) -> String {
     let failed = findings.iter().find(|f| f.status == Status::Fail);
-    match (config.smoke, failed) {
+    match (smoke, failed) {
         (SmokeMode::Off, _) => "--smoke off".to_string(),
         (_, Some(finding)) => format!("the {} stage failed", finding.stage.name()),
         (_, None) => "it was not asked for".to_string(),
@@ -797,10 +900,10 @@ fn smoke_skipped(config: &Config, findings: &[Finding]) -> String {
 }
 
 /// The report's `smoke` key.
-pub fn smoke_report(config: &Config, stack: &Stack, gathered: &Gathered) -> SmokeReport {
+pub fn smoke_report(task: &Task<'_>, gathered: &Gathered) -> SmokeReport {
     let of_smoke = |status| move |f: &&Finding| f.stage == Stage::Smoke && f.status == status;
     let first = |status| gathered.findings.iter().find(of_smoke(status));
-    let (status, reason) = if stack.smoke.is_empty() {
+    let (status, reason) = if task.stack.smoke.is_empty() {
         ("not-run", "the manifest has no smoke".to_string())
     } else if let Some(finding) = first(Status::Fail) {
         ("failed", finding.message.clone())
@@ -813,7 +916,7 @@ pub fn smoke_report(config: &Config, stack: &Stack, gathered: &Gathered) -> Smok
         )
     };
     SmokeReport {
-        mode: config.smoke,
+        mode: gathered.smoke,
         status,
         reason,
     }

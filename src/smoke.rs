@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::config::{Config, SmokeDevices, SmokeMode};
+use crate::config::{Config, SmokeDevices};
 use crate::crew::{Crew, Ended, Exit, JobId, Start};
 use crate::facts::smoke::{SmokeCommand, SmokeEnd, SmokeFacts};
 use crate::facts::{Python, SmokeFacts as Facts};
@@ -25,6 +25,8 @@ use crate::stack::{Builtin, SmokeEntry, Stack};
 use crate::sys::Program;
 
 pub mod decode;
+pub mod handoff;
+pub mod zip;
 
 /// What of the device stage matters to the smoke.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -60,17 +62,40 @@ pub struct Smoke {
     facts: SmokeFacts,
 }
 
+/// Which entries of a manifest are run here.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Part {
+    /// none
+    Nothing,
+    /// all
+    Everything,
+    /// the manifest's own commands: the others are handed off to the service's own Python
+    Commands,
+    /// those that come with this program: the others were run before
+    Builtins,
+}
+
+/// The entries that come with this program, in the manifest's order.
+pub fn builtins(stack: &Stack) -> Vec<Builtin> {
+    let builtin = |entry: &SmokeEntry| match entry {
+        SmokeEntry::Builtin(builtin) => Some(*builtin),
+        SmokeEntry::Command { .. } => None,
+    };
+    stack.smoke.iter().filter_map(builtin).collect()
+}
+
 impl Smoke {
-    /// `None` where nothing is to run: the manifest has no smoke, it is off, or the stages in question are others.
-    pub fn new(stack: &Stack, config: &Config, asked_for: bool) -> Option<Self> {
-        if !asked_for || config.smoke == SmokeMode::Off || stack.smoke.is_empty() {
-            return None;
-        }
-        let mut builtins = Vec::new();
+    /// `None` where nothing is to run.
+    pub fn new(stack: &Stack, config: &Config, part: Part) -> Option<Self> {
+        let builtins = match part {
+            Part::Everything | Part::Builtins => builtins(stack),
+            Part::Nothing | Part::Commands => Vec::new(),
+        };
         let mut waiting = VecDeque::new();
         for entry in &stack.smoke {
             match entry {
-                SmokeEntry::Builtin(builtin) => builtins.push(*builtin),
+                SmokeEntry::Command { .. } if !matches!(part, Part::Everything | Part::Commands) => {}
+                SmokeEntry::Builtin(_) => {}
                 SmokeEntry::Command {
                     name,
                     argv,
@@ -83,6 +108,9 @@ impl Smoke {
                     gpu: *gpu,
                 }),
             }
+        }
+        if builtins.is_empty() && waiting.is_empty() {
+            return None;
         }
         Some(Self {
             script_is_over: builtins.is_empty(),

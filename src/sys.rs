@@ -232,13 +232,33 @@ pub fn environ() -> Vec<CString> {
     all
 }
 
-/// A memory file for the helper. `executable` asks for MFD_EXEC, which kernels before 6.3 refuse with EINVAL.
-pub fn memfd(name: &CStr, executable: bool) -> nix::Result<OwnedFd> {
-    const MFD_EXEC: libc::c_uint = 0x10; // linux/memfd.h, since 6.3
-    let mut flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
-    if executable {
-        flags |= MFD_EXEC;
+/// Takes a descriptor by its number: one that another process left open for this one, and named.
+///
+/// # Errors
+/// EBADF where nothing is open under that number.
+pub fn own_descriptor(fd: c_int) -> nix::Result<OwnedFd> {
+    // SAFETY: F_GETFD touches no memory. The number was given to this process by name and nothing else here uses it,
+    // so that closing it with the returned value takes it from nobody.
+    unsafe {
+        Errno::result(libc::fcntl(fd, libc::F_GETFD))?;
+        Ok(OwnedFd::from_raw_fd(fd))
     }
+}
+
+/// A memory file, said to be executable or not; without a word where that is refused with EINVAL (kernels before 6.3
+/// know neither MFD_EXEC nor MFD_NOEXEC_SEAL, and newer ones may be told to want one: `vm.memfd_noexec`).
+pub fn memfd(name: &CStr, executable: bool) -> nix::Result<OwnedFd> {
+    const MFD_NOEXEC_SEAL: libc::c_uint = 0x8; // linux/memfd.h, since 6.3
+    const MFD_EXEC: libc::c_uint = 0x10;
+    let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
+    let word = if executable { MFD_EXEC } else { MFD_NOEXEC_SEAL };
+    match memfd_create(name, flags | word) {
+        Err(Errno::EINVAL) => memfd_create(name, flags),
+        other => other,
+    }
+}
+
+fn memfd_create(name: &CStr, flags: libc::c_uint) -> nix::Result<OwnedFd> {
     // SAFETY: the name is a C string, and a returned descriptor is ours alone.
     unsafe {
         let fd = libc::memfd_create(name.as_ptr(), flags);

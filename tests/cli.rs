@@ -348,7 +348,6 @@ fn options_of_later_versions_are_refused_in_words() {
     for (option, value, instead) in [
         ("init", "true", "docker run --init"),
         ("receipt", "r", "leave it out"),
-        ("smoke", "handoff", "off"),
     ] {
         let flag = if option == "init" {
             "--init".to_string()

@@ -8,6 +8,7 @@ use crate::facts::smoke::{
     SmokeCommand, SmokeEnd, SmokeFacts, SmokeFailed, SmokeFailure, SmokeOutcome, SmokeResult, SmokeRun,
 };
 use crate::report::milliseconds;
+use crate::smoke;
 use crate::stack::{Builtin, SmokeEntry, Stack};
 use known::Known;
 use std::time::Duration;
@@ -19,10 +20,10 @@ mod tests;
 const JIT_VARIABLES: [&str; 2] = ["SPCONV_DISABLE_JIT", "CUMM_DISABLE_JIT"];
 
 /// All findings of the smoke.
-pub fn judge(stack: &Stack, smoke: &SmokeFacts) -> Vec<Finding> {
+pub fn judge(stack: &Stack, facts: &SmokeFacts) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let run = &smoke.builtin;
-    let builtins: Vec<Builtin> = stack.smoke.iter().filter_map(builtin).collect();
+    let run = &facts.builtin;
+    let builtins = smoke::builtins(stack);
     if !builtins.is_empty() {
         for &builtin in &builtins {
             findings.extend(entry(builtin.name(), run));
@@ -32,7 +33,7 @@ pub fn judge(stack: &Stack, smoke: &SmokeFacts) -> Vec<Finding> {
             findings.extend(jit(stack, run));
         }
     }
-    findings.extend(smoke.commands.iter().map(command));
+    findings.extend(facts.commands.iter().map(command));
     findings
 }
 
@@ -43,13 +44,6 @@ pub fn skipped(stack: &Stack, reason: &str) -> Vec<Finding> {
         return Vec::new();
     }
     vec![Finding::skip(Code::SmokeForward, names.join(", ")).message(format!("not run: {reason}"))]
-}
-
-fn builtin(entry: &SmokeEntry) -> Option<Builtin> {
-    match entry {
-        SmokeEntry::Builtin(builtin) => Some(*builtin),
-        SmokeEntry::Command { .. } => None,
-    }
 }
 
 /// What came out for one entry; nothing where the process ended before its turn.

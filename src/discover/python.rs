@@ -79,12 +79,18 @@ struct Isolation {
     ignores_environment: bool,
     /// `-s` or `-I`: no user site
     no_user_site: bool,
+    /// `-S`: no site-packages by itself
+    no_site: bool,
 }
 
 impl Isolation {
     /// The options that say the same. `-P` alone is none of them: it keeps out the script's own folder only.
     fn options(self) -> Vec<String> {
-        let all = [(self.ignores_environment, "-E"), (self.no_user_site, "-s")];
+        let all = [
+            (self.ignores_environment, "-E"),
+            (self.no_user_site, "-s"),
+            (self.no_site, "-S"),
+        ];
         all.iter()
             .filter(|(set, _)| *set)
             .map(|(_, option)| option.to_string())
@@ -129,6 +135,11 @@ impl PythonQuery<'_> {
             tried: attempts.tried,
             ..found.unwrap_or_default()
         }
+    }
+
+    /// Why the service's Python would not read what `PYTHONPATH` puts before its own `site`.
+    pub fn hindrance(&self) -> Option<String> {
+        command::hindrance(self)
     }
 
     fn candidate(&self, path: PathBuf) -> Candidate {

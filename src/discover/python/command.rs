@@ -77,6 +77,42 @@ const WRAPPERS: [Wrapper; 10] = [
     },
 ];
 
+/// Why Python, started by this very command, would not read what `PYTHONPATH` puts before its own `site`; `None` where
+/// nothing stands in the way.
+pub fn hindrance(query: &PythonQuery<'_>) -> Option<String> {
+    let mut env = query.env.clone();
+    let (program, arguments) = query.command.split_first()?;
+    let Some(path) = locate(query, &env, program) else {
+        return Some(format!("{} is not found", Path::new(program).display()));
+    };
+    let candidate = if base_name(program).is_some_and(is_python_name) {
+        // A shell script of that name may do anything.
+        if files::read_head(&path, 4).is_ok_and(|(head, _)| head != b"\x7fELF") {
+            return Some(format!("{} is no interpreter but a script", path.display()));
+        }
+        Candidate {
+            path,
+            isolation: isolation(arguments),
+            env: std::mem::take(&mut env),
+        }
+    } else {
+        match of_script(query, &env, &path) {
+            Ok(candidate) => candidate,
+            Err(why) => return Some(why),
+        }
+    };
+    let Isolation {
+        ignores_environment,
+        no_site,
+        ..
+    } = candidate.isolation;
+    match (ignores_environment, no_site) {
+        (true, _) => Some("its Python is told to ignore PYTHONPATH (-E or -I)".to_string()),
+        (_, true) => Some("its Python is told to leave out the site module (-S)".to_string()),
+        _ => None,
+    }
+}
+
 /// The interpreter of the service command. `None` when there is no command.
 pub fn interpreter(query: &PythonQuery<'_>) -> Option<Result<Candidate, String>> {
     let mut env = query.env.clone();
@@ -306,11 +342,10 @@ fn isolation(arguments: &[OsString]) -> Isolation {
         while let Some(letter) = letters.next() {
             match letter {
                 'I' => {
-                    found = Isolation {
-                        ignores_environment: true,
-                        no_user_site: true,
-                    }
+                    found.ignores_environment = true;
+                    found.no_user_site = true;
                 }
+                'S' => found.no_site = true,
                 'E' => found.ignores_environment = true,
                 's' => found.no_user_site = true,
                 'c' | 'm' => return found,

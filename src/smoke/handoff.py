@@ -1,0 +1,1 @@
+# the hand-off of cuda-entrypoint

@@ -1,0 +1,364 @@
+//! The hand-off: the service's own Python imports the stack once, and a forked child of it proves the GPU.
+//!
+//! The service's argv is executed unchanged with a memory file in front of `PYTHONPATH`: a zip with a `sitecustomize`
+//! ([`crate::packed`]'s handoff.py) that does the work before the service's first line. What it saw it leaves in another
+//! memory file and runs this program again, as its child, with the same arguments and with [`RESUME`] set: so verdict,
+//! report, receipt and exit code come from one place, whichever way the smoke runs.
+
+use std::ffi::{CStr, CString, OsStr, OsString};
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{Read, Seek, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::{Duration, SystemTime};
+
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
+use serde::{Deserialize, Serialize};
+
+use super::{decode, plan, zip};
+use crate::crew::{Ended, Exit};
+use crate::facts::Facts;
+use crate::facts::smoke::SmokeRun;
+use crate::packed;
+use crate::stack::Builtin;
+use crate::sys;
+
+/// The variable by which the second run of this program knows that it is one: `STATE,RESULTS`, two descriptors.
+pub const RESUME: &str = "CUDA_ENTRYPOINT_HANDOFF";
+
+/// What the first run leaves for the second.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct State {
+    /// what was found out so far
+    pub facts: Facts,
+    /// when the first run began, in milliseconds since 1970
+    pub began_ms: u64,
+}
+
+/// What is asked of the service's Python.
+#[derive(Debug)]
+pub struct Order<'a> {
+    /// the entries to import and to run
+    pub builtins: &'a [Builtin],
+    /// on which devices
+    pub devices: crate::config::SmokeDevices,
+    /// until when
+    pub timeout: Duration,
+    /// the environment of the service
+    pub env: &'a [CString],
+    /// our own argv
+    pub argv: &'a [CString],
+    /// our own environment
+    pub environ: &'a [CString],
+}
+
+/// An environment with which the service's argv is to be executed, and the files that must stay open until then.
+#[derive(Debug)]
+pub struct Prepared {
+    /// the service's environment with the hand-off in front of `PYTHONPATH`
+    pub env: Vec<CString>,
+    _files: [OwnedFd; 4],
+}
+
+/// Makes everything that the service's Python needs.
+///
+/// # Errors
+/// Why there is no hand-off here: no memory files, no /proc.
+pub fn prepare(order: &Order<'_>, state: &State) -> Result<Prepared, String> {
+    let text = |error: serde_json::Error| format!("the state cannot be written: {error}");
+    let state = memory_file(
+        c"cuda-entrypoint-state",
+        &serde_json::to_vec(state).map_err(text)?,
+    )?;
+    let results = memory_file(c"cuda-entrypoint-results", b"")?;
+    // Parent and child write to it.
+    fcntl(&results, FcntlArg::F_SETFL(OFlag::O_APPEND)).map_err(|e| format!("fcntl: {e}"))?;
+    let binary: OwnedFd = File::open("/proc/self/exe")
+        .map_err(|e| format!("/proc/self/exe: {e}"))?
+        .into();
+    // The zip names itself, so that its descriptor must be known before it is written.
+    let zip = memory_file(c"cuda-entrypoint-handoff", b"")?;
+    let order_text = order_text(order, &zip, &binary, &state, &results);
+    let sitecustomize = format!(
+        "PLAN = __import__(\"json\").loads({})\n{}",
+        python_string(order_text.as_bytes()),
+        packed::handoff_script()
+    );
+    let members = [
+        ("sitecustomize.py", sitecustomize.as_bytes()),
+        ("_cuda_entrypoint_smoke.py", packed::smoke_script().as_bytes()),
+    ]
+    .map(|(name, content)| (name, content.to_vec()));
+    let members: Vec<(&str, &[u8])> = members.iter().map(|(n, c)| (*n, c.as_slice())).collect();
+    let mut file = File::from(zip);
+    file.write_all(&zip::stored(&members))
+        .map_err(|e| format!("memory file: {e}"))?;
+    let zip = OwnedFd::from(file);
+    for fd in [&zip, &binary, &state, &results] {
+        fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty())).map_err(|e| format!("fcntl: {e}"))?;
+    }
+    let env = with_python_path(order.env, zip.as_raw_fd());
+    Ok(Prepared {
+        env,
+        _files: [zip, binary, state, results],
+    })
+}
+
+fn memory_file(name: &CStr, bytes: &[u8]) -> Result<OwnedFd, String> {
+    let fail = |error: &dyn std::fmt::Display| format!("memory file: {error}");
+    let fd = sys::memfd(name, false).map_err(|e| fail(&e))?;
+    let mut file = File::from(fd);
+    file.write_all(bytes).map_err(|e| fail(&e))?;
+    file.rewind().map_err(|e| fail(&e))?;
+    Ok(file.into())
+}
+
+/// The order as JSON in ASCII.
+fn order_text(
+    order: &Order<'_>,
+    zip: &OwnedFd,
+    binary: &OwnedFd,
+    state: &OwnedFd,
+    results: &OwnedFd,
+) -> String {
+    let mut all = plan(order.builtins, order.devices).to_string();
+    all.pop(); // the closing brace
+    let (state, results) = (state.as_raw_fd(), results.as_raw_fd());
+    let old = crate::launch::lookup(order.env, "PYTHONPATH");
+    let old = old.map_or_else(|| "null".to_string(), |v| python_string(v.as_encoded_bytes()));
+    let argv: Vec<String> = order.argv.iter().map(|a| python_string(a.to_bytes())).collect();
+    let resume = format!("{RESUME}={state},{results}");
+    let environ: Vec<String> = order
+        .environ
+        .iter()
+        .map(|v| v.to_bytes())
+        .chain([resume.as_bytes()])
+        .map(python_string)
+        .collect();
+    // Writing to a string cannot fail.
+    let _ = write!(
+        all,
+        ",\"zip_fd\":{},\"python_path\":{old},\"binary_fd\":{},\"results_fd\":{results},\"keep_fds\":[{state},{results}],\
+         \"verdict_argv\":[{}],\"verdict_env\":[{}],\"timeout_s\":{}}}",
+        zip.as_raw_fd(),
+        binary.as_raw_fd(),
+        argv.join(","),
+        environ.join(","),
+        order.timeout.as_secs_f64()
+    );
+    all
+}
+
+/// Bytes as a string literal of JSON and of Python alike, in ASCII; what is not UTF-8 becomes the lone surrogates that
+/// Python's `os.fsencode` turns back into bytes (PEP 383).
+fn python_string(bytes: &[u8]) -> String {
+    let mut text = String::from("\"");
+    for chunk in bytes.utf8_chunks() {
+        for unit in chunk.valid().encode_utf16() {
+            match u8::try_from(unit) {
+                Ok(plain @ (b' ' | b'!' | b'#'..=b'[' | b']'..=b'~')) => text.push(char::from(plain)),
+                _ => {
+                    let _ = write!(text, "\\u{unit:04x}");
+                }
+            }
+        }
+        for byte in chunk.invalid() {
+            let _ = write!(text, "\\udc{byte:02x}");
+        }
+    }
+    text.push('"');
+    text
+}
+
+fn with_python_path(env: &[CString], zip: i32) -> Vec<CString> {
+    const NAME: &[u8] = b"PYTHONPATH=";
+    let mut value = format!("PYTHONPATH=/proc/self/fd/{zip}").into_bytes();
+    if let Some(old) = crate::launch::lookup(env, "PYTHONPATH").filter(|old| !old.is_empty()) {
+        value.push(b':');
+        value.extend(old.as_encoded_bytes());
+    }
+    env.iter()
+        .filter(|v| !v.to_bytes().starts_with(NAME))
+        .cloned()
+        .chain(CString::new(value).ok())
+        .collect()
+}
+
+/// How the hand-off came out.
+#[derive(Debug)]
+pub enum Came {
+    /// the GPU was proven, or not
+    Proven(Box<SmokeRun>),
+    /// it could not be tried in that process
+    Refused(String),
+}
+
+/// What the second run finds.
+#[derive(Debug)]
+pub struct Resumed {
+    /// from the first run
+    pub state: State,
+    /// from the service's Python
+    pub came: Came,
+}
+
+/// A line that handoff.py adds to the protocol.
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Tail {
+    Ended(How),
+    Fallback { reason: String },
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum How {
+    Exit(i32),
+    Signal(i32),
+    Timeout(#[allow(dead_code)] bool),
+}
+
+impl Resumed {
+    /// Whether this run is a second one, by its environment.
+    pub fn is_named(environ: &[CString]) -> bool {
+        crate::launch::lookup(environ, RESUME).is_some_and(|v| !v.is_empty())
+    }
+
+    /// Reads what was left for this run.
+    ///
+    /// # Errors
+    /// A sentence: the variable was set by somebody else, or what it names is not ours.
+    pub fn take(environ: &[CString], deadline: Duration) -> Result<Self, String> {
+        let value = crate::launch::lookup(environ, RESUME).unwrap_or(OsStr::new(""));
+        let descriptors = value.to_str().and_then(|v| v.split_once(','));
+        let number = |text: &str| text.parse::<i32>().ok().filter(|fd| *fd > 2);
+        let Some((state, results)) = descriptors.and_then(|(a, b)| Some((number(a)?, number(b)?))) else {
+            return Err(format!("{RESUME} is no pair of descriptors"));
+        };
+        let state = read(state)?;
+        let state: State =
+            serde_json::from_slice(&state).map_err(|e| format!("{RESUME}: the state makes no sense: {e}"))?;
+        let results = read(results)?;
+        Ok(Self {
+            state,
+            came: came(&results, deadline),
+        })
+    }
+}
+
+/// Far more than a smoke writes.
+const RESULTS_LIMIT: u64 = 16 << 20;
+
+fn read(fd: i32) -> Result<Vec<u8>, String> {
+    let fail = |error: std::io::Error| format!("{RESUME}: descriptor {fd}: {error}");
+    let mut file = File::from(sys::own_descriptor(fd).map_err(|e| fail(e.into()))?);
+    file.rewind().map_err(fail)?;
+    let mut bytes = Vec::new();
+    file.take(RESULTS_LIMIT).read_to_end(&mut bytes).map_err(fail)?;
+    Ok(bytes)
+}
+
+/// What the lines come to.
+fn came(results: &[u8], deadline: Duration) -> Came {
+    let mut protocol = Vec::new();
+    let mut exit = None;
+    for line in results.split_inclusive(|&b| b == b'\n') {
+        match serde_json::from_slice(line) {
+            Ok(Tail::Fallback { reason }) => return Came::Refused(reason),
+            Ok(Tail::Ended(how)) => {
+                exit = Some(match how {
+                    How::Exit(code) => Exit::Code(code),
+                    How::Signal(signal) => Exit::Signal(signal),
+                    How::Timeout(_) => Exit::TimedOut { reaped: true },
+                });
+            }
+            Err(_) => protocol.extend_from_slice(line),
+        }
+    }
+    let ended = Ended {
+        // Without a word about the end there was none that anybody saw.
+        exit: exit.unwrap_or(Exit::Code(-1)),
+        stdout: protocol,
+        stderr: Vec::new(),
+        elapsed: Duration::ZERO,
+    };
+    Came::Proven(Box::new(decode::conclude(&ended, deadline)))
+}
+
+/// Milliseconds since 1970.
+pub fn unix_ms(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// Our own argv, for the second run.
+pub fn own_argv() -> Vec<CString> {
+    std::env::args_os()
+        .filter_map(|a: OsString| CString::new(a.into_encoded_bytes()).ok())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::facts::smoke::{SmokeEnd, SmokeOutcome};
+
+    #[test]
+    fn strings_are_read_back_by_python() {
+        assert_eq!(python_string(b"a b"), r#""a b""#);
+        assert_eq!(
+            python_string("\"\\\n\u{1f600}".as_bytes()),
+            r#""\u0022\u005c\u000a\ud83d\ude00""#
+        );
+        assert_eq!(python_string(b"x\xff"), r#""x\udcff""#);
+    }
+
+    #[test]
+    fn the_path_is_put_in_front() {
+        let env: Vec<CString> = ["A=1", "PYTHONPATH=/x:/y", "B="]
+            .map(|v| CString::new(v).unwrap())
+            .into();
+        let text = |env: Vec<CString>| {
+            env.into_iter()
+                .map(|v| v.into_string().unwrap())
+                .collect::<Vec<_>>()
+                .join(" ")
+        };
+        assert_eq!(
+            text(with_python_path(&env, 7)),
+            "A=1 B= PYTHONPATH=/proc/self/fd/7:/x:/y"
+        );
+        assert_eq!(
+            text(with_python_path(&env[..1], 7)),
+            "A=1 PYTHONPATH=/proc/self/fd/7"
+        );
+    }
+
+    #[test]
+    fn results_are_what_separate_lines_would_be() {
+        let begun = "{\"begin\":{\"entry\":\"spconv\",\"step\":\"forward\",\"device\":0}}\n";
+        let run = |tail: &str| match came(format!("{begun}{tail}").as_bytes(), Duration::from_secs(5)) {
+            Came::Proven(run) => *run,
+            Came::Refused(why) => panic!("{why}"),
+        };
+        assert_eq!(
+            run("{\"ended\":{\"signal\":8}}\n").end,
+            SmokeEnd::Crashed { signal: 8 }
+        );
+        assert_eq!(
+            run("{\"ended\":{\"timeout\":true}}\n").end,
+            SmokeEnd::TimedOut {
+                after_ms: 5000,
+                killed: true
+            }
+        );
+        assert_eq!(run("").end, SmokeEnd::Exited { code: -1 });
+        let good = run("{\"passed\":{\"ms\":1}}\n\"done\"\n{\"ended\":{\"exit\":0}}\n");
+        assert_eq!(good.end, SmokeEnd::Done);
+        assert!(matches!(good.steps[0].outcome, SmokeOutcome::Passed(_)));
+        let refused = format!("{begun}{{\"fallback\":{{\"reason\":\"CUDA was touched\"}}}}\n");
+        assert!(
+            matches!(came(refused.as_bytes(), Duration::ZERO), Came::Refused(why) if why == "CUDA was touched")
+        );
+    }
+}
