@@ -103,8 +103,8 @@ def message_of(error):
     return plain(text)
 
 
-def frames_of(error):
-    """The innermost calls, outermost first, without the import system's; ours only where there are no others."""
+def frames_of(error, importing):
+    """The innermost calls, outermost first, without the import system's; ours only where an operation has no others."""
     ours, others = [], []
     trace = error.__traceback__
     while trace is not None:
@@ -115,7 +115,7 @@ def frames_of(error):
             kept.append((code.co_filename, trace.tb_lineno, code.co_name))
             del kept[:-FRAMES]
         trace = trace.tb_next
-    return [plain("{}:{} in {}".format(*frame), 512) for frame in others or ours]
+    return [plain("{}:{} in {}".format(*frame), 512) for frame in (others if others or importing else ours)]
 
 
 def failure_of(error, importing):
@@ -128,7 +128,7 @@ def failure_of(error, importing):
             fields["tolerance"] = error.tolerance
         return fields
     kind = "import" if importing or isinstance(error, ImportError) else "error"
-    return {"kind": kind, "error": type_name(error), "message": message_of(error), "frames": frames_of(error)}
+    return {"kind": kind, "error": type_name(error), "message": message_of(error), "frames": frames_of(error, importing)}
 
 
 class Smoke:
@@ -146,7 +146,7 @@ class Smoke:
         # Why nothing can be done with CUDA any more.
         self.broken = None
 
-    def begin(self, entry, step, work, device=None, importing=False):
+    def step(self, entry, step, work, device=None, importing=False):
         """Runs one step; `work` returns fields for `passed`, or nothing. Whether it went well."""
         label = {"entry": entry, "step": step}
         if device is not None:
@@ -207,7 +207,7 @@ class Smoke:
                 return
 
     def import_module(self, entry, name, after):
-        if not self.begin(entry, "import " + name, lambda: __import__(name) and None, importing=True):
+        if not self.step(entry, "import " + name, lambda: __import__(name) and None, importing=True):
             return False
         for told in TELLS.get(name, (name,)):
             module = sys.modules.get(told)
@@ -237,7 +237,7 @@ class Smoke:
                     return
             raise FileNotFoundError(2, "cumm's header is missing", os.path.join(folders[0], CUMM_HEADER))
 
-        return self.begin(entry, "cumm headers", work, importing=True)
+        return self.step(entry, "cumm headers", work, importing=True)
 
     # What needs the GPU.
 
@@ -256,7 +256,7 @@ class Smoke:
         # before a fork would hang the child.
         torch.set_num_threads(1)
         devices = []
-        if not self.begin(entries[0], "init", lambda: devices.extend(self.find_devices(torch))):
+        if not self.step(entries[0], "init", lambda: devices.extend(self.find_devices(torch))):
             self.skip_gpu("CUDA could not be initialised")
             return
         for device in devices:
@@ -293,7 +293,7 @@ class Smoke:
                 fields["says"] = "spconv forward OK"
             return fields
 
-        if self.begin(entry, step, work, device):
+        if self.step(entry, step, work, device):
             return
         failed = self.over[entry]
         try:

@@ -1,0 +1,1 @@
+// The smoke looks for this file; spconv's kernels include it.

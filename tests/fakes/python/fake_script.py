@@ -1,0 +1,140 @@
+"""The script that the fake packages of this folder act out: the JSON of the variable FAKE_TORCH_SCRIPT.
+
+Its keys are places, such as `import torch` or `forward float16`, and `devices`, a list of `[name, uuid]`. What is done
+at a place, in this order:
+
+- `print`: to standard output, by Python and by the C library; `flood`: as many bytes to both outputs
+- `close`: closes a descriptor; `eat`: reads standard input to its end; `need`: variables and the values they must have
+- `note`: appends to a file the names and values of variables, and the standard descriptors' targets
+- `daemon`: a process that keeps every descriptor for a minute, of a session of its own where it is `setsid`
+- `cuda`: initialises the driver through `libcuda.so.1`, as `torch.cuda.is_available()` does: not if NVML is to be asked
+- `nvrtc`: spconv compiles kernels of these names
+- `broken`: every later `torch.cuda.synchronize()` raises this
+- `hang`: `sleep`, or `hold` to sleep with the interpreter's lock held; `raise_signal`, `exit`, `recurse`
+- `raise`: the name of an exception, with `message` and perhaps `cause`
+- `difference`, `not_finite`, `shape`, `list`: a result other than the right one
+
+A script with an unknown place or action aborts the process: a test must not pass because its script was misspelt.
+"""
+
+import json
+import os
+import sys
+import time
+
+PLACES = (
+    "import torch",
+    "import cumm",
+    "import spconv",
+    "import spconv.pytorch",
+    "import torchvision",
+    "import torch_scatter",
+    "import mmcv",
+    "import mmcv.ops",
+    "init",
+    "matmul float32",
+    "matmul float16",
+    "forward float32",
+    "forward float16",
+    "torchvision nms",
+    "scatter sum",
+    "scatter max",
+    "mmcv nms",
+)
+ACTIONS = (
+    "print flood close eat need note daemon cuda nvrtc broken hang raise_signal exit recurse raise message cause "
+    "difference not_finite shape list"
+).split()
+
+broken = []
+
+
+def load():
+    script = json.loads(os.environ.get("FAKE_TORCH_SCRIPT", "{}"))
+    for place, actions in script.items():
+        if place == "devices":
+            continue
+        if place not in PLACES or set(actions) - set(ACTIONS):
+            os.write(2, ("FAKE_TORCH_SCRIPT: {}: {}\n".format(place, actions)).encode())
+            os.abort()
+    return script
+
+
+SCRIPT = load()
+
+
+class OutOfMemoryError(RuntimeError):
+    """Torch's own goes by this name."""
+
+
+OutOfMemoryError.__module__ = "torch"
+
+
+def make_error(name, message):
+    import builtins
+
+    kinds = {"torch.OutOfMemoryError": OutOfMemoryError, "wordless": Wordless}
+    return (kinds.get(name) or getattr(builtins, name))(message)
+
+
+class Wordless(Exception):
+    def __str__(self):
+        raise ValueError("no words")
+
+
+def recurse():
+    recurse()
+
+
+def act(place, device=None):
+    """Does what the script says of that place, and returns it."""
+    actions = SCRIPT.get(place, {})
+    c = None
+    if {"print", "hang", "cuda"} & set(actions):
+        import ctypes as c
+    if "print" in actions:
+        print(actions["print"])
+        c.CDLL(None).puts((actions["print"] + " in C").encode())
+        c.CDLL(None).fflush(None)
+    for stream in (1, 2) if "flood" in actions else ():
+        left = actions["flood"]
+        while left > 0:
+            left -= os.write(stream, b"x" * min(left, 65536))
+    if "close" in actions:
+        os.close(actions["close"])
+    if "eat" in actions:
+        sys.stdin.read()
+    for name, value in actions.get("need", {}).items():
+        assert os.environ.get(name) == value, "{}={}".format(name, os.environ.get(name))
+    if "note" in actions:
+        with open(actions["note"], "a") as file:
+            seen = {name: os.environ.get(name) for name in ("PYTHONPATH", "PYTORCH_NVML_BASED_CUDA_CHECK")}
+            seen["place"], seen["path"] = place, sys.path
+            file.write(json.dumps(seen) + "\n")
+    if "daemon" in actions and os.fork() == 0:
+        if actions["daemon"] == "setsid":
+            os.setsid()
+        time.sleep(60)
+        os._exit(0)
+    if "cuda" in actions and os.environ.get("PYTORCH_NVML_BASED_CUDA_CHECK") != "1" or actions.get("cuda") == "always":
+        assert c.CDLL("libcuda.so.1").cuInit(0) == 0
+    for name in actions.get("nvrtc", ()):
+        sys.modules["spconv.algo"].SimpleConv._compile_nvrtc_module(name)
+    if "broken" in actions:
+        broken.append(actions["broken"])
+    if actions.get("hang") == "sleep":
+        time.sleep(3600)
+    if actions.get("hang") == "hold":
+        c.PyDLL(None).sleep(3600)
+    if "raise_signal" in actions:
+        os.kill(os.getpid(), actions["raise_signal"])
+    if "exit" in actions:
+        sys.exit(actions["exit"])
+    if "recurse" in actions:
+        recurse()
+    if "raise" in actions:
+        error = make_error(actions["raise"], actions.get("message", ""))
+        if "cause" in actions:
+            raise error from make_error("OSError", actions["cause"])
+        raise error
+    return actions

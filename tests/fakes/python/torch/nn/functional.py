@@ -1,0 +1,2 @@
+def conv3d(grid, kernel, bias, padding):
+    return grid
