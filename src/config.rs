@@ -463,7 +463,6 @@ mod tests {
             ),
             ("--receipt /x", &[], 64, "leave it out"),
             ("--init", &[], 64, "docker run --init"),
-            ("--smoke handoff", &[], 64, "off"),
             (
                 "--deny require-cuda",
                 &[],

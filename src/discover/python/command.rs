@@ -455,25 +455,72 @@ mod tests {
 
     #[test]
     fn options_of_python() {
-        for (arguments, ignores_environment, no_user_site) in [
-            ("-I app.py", true, true),
-            ("-uE app.py", true, false),
-            ("-s -m x", false, true),
-            ("-X importtime -E x", true, false),
-            ("-Ximporttime -s x", false, true),
-            ("-W error::E x -I", false, false),
-            ("-m x -I", false, false),
-            ("-c -I", false, false),
-            ("app.py -I", false, false),
-            ("--version -I", false, false),
-            ("- -I", false, false),
-            ("", false, false),
+        for (arguments, ignores_environment, no_user_site, no_site) in [
+            ("-I app.py", true, true, false),
+            ("-uE app.py", true, false, false),
+            ("-s -m x", false, true, false),
+            ("-X importtime -E x", true, false, false),
+            ("-Ximporttime -s x", false, true, false),
+            ("-W error::E x -I", false, false, false),
+            ("-m x -I", false, false, false),
+            ("-c -I", false, false, false),
+            ("app.py -I", false, false, false),
+            ("--version -I", false, false, false),
+            ("- -I", false, false, false),
+            ("-S x", false, false, true),
+            ("", false, false, false),
         ] {
             let expected = Isolation {
                 ignores_environment,
                 no_user_site,
+                no_site,
             };
             assert_eq!(isolation(&words(arguments)), expected, "{arguments}");
+        }
+    }
+
+    #[test]
+    fn what_keeps_python_from_a_hand_off() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &[u8]| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+            path.to_str().unwrap().to_string()
+        };
+        let python = write("python3", b"\x7fELF");
+        let wrapper = write("python3.9", b"#!/bin/sh\n");
+        let console = write("serve", format!("#!{python}\n").as_bytes());
+        let isolated = write("isolated", format!("#!{python} -sE\n").as_bytes());
+        let shell = write("start.sh", b"#!/bin/sh\npython3 app.py\n");
+        for (command, part) in [
+            (format!("{python} -m app"), None),
+            (format!("{python} -u -X dev app.py -I"), None),
+            (console, None),
+            (format!("{python} -I app.py"), Some("PYTHONPATH")),
+            (format!("{python} -S app.py"), Some("-S")),
+            (isolated, Some("-E or -I")),
+            (format!("{wrapper} app.py"), Some("script")),
+            (shell, Some("shell script")),
+            ("sh -c python3".to_string(), Some("not a Python program")),
+            ("/does/not/exist".to_string(), Some("not found")),
+        ] {
+            let env = Environment::from_iter([("PATH", "/bin:/usr/bin")]);
+            let query = PythonQuery {
+                explicit: None,
+                command: &words(&command),
+                env: &env,
+                cwd: Path::new("/"),
+                usual_places: &[],
+            };
+            let found = hindrance(&query);
+            match part {
+                None => assert_eq!(found, None, "{command}"),
+                Some(part) => assert!(
+                    found.as_deref().is_some_and(|f| f.contains(part)),
+                    "{command}: {found:?}"
+                ),
+            }
         }
     }
 }
