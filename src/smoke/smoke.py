@@ -143,6 +143,7 @@ class Smoke:
         self.over = {}
         # Whether torch was imported; the reason where it was tried in vain.
         self.torch = None
+        self.imported = set()
         # Why nothing can be done with CUDA any more.
         self.broken = None
 
@@ -176,13 +177,14 @@ class Smoke:
     # Imports.
 
     def imports(self, entries=None, after=None):
-        """Imports those of the entries, all by default. `after(module)` is called after each one that went well."""
+        """Imports those of the entries, all by default, unless it was done; calls `after(module)` after each one."""
         unset = NVML_CHECK not in os.environ
         if unset:
             os.environ[NVML_CHECK] = "1"
         try:
             for entry in self.left():
-                if entries is None or entry in entries:
+                if entry not in self.imported and (entries is None or entry in entries):
+                    self.imported.add(entry)
                     self.import_entry(entry, after or (lambda module: None))
         finally:
             if unset:
@@ -207,9 +209,8 @@ class Smoke:
                 return
 
     def import_module(self, entry, name, after):
-        if not self.step(entry, "import " + name, lambda: __import__(name) and None, importing=True):
-            return False
-        for told in TELLS.get(name, (name,)):
+        went_well = self.step(entry, "import " + name, lambda: __import__(name) and None, importing=True)
+        for told in TELLS.get(name, (name,)) if went_well else ():
             module = sys.modules.get(told)
             if module is not None:
                 fields = {"name": told}
@@ -217,7 +218,7 @@ class Smoke:
                 fields["path"] = plain(getattr(module, "__file__", None) or "")
                 self.emit("module", fields)
         after(name)
-        return True
+        return went_well
 
     def check_cumm(self, entry):
         """The header that cumm's own compilations include. No cumm at all is for `import spconv.pytorch` to say."""

@@ -82,6 +82,34 @@ kill "$holder" 2>/dev/null
 wait "$holder" 2>/dev/null
 expect "a deadline" 85 "$binary" check --stack "$stack" --stage smoke --smoke-timeout 2s
 says "smoke-timeout"
+expect "handed off" 0 "$binary" run --smoke handoff --stack "$stack" --report "$out/handoff.json" \
+  -- env BEGAN="$(date +%s.%N)" python3 "$here/service.py" --workers
+says "no hand-off" # env is no Python
+export BEGAN
+BEGAN=$(date +%s.%N)
+expect "handed off to Python" 0 "$binary" run --smoke handoff --stack "$stack" --report "$out/handoff.json" \
+  -- python3 "$here/service.py" --workers
+says "spconv forward OK"
+says "workers OK"
+python3 - "$out/handoff.json" <<'PY' || failed=1
+import json, sys
+report = json.load(open(sys.argv[1]))
+assert report["smoke"] == {"mode": "handoff", "status": "passed", "reason": ""}, report["smoke"]
+for step in report["facts"]["smoke"]["builtin"]["steps"]:
+    print("   ", step["entry"], step["step"], step["outcome"], round(step.get("ms", 0), 1), "ms")
+PY
+expect "handed off, no device" 82 env CUDA_VISIBLE_DEVICES= "$binary" run --smoke handoff --stack "$stack" -- python3 "$here/service.py"
+
+echo "== service ready after, in turns: s"
+for round in $(seq "${ROUNDS:-3}"); do
+  for way in none handoff separate; do
+    BEGAN=$(date +%s.%N)
+    case $way in
+      none) python3 "$here/service.py" ;;
+      *) "$binary" run --smoke "$way" --stack "$stack" --log error -- python3 "$here/service.py" ;;
+    esac | sed -n "s/^ready/{\"way\": \"$way\", \"round\": $round, \"ready_s\":/p" | sed 's/$/}/'
+  done
+done | tee "$out/ready.jsonl"
 sed -i -E -e "s#$work#/work#g" -e "s#$binary#cuda-entrypoint#g" -e 's/GPU-[0-9a-f-]{36}/GPU-00000000-0000-0000-0000-000000000000/g' \
-  "$out"/smoke.*
+  "$out"/smoke.* "$out"/handoff.json
 exit "$failed"
