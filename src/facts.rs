@@ -6,13 +6,25 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::{Serialize, Serializer};
+use serde_json::Value;
 
 pub mod kernels;
+pub mod read;
 pub mod smoke;
 
 pub use kernels::ModuleKernels;
+pub use read::from_json;
+use read::{FromJson, ReadError, lines, object, tagged, words};
 pub use smoke::SmokeFacts;
+
+/// Writes a value as JSON text, on one line.
+///
+/// # Errors
+/// None for the types of this file.
+pub fn to_json<T: Serialize>(value: &T) -> Result<String, serde_json::Error> {
+    serde_json::to_value(value).map(|value| value.to_string())
+}
 
 /// A CUDA version as the libraries encode it: 1000 × major + 10 × minor, so 12.4 is 12040.
 ///
@@ -60,32 +72,20 @@ impl fmt::Display for ComputeCapability {
 }
 
 /// Both types read and write as the text that people use, `"12.4"`, so that a report needs no decoding.
-macro_rules! serde_as_major_dot_minor {
-    ($type:ident, $part:ty) => {
+macro_rules! written_as_major_dot_minor {
+    ($type:ident) => {
         impl Serialize for $type {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 serializer.collect_str(self)
             }
         }
-        impl<'de> Deserialize<'de> for $type {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let text = String::deserialize(deserializer)?;
-                let parsed = text.split_once('.').and_then(|(a, b)| {
-                    Some(Self {
-                        major: a.parse::<$part>().ok()?,
-                        minor: b.parse::<$part>().ok()?,
-                    })
-                });
-                parsed.ok_or_else(|| de::Error::custom(format_args!("expected MAJOR.MINOR, found {text:?}")))
-            }
-        }
     };
 }
-serde_as_major_dot_minor!(CudaVersion, u16);
-serde_as_major_dot_minor!(ComputeCapability, u8);
+written_as_major_dot_minor!(CudaVersion);
+written_as_major_dot_minor!(ComputeCapability);
 
 /// One line of the helper's standard output.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum HelperLine {
     /// Written before every call into foreign code, so that a crash or a hang has a name.
@@ -105,26 +105,26 @@ pub enum HelperLine {
 }
 
 /// Answer of one dlopened runtime library. `index` counts the libraries of the request.
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize)]
 pub struct LibraryAnswer {
     /// position in the request, from 0
     pub index: usize,
     /// the file that the loader mapped, where it can be told
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
     /// the version that the library itself returned
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<CudaVersion>,
     /// dlopen's or dlsym's message, or the error that the version call returned
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
     /// nvrtc only: the architectures that it can compile for, such as 90
-    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub nvrtc_archs: Vec<i32>,
 }
 
 /// A call into a vendor library that returned an error.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct CallError {
     /// the function, such as `cuInit`
     pub call: String,
@@ -159,120 +159,120 @@ impl fmt::Display for CallError {
 }
 
 /// What libcuda says before any device is asked for.
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize)]
 pub struct DriverAnswer {
     /// the file that the loader mapped for `libcuda.so.1`
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
     /// dlopen's message; set means that there is no driver library
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub load_error: Option<String>,
     /// the newest CUDA version that this driver serves (nvidia-smi's "CUDA Version")
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub api_version: Option<CudaVersion>,
     /// the first call that failed, if any
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<CallError>,
     /// what cuDeviceGetCount returned
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub device_count: Option<i32>,
 }
 
 /// One visible CUDA device.
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize)]
 pub struct Device {
     /// CUDA ordinal, from 0, after `CUDA_VISIBLE_DEVICES`
     pub ordinal: i32,
     /// marketing name, such as `NVIDIA H200`
     pub name: String,
     /// `GPU-…` or `MIG-…`
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub uuid: Option<String>,
     /// compute capability
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub capability: Option<ComputeCapability>,
     /// memory in bytes
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<u64>,
     /// `0000:3b:00.0`
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub pci_bus_id: Option<String>,
     /// `CU_COMPUTEMODE_*`: 0 default, 2 prohibited, 3 exclusive process
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub compute_mode: Option<i32>,
     /// the first call on this device that failed, if any
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<CallError>,
 }
 
 /// What NVML says before any device is asked for.
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize)]
 pub struct NvmlAnswer {
     /// the file that the loader mapped for `libnvidia-ml.so.1`
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
     /// dlopen's message; set means that there is no NVML here
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub load_error: Option<String>,
     /// the driver release, such as `580.159.04`
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub driver_release: Option<String>,
     /// the newest CUDA version that this driver serves
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub api_version: Option<CudaVersion>,
     /// the first call that failed, if any
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<CallError>,
     /// what nvmlDeviceGetCount_v2 returned
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub device_count: Option<u32>,
 }
 
 /// One physical GPU as NVML sees it. What a GPU or driver does not support stays `None`.
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize)]
 pub struct NvmlDevice {
     /// NVML index, in PCI bus order; `CUDA_VISIBLE_DEVICES` does not change it
     pub index: u32,
     /// marketing name
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// `GPU-…`
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub uuid: Option<String>,
     /// `00000000:3B:00.0`, lower case and with a four-digit domain here, as CUDA writes it
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub pci_bus_id: Option<String>,
     /// compute capability
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub capability: Option<ComputeCapability>,
     /// memory in bytes
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<u64>,
     /// whether MIG is on
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub mig_enabled: Option<bool>,
     /// MIG instances that exist, where MIG is on
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub mig_instances: Option<u32>,
     /// uncorrected ECC errors since the driver was loaded
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub ecc_uncorrected: Option<u64>,
     /// a row of memory waits for a reset to be remapped
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub remap_pending: Option<bool>,
     /// a row could not be remapped: the board is to be replaced
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub remap_failed: Option<bool>,
     /// `NVML_COMPUTEMODE_*`: 0 default, 2 prohibited, 3 exclusive process
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub compute_mode: Option<u32>,
     /// the first call on this device that failed for another reason than "not supported"
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<CallError>,
 }
 
 /// How a run of the helper ended.
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "end")]
 pub enum HelperEnd {
     /// not started: not asked for, or an earlier stage failed
@@ -325,18 +325,17 @@ pub enum HelperEnd {
 }
 
 /// One run of the helper: how it ended and what it had said by then.
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize)]
 pub struct HelperRun {
     /// how it ended
     #[serde(flatten)]
     pub end: HelperEnd,
     /// from the spawn to its reaping, in milliseconds
-    #[serde(default)]
     pub ms: f64,
 }
 
 /// A runtime library that CUDA programs load.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LibraryKind {
     /// libcudart
@@ -346,7 +345,7 @@ pub enum LibraryKind {
 }
 
 /// Where a copy of a library belongs.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LibraryOrigin {
     /// in site-packages, where some wheel brought it, or in a conda environment's own lib
@@ -358,7 +357,7 @@ pub enum LibraryOrigin {
 }
 
 /// A copy of libcudart or libnvrtc that was found, and what it answered.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct Library {
     /// which library
     pub kind: LibraryKind,
@@ -367,41 +366,41 @@ pub struct Library {
     /// who brought it
     pub origin: LibraryOrigin,
     /// what it said; `None` when it was not asked
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub answer: Option<LibraryAnswer>,
 }
 
 /// How the interpreter was found.
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize)]
 pub struct Python {
     /// the interpreter's path as named, symlinks kept; `None` when only an environment's folder is known
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub interpreter: Option<String>,
     /// the environment's folder (`sys.prefix`)
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub prefix: Option<String>,
     /// `3.11` or `3.11.7`, from files alone
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
     /// what led here: `--python`, the service command, `VIRTUAL_ENV`, `CONDA_PREFIX`, `PATH`
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub found_by: Option<String>,
     /// options of the service's own interpreter that change what can be imported: `-E`, `-s`, `-S`
-    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub options: Vec<String>,
     /// the folders of `sys.path` that can hold distributions, in order
-    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub site_packages: Vec<String>,
     /// what could not be followed without running code, such as the `import` lines of `.pth` files
-    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
     /// where an interpreter was looked for and why each place was refused; for the hint of `python-missing`
-    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tried: Vec<String>,
 }
 
 /// One installed distribution: a `*.dist-info` (or `*.egg-info`) folder.
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize)]
 pub struct Distribution {
     /// normalised name (PEP 503)
     pub name: String,
@@ -410,34 +409,34 @@ pub struct Distribution {
     /// path of the dist-info folder
     pub path: String,
     /// the version that the module's own version file states (`torch/version.py`), where there is one
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub module_version: Option<String>,
     /// the CUDA version that the module's own version file states (`cuda = '12.4'`)
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub module_cuda: Option<String>,
     /// `Tag:` lines of the WHEEL file, such as `cp311-cp311-manylinux_2_28_x86_64`
-    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<String>,
     /// `Requires-Dist:` lines, verbatim, without those that never count here (for an extra, for another system)
-    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub requires: Vec<String>,
     /// what could not be read or made no sense, with its file
-    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<String>,
 }
 
 /// A file that the manifest names, relative to site-packages.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct NamedFile {
     /// as the manifest writes it
     pub name: String,
     /// where it was found
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
 }
 
 /// Why spconv or cumm would take itself for an editable install.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum TrapKind {
     /// `setup.py` in the folder that holds the package
@@ -451,7 +450,7 @@ pub enum TrapKind {
 }
 
 /// A file or folder that makes the import of a package compile C++, or that such a compilation left.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct EditableTrap {
     /// import name: `cumm` or `spconv`
     pub package: String,
@@ -462,7 +461,7 @@ pub struct EditableTrap {
 }
 
 /// How the loader came to a file. Source: ld.so(8), "DESCRIPTION", whose order it is.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "by")]
 pub enum FoundBy {
     /// a DT_RPATH
@@ -489,39 +488,39 @@ pub enum FoundBy {
 }
 
 /// A wheel's copy of a library that the loader would leave aside.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct ShadowedCopy {
     /// the copy
     pub path: String,
     /// the object whose own RPATH or RUNPATH leads to it; `None` where it is one of NVIDIA's wheels
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub wanted_by: Option<String>,
 }
 
 /// One object that the loader would map for the stack's modules, in its order.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct LoadedObject {
     /// what was asked for: a SONAME, or the path of a module
     pub name: String,
     /// the file that would be mapped; `None` when the loader finds none
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
     /// the file with symbolic links followed, where that is another path
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub real: Option<String>,
     /// the objects whose DT_NEEDED names it, at most four; the loader looked on behalf of the first
-    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub needed_by: Vec<String>,
     /// why it is this file
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub found_by: Option<FoundBy>,
     /// wheels' copies under the same name that would not be mapped
-    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub shadowed: Vec<ShadowedCopy>,
 }
 
 /// A symbol version that a mapped library does not have.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct MissingVersion {
     /// the library that should have it
     pub library: String,
@@ -532,7 +531,7 @@ pub struct MissingVersion {
 }
 
 /// A file that the loader found and cannot use.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct RefusedObject {
     /// the file
     pub path: String,
@@ -541,7 +540,7 @@ pub struct RefusedObject {
 }
 
 /// How the loader's run ended.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "end")]
 pub enum LoaderEnd {
     /// nobody wanted to know: no module of the stack is installed
@@ -562,33 +561,32 @@ pub enum LoaderEnd {
 }
 
 /// What was asked of the image's loader, and what it said beside its list.
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize)]
 pub struct LoaderRun {
     /// how it ended
     #[serde(flatten)]
     pub end: LoaderEnd,
     /// the stack's modules that it was asked about, in the order of their imports
-    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub modules: Vec<String>,
     /// symbol versions that it misses
-    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub missing_versions: Vec<MissingVersion>,
     /// files that it refuses
-    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub refused: Vec<RefusedObject>,
     /// stubs of libcuda in folders that it searches
-    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub stubs: Vec<String>,
     /// what could not be asked
-    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
     /// from the spawn to its reaping, in milliseconds
-    #[serde(default)]
     pub ms: f64,
 }
 
 /// What the image's files say.
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize)]
 pub struct ImageFacts {
     /// interpreter and site-packages
     pub python: Python,
@@ -597,45 +595,44 @@ pub struct ImageFacts {
     /// the manifest's files
     pub files: Vec<NamedFile>,
     /// what makes spconv or cumm compile at import
-    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub editable: Vec<EditableTrap>,
     /// every copy of libcudart and libnvrtc
     pub libraries: Vec<Library>,
     /// the helper run that asked them
     pub helper: HelperRun,
     /// what the loader would map for the stack's modules
-    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub loaded: Vec<LoadedObject>,
     /// the run that asked it
-    #[serde(default)]
     pub loader: LoaderRun,
     /// libraries with CUDA code in the folders of `python`, in the order of their paths
-    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub kernels: Vec<ModuleKernels>,
 }
 
 /// What the driver and NVML say.
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize)]
 pub struct DeviceFacts {
     /// libcuda
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub driver: Option<DriverAnswer>,
     /// visible CUDA devices
     pub devices: Vec<Device>,
     /// the helper run that asked libcuda
     pub helper: HelperRun,
     /// libnvidia-ml
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub nvml: Option<NvmlAnswer>,
     /// physical GPUs
     pub nvml_devices: Vec<NvmlDevice>,
     /// the helper run that asked NVML
     pub nvml_helper: HelperRun,
     /// copies of libcuda.so.1 in folders that the loader does not search
-    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub driver_elsewhere: Vec<String>,
     /// `/dev/nvidia*` nodes that are present
-    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub nodes: Vec<String>,
 }
 
@@ -647,31 +644,197 @@ impl DeviceFacts {
 }
 
 /// Limits of this container that GPU programs run into.
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize)]
 pub struct Limits {
     /// size of /dev/shm in bytes; `None` when it is not mounted
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub shm_bytes: Option<u64>,
     /// RLIMIT_MEMLOCK in bytes; `None` is unlimited
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub memlock_bytes: Option<u64>,
 }
 
 /// Everything that was found out.
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize)]
 pub struct Facts {
     /// files of the image
     pub image: ImageFacts,
     /// driver and GPUs
     pub device: DeviceFacts,
     /// what the smoke saw; `None` where none was to run
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub smoke: Option<SmokeFacts>,
     /// limits
     pub limits: Limits,
     /// variables that decide what is visible; from an allow list, never the whole environment
     pub environment: BTreeMap<String, String>,
 }
+
+lines!(HelperLine { "step" Step, "library" Library, "driver" Driver, "device" Device, "nvml" Nvml, "nvml-device" NvmlDevice; "done" Done });
+object!(LibraryAnswer {
+    index,
+    path,
+    version,
+    error,
+    nvrtc_archs
+});
+object!(CallError {
+    call,
+    code,
+    name,
+    description
+});
+object!(DriverAnswer {
+    path,
+    load_error,
+    api_version,
+    error,
+    device_count
+});
+object!(Device {
+    ordinal,
+    name,
+    uuid,
+    capability,
+    memory,
+    pci_bus_id,
+    compute_mode,
+    error
+});
+object!(NvmlAnswer {
+    path,
+    load_error,
+    driver_release,
+    api_version,
+    error,
+    device_count
+});
+object!(NvmlDevice {
+    index,
+    name,
+    uuid,
+    pci_bus_id,
+    capability,
+    memory,
+    mig_enabled,
+    mig_instances,
+    ecc_uncorrected,
+    remap_pending,
+    remap_failed,
+    compute_mode,
+    error
+});
+tagged!(HelperEnd by "end" {
+    "not-run" NotRun {},
+    "done" Done {},
+    "loader-missing" LoaderMissing { detail },
+    "not-started" NotStarted { detail },
+    "crashed" Crashed { signal, step },
+    "exited" Exited { code, step, stderr },
+    "garbled" Garbled { detail, step },
+    "timed-out" TimedOut { step, after_ms, killed }
+});
+object!(HelperRun { ; or_default ms; flat end });
+words!(LibraryKind { "cudart" Cudart, "nvrtc" Nvrtc });
+words!(LibraryOrigin { "wheel" Wheel, "loader" Loader, "toolkit" Toolkit });
+object!(Library {
+    kind,
+    path,
+    origin,
+    answer
+});
+object!(Python {
+    interpreter,
+    prefix,
+    version,
+    found_by,
+    options,
+    site_packages,
+    notes,
+    tried
+});
+object!(Distribution {
+    name,
+    version,
+    path,
+    module_version,
+    module_cuda,
+    tags,
+    requires,
+    problems
+});
+object!(NamedFile { name, path });
+words!(TrapKind { "setup-py" SetupPy, "git-ignore" GitIgnore, "egg-link" EggLink, "build" Build });
+object!(EditableTrap { package, path, kind });
+tagged!(FoundBy by "by" {
+    "rpath" Rpath { of, folder },
+    "library-path" LibraryPath { folder },
+    "runpath" Runpath { of, folder },
+    "system" System {}
+});
+object!(ShadowedCopy { path, wanted_by });
+object!(LoadedObject {
+    name,
+    path,
+    real,
+    needed_by,
+    found_by,
+    shadowed
+});
+object!(MissingVersion {
+    library,
+    version,
+    required_by
+});
+object!(RefusedObject { path, reason });
+tagged!(LoaderEnd by "end" {
+    "not-run" NotRun {},
+    "listed" Listed {},
+    "not-asked" NotAsked { reason },
+    "failed" Failed { reason }
+});
+object!(LoaderRun { modules, missing_versions, refused, stubs, notes; or_default ms; flat end });
+object!(ImageFacts { python, distributions, files, editable, libraries, helper, loaded, kernels; or_default loader });
+object!(DeviceFacts {
+    driver,
+    devices,
+    helper,
+    nvml,
+    nvml_devices,
+    nvml_helper,
+    driver_elsewhere,
+    nodes
+});
+object!(Limits {
+    shm_bytes,
+    memlock_bytes
+});
+object!(Facts {
+    image,
+    device,
+    smoke,
+    limits,
+    environment
+});
+
+macro_rules! major_dot_minor {
+    ($type:ident, $part:ty) => {
+        impl FromJson for $type {
+            fn from_json(value: Value) -> Result<Self, ReadError> {
+                let text = String::from_json(value)?;
+                let parsed = text.split_once('.').and_then(|(a, b)| {
+                    Some(Self {
+                        major: a.parse::<$part>().ok()?,
+                        minor: b.parse::<$part>().ok()?,
+                    })
+                });
+                parsed.ok_or_else(|| ReadError::new(format!("expected MAJOR.MINOR, found {text:?}")))
+            }
+        }
+    };
+}
+major_dot_minor!(CudaVersion, u16);
+major_dot_minor!(ComputeCapability, u8);
 
 #[cfg(test)]
 mod tests {
@@ -700,7 +863,7 @@ mod tests {
         for line in lines {
             let text = serde_json::to_string(&line).unwrap();
             assert!(!text.contains('\n'));
-            assert_eq!(serde_json::from_str::<HelperLine>(&text).unwrap(), line, "{text}");
+            assert_eq!(from_json::<HelperLine>(text.as_bytes()).unwrap(), line, "{text}");
         }
     }
 }

@@ -17,7 +17,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 
 use crate::crew::{Crew, Ended, Exit, JobId, Start};
-use crate::facts::{HelperEnd, HelperLine, HelperRun, Library, LibraryKind};
+use crate::facts::{self, HelperEnd, HelperLine, HelperRun, Library, LibraryKind};
 use crate::packed;
 use crate::sys::{self, Program};
 
@@ -361,7 +361,7 @@ pub fn decode(stdout: &[u8]) -> Decoded {
             decoded.garbled = Some(format!("line {number} has {} bytes", line.len()));
             break;
         }
-        match serde_json::from_slice::<HelperLine>(line) {
+        match facts::from_json(line) {
             Ok(HelperLine::Step(step)) => decoded.step = step,
             Ok(HelperLine::Done) => decoded.done = true,
             Ok(fact) => decoded.lines.push(fact),

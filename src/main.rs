@@ -495,8 +495,8 @@ impl Session<'_> {
                 &finding.hint,
             );
         }
-        match serde_json::to_string_pretty(&captured.stack) {
-            Ok(text) => match print(&format!("{text}\n")) {
+        match serde_json::to_value(&captured.stack) {
+            Ok(value) => match print(&format!("{value:#}\n")) {
                 0 if failed().next().is_some() => EX_IMAGE,
                 exit => exit,
             },
@@ -786,8 +786,8 @@ fn stack_show(settings: &Settings, as_json: bool) -> u8 {
         source = format!("{source}, archs from {}", setting.origin);
     }
     if as_json || format == Format::Json {
-        match serde_json::to_string_pretty(&stack) {
-            Ok(text) => print(&format!("{text}\n")),
+        match serde_json::to_value(&stack) {
+            Ok(value) => print(&format!("{value:#}\n")),
             Err(error) => {
                 complain(&format!("cannot write the manifest as JSON: {error}"), "");
                 EX_SOFTWARE

@@ -90,7 +90,10 @@ impl Service {
         let more = self.options.as_object().unwrap().clone();
         options.as_object_mut().unwrap().extend(more);
         let mut command = self.world.command("/usr/bin/python3");
-        command.arg("-S").arg(root().join("tests/smoke_script/launch.py")).arg(options.to_string());
+        command
+            .arg("-S")
+            .arg(root().join("tests/smoke_script/launch.py"))
+            .arg(options.to_string());
         self.surroundings(&mut command);
         command
     }
@@ -165,14 +168,25 @@ fn a_service_sees_no_difference() {
     for python in pythons() {
         let service = Service::new(&python);
         service.world.write("app/package/__init__.py", "");
-        service.world.write("app/package/__main__.py", "from .inner import observe\nobserve()\n");
-        service.world.write("app/package/inner.py", "from observe import observe\n");
-        service.world.write("app/folder/__main__.py", "from observe import observe\nobserve()\n");
+        service.world.write(
+            "app/package/__main__.py",
+            "from .inner import observe\nobserve()\n",
+        );
+        service
+            .world
+            .write("app/package/inner.py", "from observe import observe\n");
+        service.world.write(
+            "app/folder/__main__.py",
+            "from observe import observe\nobserve()\n",
+        );
         std::os::unix::fs::symlink("../app/service.py", service.world.path("link.py")).unwrap();
         let link = service.world.path("link.py");
         let zip = service.world.path("app.zip");
         let made = Command::new("/usr/bin/python3")
-            .args(["-c", "import sys, zipfile; zipfile.ZipFile(sys.argv[1], 'w').write(sys.argv[2], '__main__.py')"])
+            .args([
+                "-c",
+                "import sys, zipfile; zipfile.ZipFile(sys.argv[1], 'w').write(sys.argv[2], '__main__.py')",
+            ])
             .arg(&zip)
             .arg(service.world.path("app/folder/__main__.py"))
             .status();
@@ -188,7 +202,15 @@ fn a_service_sees_no_difference() {
             &["-c", observe, "-m", "x"],
             &["folder"],
             &[zip.to_str().unwrap(), "x"],
-            &["-u", "-O", "-X", "utf8", "-W", "ignore::UserWarning", "service.py"],
+            &[
+                "-u",
+                "-O",
+                "-X",
+                "utf8",
+                "-W",
+                "ignore::UserWarning",
+                "service.py",
+            ],
             &["-W", "error", "service.py"],
             &["-X", "faulthandler", "service.py"],
             &["-X", "dev", "service.py"],

@@ -124,7 +124,7 @@ impl Run {
 }
 
 fn decode(line: &str) -> HelperLine {
-    serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line:?}"))
+    cuda_entrypoint::facts::from_json(line.as_bytes()).unwrap_or_else(|error| panic!("{error}: {line:?}"))
 }
 
 /// A helper that finds no library beyond those of the system.

@@ -77,7 +77,8 @@ fn with(script: &str) -> Said {
 
 fn lines(run: &Run) -> Vec<SmokeLine> {
     let parse = |line: &str| {
-        serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}\n{}", run.stderr))
+        cuda_entrypoint::facts::from_json(line.as_bytes())
+            .unwrap_or_else(|error| panic!("{error}: {line}\n{}", run.stderr))
     };
     run.text().lines().map(parse).collect()
 }

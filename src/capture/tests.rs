@@ -29,7 +29,9 @@ fn copy(kind: LibraryKind, path: &str, version: Option<(u16, u16)>) -> Library {
 }
 
 fn module(package: &str, sass: &[&str]) -> ModuleKernels {
-    let target = |text: &&str| -> Target { serde_json::from_value(serde_json::Value::from(*text)).unwrap() };
+    let target = |text: &&str| -> Target {
+        crate::facts::read::FromJson::from_json(serde_json::Value::from(*text)).unwrap()
+    };
     ModuleKernels {
         path: format!("{SITE}/{package}/ops.so"),
         package: Some(package.into()),

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use object::elf::SHT_NOBITS;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::bytes::{RandomFile, Reader, Source};
 use super::elf::{self, ElfError, Section};
@@ -74,7 +74,7 @@ fn served(fatbins: &Fatbins, devices: &[ComputeCapability]) -> BTreeMap<ComputeC
 
 /// What one file carries, as the report shows it. All numbers count fat binaries; `sass`, `ptx` and `served` those
 /// with kernels.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct FileCounts {
     /// the file; U+FFFD where its name is not UTF-8
     pub path: String,
@@ -83,7 +83,7 @@ pub struct FileCounts {
     /// how many of them hold kernels
     pub with_kernels: u64,
     /// how many of those are counted because their cubins are compressed, so that they were not looked into
-    #[serde(skip_serializing_if = "is_zero", default)]
+    #[serde(skip_serializing_if = "is_zero")]
     pub compressed: u64,
     /// with SASS, by architecture
     pub sass: BTreeMap<Target, u64>,
@@ -92,10 +92,10 @@ pub struct FileCounts {
     /// by capability, what serves it: SASS, or PTX alone. `with_kernels` less both cannot be used there.
     pub served: BTreeMap<ComputeCapability, Served>,
     /// entries that are neither PTX nor a cubin (8: LTO intermediate code), by their kind
-    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub other_kinds: BTreeMap<u16, u64>,
     /// relocatable device code, which is not among the numbers above
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub relocatable: Option<RelocatableCounts>,
 }
 
@@ -107,7 +107,7 @@ fn is_zero(number: &u64) -> bool {
 
 /// Relocatable device code of one file: parts of programs, of which the driver can link one for a device that each
 /// part serves.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct RelocatableCounts {
     /// fat binaries, one an object file
     pub fatbins: u64,

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::{Serialize, Serializer};
+use serde_json::Value;
 
 use super::ComputeCapability;
+use super::read::{FromJson, ReadError, object};
 
 /// Flag of a fat binary's entry: the `a` variant, this very architecture only.
 pub const ARCH_SPECIFIC: u64 = 0x10_0000;
@@ -110,23 +112,17 @@ impl Serialize for Target {
     }
 }
 
-impl<'de> Deserialize<'de> for Target {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
+impl FromJson for Target {
+    fn from_json(value: Value) -> Result<Self, ReadError> {
+        let text = String::from_json(value)?;
         let (number, variant) = match (text.strip_suffix('a'), text.strip_suffix('f')) {
             (Some(number), _) => (number, Variant::ArchSpecific),
             (_, Some(number)) => (number, Variant::FamilySpecific),
             _ => (text.as_str(), Variant::Plain),
         };
-        let parts = number.split_once('.').and_then(|(major, minor)| {
-            Some(ComputeCapability {
-                major: major.parse().ok()?,
-                minor: minor.parse().ok()?,
-            })
-        });
-        match parts {
-            Some(capability) => Ok(Self { capability, variant }),
-            None => Err(de::Error::custom(format_args!(
+        match ComputeCapability::from_json(Value::from(number)) {
+            Ok(capability) => Ok(Self { capability, variant }),
+            Err(_) => Err(ReadError::new(format!(
                 "expected an architecture, found {text:?}"
             ))),
         }
@@ -134,7 +130,7 @@ impl<'de> Deserialize<'de> for Target {
 }
 
 /// How many of the fat binaries with kernels serve one architecture.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct Served {
     /// by SASS: code that the device runs as it is
     pub sass: u64,
@@ -146,32 +142,32 @@ pub struct Served {
 ///
 /// All numbers count fat binaries. Relocatable device code (`nvcc -rdc=true`) that was never linked counts where there
 /// is no other: as much of it as the driver could link into one program.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct ModuleKernels {
     /// the file; U+FFFD where its name is not UTF-8
     pub path: String,
     /// normalised name (PEP 503) of the distribution that brought it, where its folder's name tells
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub package: Option<String>,
     /// NVIDIA's own (cuBLAS, cuDNN, NCCL): its fat binaries are for single architectures on purpose, so that it is
     /// listed, and neither counted nor judged
-    #[serde(skip_serializing_if = "is_false", default)]
+    #[serde(skip_serializing_if = "is_false")]
     pub vendor: bool,
     /// fat binaries
     pub fatbins: u64,
     /// how many of them hold kernels
     pub with_kernels: u64,
     /// with kernels in SASS, by architecture
-    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub sass: BTreeMap<Target, u64>,
     /// with kernels in PTX, by architecture
-    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub ptx: BTreeMap<Target, u64>,
     /// by listed capability, how many of those with kernels serve it
-    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub served: BTreeMap<ComputeCapability, Served>,
     /// why it could not be read, with the place
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
 
@@ -194,6 +190,9 @@ impl ModuleKernels {
 fn is_false(flag: &bool) -> bool {
     !*flag
 }
+
+object!(Served { sass, ptx });
+object!(ModuleKernels { path, package, fatbins, with_kernels, sass, ptx, served, error; or_default vendor });
 
 #[cfg(test)]
 mod tests {
@@ -247,13 +246,13 @@ mod tests {
         assert_eq!(texts, ["7.5", "9.0", "9.0a", "10.0f", "12.1"]);
         for (text, (arch, f)) in texts.iter().zip(targets) {
             let json = serde_json::to_string(text).unwrap();
-            let read: Target = serde_json::from_str(&json).unwrap();
+            let read: Target = crate::facts::from_json(json.as_bytes()).unwrap();
             assert_eq!(read, Target::from_entry(arch, f).unwrap());
         }
         assert!(targets.is_sorted_by_key(|&(arch, f)| Target::from_entry(arch, f)));
         for wrong in ["", "9", "9.0b", "a", "9.0aa", "-9.0", "9.0fa"] {
             assert!(
-                serde_json::from_str::<Target>(&format!("{wrong:?}")).is_err(),
+                crate::facts::from_json::<Target>(format!("{wrong:?}").as_bytes()).is_err(),
                 "{wrong}"
             );
         }

@@ -1,51 +1,53 @@
 //! What a smoke saw: the protocol that `smoke.py` writes, one JSON value a line, and what is kept of it.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::read::{Fields, FromJson, ReadError, lines, object, tagged, words};
 
 /// Everything that is known of a smoke.
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize)]
 pub struct SmokeFacts {
     /// the entries that come with this program: one Python process for all of them
     pub builtin: SmokeRun,
     /// the manifest's own commands, in its order
-    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub commands: Vec<SmokeCommand>,
 }
 
 /// The Python process and what it said.
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize)]
 pub struct SmokeRun {
     /// how it ended
     #[serde(flatten)]
     pub end: SmokeEnd,
     /// who ran it
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub python: Option<SmokePython>,
     /// what it imported
-    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub modules: Vec<SmokeModule>,
     /// which devices it used
-    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub devices: Vec<SmokeDevice>,
     /// what it did, in this order
-    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub steps: Vec<SmokeResult>,
     /// what it left out
-    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub skipped: Vec<SmokeSkipped>,
     /// whether spconv compiled anything; `None` where no forward pass of it ran to its end
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub jit: Option<SmokeJit>,
     /// the last lines of its standard error
-    #[serde(skip_serializing_if = "String::is_empty", default)]
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub said: String,
     /// from the spawn to its reaping, in milliseconds
-    #[serde(default)]
     pub ms: f64,
 }
 
 /// One of the manifest's own commands.
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize)]
 pub struct SmokeCommand {
     /// as the manifest calls it
     pub name: String,
@@ -53,15 +55,14 @@ pub struct SmokeCommand {
     #[serde(flatten)]
     pub end: SmokeEnd,
     /// the last lines of its output
-    #[serde(skip_serializing_if = "String::is_empty", default)]
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub said: String,
     /// from the spawn to its reaping, in milliseconds
-    #[serde(default)]
     pub ms: f64,
 }
 
 /// How a process of the smoke ended.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "end")]
 pub enum SmokeEnd {
     /// it was not to run
@@ -109,7 +110,7 @@ impl Default for SmokeEnd {
 }
 
 /// A step and how it came out.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct SmokeResult {
     /// which step
     #[serde(flatten)]
@@ -120,7 +121,7 @@ pub struct SmokeResult {
 }
 
 /// How a step came out.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "outcome")]
 pub enum SmokeOutcome {
     /// well
@@ -134,7 +135,7 @@ pub enum SmokeOutcome {
 /// One line of the smoke's protocol. The order is: [`SmokeLine::Python`], imports, [`SmokeLine::Ready`], then what needs
 /// the GPU, [`SmokeLine::Done`]. A [`SmokeLine::Begin`] is followed by the step's own result, or by nothing where the
 /// process crashed, hung or was ended in it.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SmokeLine {
     /// who runs it, before anything is imported
@@ -160,7 +161,7 @@ pub enum SmokeLine {
 }
 
 /// The interpreter that runs a smoke.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct SmokePython {
     /// `3.11.7`
     pub version: String,
@@ -169,35 +170,35 @@ pub struct SmokePython {
 }
 
 /// One step, such as `forward float16` of spconv on the first GPU.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct SmokeStep {
     /// the manifest's entry, such as `spconv`
     pub entry: String,
     /// what is done, such as `import spconv.pytorch`
     pub step: String,
     /// the CUDA ordinal; `None` for a step without a GPU
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub device: Option<u32>,
 }
 
 /// A step that went well.
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize)]
 pub struct SmokePassed {
     /// how long it took, in milliseconds
     pub ms: f64,
     /// the largest difference from the reference, where there is one
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub difference: Option<f64>,
     /// the largest that is allowed
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub tolerance: Option<f64>,
     /// the step's own sentence, such as `spconv forward OK`
-    #[serde(skip_serializing_if = "String::is_empty", default)]
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub says: String,
 }
 
 /// What a failed step was about.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SmokeFailure {
     /// an import raised
@@ -210,30 +211,30 @@ pub enum SmokeFailure {
 }
 
 /// A step that did not go well.
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize)]
 pub struct SmokeFailed {
     /// how long it took, in milliseconds
     pub ms: f64,
     /// what it was about
     pub kind: SmokeFailure,
     /// the exception's type, such as `ImportError` or `torch.OutOfMemoryError`
-    #[serde(skip_serializing_if = "String::is_empty", default)]
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub error: String,
     /// the exception's text, at most 4 KiB of it
     pub message: String,
     /// the innermost calls, `file:line in function`, outermost first, at most six
-    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub frames: Vec<String>,
     /// the largest difference from the reference; `None` with [`SmokeFailure::Wrong`] where the result is not finite
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub difference: Option<f64>,
     /// the largest that is allowed
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub tolerance: Option<f64>,
 }
 
 /// An entry, or all that is left of one, that was not run.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct SmokeSkipped {
     /// the manifest's entry
     pub entry: String,
@@ -242,37 +243,79 @@ pub struct SmokeSkipped {
 }
 
 /// An imported module.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct SmokeModule {
     /// import name
     pub name: String,
     /// its `__version__`; empty where it has none
-    #[serde(skip_serializing_if = "String::is_empty", default)]
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub version: String,
     /// its `__file__`; empty where it has none
-    #[serde(skip_serializing_if = "String::is_empty", default)]
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub path: String,
 }
 
 /// A device that steps ran on.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct SmokeDevice {
     /// the CUDA ordinal
     pub ordinal: u32,
     /// marketing name
     pub name: String,
     /// `GPU-…` or `MIG-…`; empty where torch does not tell (before 2.5)
-    #[serde(skip_serializing_if = "String::is_empty", default)]
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub uuid: String,
 }
 
 /// Calls of NVRTC that spconv made while its forward passes ran.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct SmokeJit {
     /// how often `_compile_nvrtc_module` was called; `None` where this spconv has no such function to watch
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub calls: Option<u32>,
     /// what was compiled, at most four names
-    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub kernels: Vec<String>,
+}
+
+object!(SmokeFacts { builtin, commands });
+object!(SmokeRun { python, modules, devices, steps, skipped, jit; or_default said, ms; flat end });
+object!(SmokeCommand { name; or_default said, ms; flat end });
+tagged!(SmokeEnd by "end" {
+    "not-run" NotRun { reason },
+    "done" Done {},
+    "not-started" NotStarted { detail },
+    "exited" Exited { code },
+    "crashed" Crashed { signal },
+    "garbled" Garbled { detail },
+    "timed-out" TimedOut { after_ms, killed }
+});
+lines!(SmokeLine { "python" Python, "begin" Begin, "passed" Passed, "failed" Failed, "skipped" Skipped, "module" Module, "device" Device, "jit" Jit; "ready" Ready, "done" Done });
+object!(SmokePython { version, executable });
+object!(SmokeStep { entry, step, device });
+object!(SmokePassed { ms, difference, tolerance; or_default says });
+words!(SmokeFailure { "import" Import, "error" Error, "wrong" Wrong });
+object!(SmokeFailed { ms, kind, message, frames, difference, tolerance; or_default error });
+object!(SmokeSkipped { entry, reason });
+object!(SmokeModule { name; or_default version, path });
+object!(SmokeDevice { ordinal, name; or_default uuid });
+object!(SmokeJit { calls, kernels });
+
+impl FromJson for SmokeResult {
+    fn from_json(value: Value) -> Result<Self, ReadError> {
+        let mut fields = Fields::of(value)?;
+        Ok(Self {
+            step: SmokeStep {
+                entry: fields.take("entry")?,
+                step: fields.take("step")?,
+                device: fields.take("device")?,
+            },
+            outcome: match fields.take::<String>("outcome")?.as_str() {
+                "passed" => SmokeOutcome::Passed(FromJson::from_json(fields.rest())?),
+                "failed" => SmokeOutcome::Failed(FromJson::from_json(fields.rest())?),
+                "unfinished" => SmokeOutcome::Unfinished,
+                _ => return Err(ReadError::new("outcome: expected passed, failed or unfinished")),
+            },
+        })
+    }
 }

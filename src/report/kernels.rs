@@ -4,23 +4,23 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Display};
 use std::io::{self, Write};
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::discover::fatbin::Target;
 use crate::discover::kernels::{FileCounts, RelocatableCounts};
 
 /// What `--json` prints.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct KernelsReport {
     /// files with CUDA code, and those that were named themselves
     pub files: Vec<FileCounts>,
     /// what could not be read
-    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<ScanError>,
 }
 
 /// A file or folder that could not be read.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct ScanError {
     /// the file or folder
     pub path: String,
@@ -35,7 +35,7 @@ pub struct ScanError {
 pub fn json(report: &KernelsReport, out: &mut dyn Write) -> io::Result<()> {
     // serde_json leaves DEL, C1 controls and direction marks as they are; they can only be inside of strings.
     let mut text = String::new();
-    for c in serde_json::to_string_pretty(report)?.chars() {
+    for c in format!("{:#}", serde_json::to_value(report)?).chars() {
         if c != '\n' && unsafe_on_a_terminal(c) {
             text.push_str(&format!("\\u{:04x}", u32::from(c)));
         } else {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::crew::{Ended, Exit};
+use crate::facts;
 use crate::facts::smoke::{SmokeEnd, SmokeLine, SmokeOutcome, SmokeResult, SmokeRun};
 
 /// Longest line that the script has reason to write: a message of 4 KiB, escaped, and six frames.
@@ -51,7 +52,7 @@ pub fn decode(stdout: &[u8]) -> (SmokeRun, bool) {
             None => Err(format!("line {number} is cut off after {} bytes", line.len())),
             Some(_) if done => Err(format!("line {number} comes after the last one")),
             Some(line) if line.len() > LINE_LIMIT => Err(format!("line {number} has {} bytes", line.len())),
-            Some(line) => match serde_json::from_slice(line) {
+            Some(line) => match facts::from_json(line) {
                 Ok(line) => take(&mut run, &mut done, line).map_err(|why| format!("line {number}: {why}")),
                 Err(error) => Err(format!("line {number} is none of the protocol: {error}")),
             },
@@ -112,7 +113,7 @@ fn take(run: &mut SmokeRun, done: &mut bool, line: SmokeLine) -> Result<(), &'st
 
 /// The step that a process is in that has written this much.
 pub fn step(stdout: &[u8]) -> Option<String> {
-    let last = |line: &[u8]| match serde_json::from_slice(line) {
+    let last = |line: &[u8]| match facts::from_json(line) {
         Ok(SmokeLine::Begin(step)) => Some(step.step),
         _ => None,
     };
@@ -178,7 +179,7 @@ mod tests {
         // What a receipt keeps is what came.
         let text = serde_json::to_string(&run.steps).unwrap();
         assert_eq!(
-            serde_json::from_str::<Vec<SmokeResult>>(&text).unwrap(),
+            facts::from_json::<Vec<SmokeResult>>(text.as_bytes()).unwrap(),
             run.steps
         );
     }

@@ -13,12 +13,13 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, SystemTime};
 
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::{decode, plan, zip};
 use crate::crew::{Ended, Exit};
-use crate::facts::Facts;
+use crate::facts::read::{lines, object};
 use crate::facts::smoke::SmokeRun;
+use crate::facts::{self, Facts};
 use crate::packed;
 use crate::stack::Builtin;
 use crate::sys;
@@ -27,7 +28,7 @@ use crate::sys;
 pub const RESUME: &str = "CUDA_ENTRYPOINT_HANDOFF";
 
 /// What the first run leaves for the second.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize)]
 pub struct State {
     /// what was found out so far
     pub facts: Facts,
@@ -68,7 +69,7 @@ pub fn prepare(order: &Order<'_>, state: &State) -> Result<Prepared, String> {
     let text = |error: serde_json::Error| format!("the state cannot be written: {error}");
     let state = memory_file(
         c"cuda-entrypoint-state",
-        &serde_json::to_vec(state).map_err(text)?,
+        facts::to_json(state).map_err(text)?.as_bytes(),
     )?;
     let results = memory_file(c"cuda-entrypoint-results", b"")?;
     // Parent and child write to it.
@@ -202,21 +203,26 @@ pub struct Resumed {
     pub came: Came,
 }
 
+object!(State { facts, began_ms });
+
 /// A line that handoff.py adds to the protocol.
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case")]
 enum Tail {
     Ended(How),
-    Fallback { reason: String },
+    Fallback(Fallback),
 }
+lines!(Tail { "ended" Ended, "fallback" Fallback });
 
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case")]
+struct Fallback {
+    reason: String,
+}
+object!(Fallback { reason });
+
 enum How {
     Exit(i32),
     Signal(i32),
-    Timeout(#[allow(dead_code)] bool),
+    Timeout(bool),
 }
+lines!(How { "exit" Exit, "signal" Signal, "timeout" Timeout });
 
 impl Resumed {
     /// Whether this run is a second one, by its environment.
@@ -237,7 +243,7 @@ impl Resumed {
         };
         let state = read(state)?;
         let state: State =
-            serde_json::from_slice(&state).map_err(|e| format!("{RESUME}: the state makes no sense: {e}"))?;
+            facts::from_json(&state).map_err(|e| format!("{RESUME}: the state makes no sense: {e}"))?;
         let results = read(results)?;
         Ok(Self {
             state,
@@ -263,13 +269,14 @@ fn came(results: &[u8], deadline: Duration) -> Came {
     let mut protocol = Vec::new();
     let mut exit = None;
     for line in results.split_inclusive(|&b| b == b'\n') {
-        match serde_json::from_slice(line) {
-            Ok(Tail::Fallback { reason }) => return Came::Refused(reason),
+        match facts::from_json(line) {
+            Ok(Tail::Fallback(fallback)) => return Came::Refused(fallback.reason),
             Ok(Tail::Ended(how)) => {
                 exit = Some(match how {
                     How::Exit(code) => Exit::Code(code),
                     How::Signal(signal) => Exit::Signal(signal),
-                    How::Timeout(_) => Exit::TimedOut { reaped: true },
+                    How::Timeout(true) => Exit::TimedOut { reaped: true },
+                    How::Timeout(false) => Exit::Code(-1),
                 });
             }
             Err(_) => protocol.extend_from_slice(line),

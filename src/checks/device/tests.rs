@@ -2,6 +2,8 @@ use super::*;
 use crate::check::{Outcome, Status};
 use serde_json::json;
 
+use crate::facts::read::FromJson;
+
 /// Facts from JSON: `device` and `environment` as a report shows them.
 fn facts(device: serde_json::Value, environment: serde_json::Value) -> Facts {
     let mut whole = json!({
@@ -16,8 +18,8 @@ fn facts(device: serde_json::Value, environment: serde_json::Value) -> Facts {
         whole[key] = value.clone();
     }
     Facts {
-        device: serde_json::from_value(whole).unwrap(),
-        environment: serde_json::from_value(environment).unwrap(),
+        device: FromJson::from_json(whole).unwrap(),
+        environment: FromJson::from_json(environment).unwrap(),
         ..Facts::default()
     }
 }

@@ -130,7 +130,10 @@ fn counts_are_those_of_the_fat_binaries() {
     assert_eq!(module.serves(cc(12, 0)), Some(CodeKind::Ptx));
     assert_eq!(module.serves(cc(7, 5)), None);
     let json = serde_json::to_string(&module).unwrap();
-    assert_eq!(serde_json::from_str::<ModuleKernels>(&json).unwrap(), module);
+    assert_eq!(
+        crate::facts::from_json::<ModuleKernels>(json.as_bytes()).unwrap(),
+        module
+    );
 }
 
 #[test]

@@ -3,7 +3,7 @@ use crate::discover::fatbin::Served;
 use crate::facts::ComputeCapability;
 
 fn targets(pairs: &[(&str, u64)]) -> BTreeMap<Target, u64> {
-    let read = |text: &str| serde_json::from_str(&format!("{text:?}")).unwrap();
+    let read = |text: &str| crate::facts::from_json(format!("{text:?}").as_bytes()).unwrap();
     pairs.iter().map(|&(text, n)| (read(text), n)).collect()
 }
 
@@ -69,7 +69,8 @@ fn programs_see_json_that_reads_back() {
     let mut out = Vec::new();
     json(&report(), &mut out).unwrap();
     let text = String::from_utf8(out).unwrap();
-    assert_eq!(serde_json::from_str::<KernelsReport>(&text).unwrap(), report());
+    let read: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(read, serde_json::to_value(report()).unwrap());
     assert!(text.chars().all(|c| c == '\n' || !unsafe_on_a_terminal(c)));
     insta::assert_snapshot!(text);
 }

@@ -16,7 +16,8 @@ fn device(ordinal: i32, major: u8, minor: u8) -> Device {
 
 fn module(package: Option<&str>, sass: &[&str], ptx: &[&str]) -> ModuleKernels {
     let targets = |texts: &[&str]| -> BTreeMap<Target, u64> {
-        let read = |text: &&str| serde_json::from_value(serde_json::Value::from(*text)).unwrap();
+        let read =
+            |text: &&str| crate::facts::read::FromJson::from_json(serde_json::Value::from(*text)).unwrap();
         texts.iter().map(|text| (read(text), 3)).collect()
     };
     ModuleKernels {

@@ -8,7 +8,7 @@ use crate::facts::kernels::{Served, Target};
 const SITE: &str = "/opt/venv/lib/python3.11/site-packages";
 
 fn targets(text: &str, count: u64) -> BTreeMap<Target, u64> {
-    let read = |word: &str| serde_json::from_value(serde_json::Value::from(word)).unwrap();
+    let read = |word: &str| crate::facts::read::FromJson::from_json(serde_json::Value::from(word)).unwrap();
     text.split_whitespace().map(|word| (read(word), count)).collect()
 }
 
