@@ -17,6 +17,7 @@ write each, at its end; `keep_fds` are those that the verdict inherits. `python_
 `pid`, where it is given, the process that was meant: a wrapper's other children go on without a proof of their own.
 """
 
+import fcntl
 import json
 import os
 import select
@@ -51,7 +52,10 @@ EXIT_DEADLINE = 85
 HERE = ("torch", "spconv")
 
 CUDA_ERROR_NOT_INITIALIZED = 3
+# prctl(2)
 PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+PR_GET_CHILD_SUBREAPER = 37
 # For what was killed to go, in seconds. A process in an uninterruptible call of the driver never does.
 KILL_PATIENCE = 5.0
 
@@ -84,6 +88,28 @@ def close(fd):
         os.close(fd)
     except OSError:
         pass
+
+
+def pipe():
+    """Reading end, writing end: neither takes the place of a standard descriptor that is closed."""
+    ends = []
+    for end in os.pipe():
+        ends.append(fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 3))
+        os.close(end)
+    return ends
+
+
+def leave_standard_streams():
+    """For a child: standard input and output are the service's."""
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    try:
+        os.dup2(2, 1)
+    except OSError:
+        # There is no standard error.
+        os.dup2(null, 1)
+    os.set_inheritable(0, True)
+    os.set_inheritable(1, True)
 
 
 def fork():
@@ -278,13 +304,19 @@ class PythonHandlers:
 
 
 def read_code(replies, milliseconds):
-    """The keeper's answer; None where it gave none in that time, or never will."""
+    """The keeper's answer; None where none comes in that time, or ever."""
     poller = select.poll()
     poller.register(replies, select.POLLIN)
-    if not poller.poll(milliseconds):
-        return None
-    data = os.read(replies, 16)
-    return int(data) if data else None
+    said = b""
+    while poller.poll(milliseconds):
+        data = os.read(replies, 64)
+        if not data:
+            break
+        said += data
+        for line in said.split(b"\n")[:-1]:
+            if line.isdigit():
+                return int(line)
+    return None
 
 
 # The verdict.
@@ -310,9 +342,7 @@ def become_the_verdict(plan, parent):
     default_signals(OURS + (signal.SIGPIPE, signal.SIGXFSZ))
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     die_with(parent, signal.SIGKILL)
-    # Standard input and output are the service's.
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    os.dup2(2, 1)
+    leave_standard_streams()
     for fd in plan["keep_fds"]:
         os.set_inheritable(fd, True)
     environment = dict(to_bytes(variable).split(b"=", 1) for variable in plan["verdict_env"])
@@ -340,7 +370,7 @@ class Keeper:
             die_with(self.parent, signal.SIGUSR1)
             self.serve()
         except BaseException as error:
-            say("the hand-off has lost its deadline: {}: {}".format(type(error).__name__, error))
+            say("the hand-off's keeper failed: {}: {}".format(type(error).__name__, error))
         os._exit(EXIT_OWN_FAULT)
 
     def orphaned(self, *_):
@@ -374,11 +404,13 @@ class Keeper:
                 self.proof = int(line)
 
     def judge(self, ended, crash=0):
-        """The last thing that it does. `ended` is told here where the parent cannot do it."""
+        """The last thing that it does. `ended` is told here where the parent does not come to it."""
         if ended:
-            if self.proof:
-                kill_group(self.proof)
+            # Before the proof is killed, so that its end is not taken for its own.
+            os.write(self.replies, b"deadline\n")
             append(self.plan, {"ended": ended})
+        if ended and self.proof:
+            kill_group(self.proof)
         code = run_verdict(self.plan, lambda pid: setattr(self, "verdict", pid))
         self.verdict = None
         if crash and code == 0:
@@ -386,15 +418,19 @@ class Keeper:
             code = 128 + crash
         self.handlers.set_code(code)
         os.write(self.replies, b"%d\n" % code)
-        if code:
-            os.kill(self.parent, LEAVE)
-        if code and isinstance(self.handlers, PythonHandlers):
-            # It does not end where it hangs outside of Python. Its pipe closes when it has ended.
+        if code and ended and not self.proof:
+            self.end_parent()
+        os._exit(0)
+
+    def end_parent(self):
+        """It hangs in an import, or has crashed in one; else it waits for our answer, and ends by itself."""
+        os.kill(self.parent, LEAVE)
+        if isinstance(self.handlers, PythonHandlers):
+            # These do not help where it hangs outside of Python. Its pipe closes when it ends.
             poller = select.poll()
             poller.register(self.orders, 0)
             if not poller.poll(2000):
                 os.kill(self.parent, signal.SIGKILL)
-        os._exit(0)
 
 
 # The service's process.
@@ -410,6 +446,8 @@ def first_path():
             return ""
         if script == "-m":
             return os.getcwd()
+        if sys.version_info >= (3, 9):
+            script = os.path.abspath(script)
         for hook in sys.path_hooks:
             # A folder or a zip with a __main__.py.
             try:
@@ -451,7 +489,14 @@ class HandOff:
         self.handlers = None
         self.orders = self.replies = -1
         self.mask = None
+        self.waiting = set()
+        self.ignored_children = False
+        # Those that were there before the proof.
         self.children = set()
+        # What is to be put back, where orphans were made to come to this process.
+        self.subreaper = None
+        # In the environment of whatever the proof executes.
+        self.mark = "CUDA_ENTRYPOINT_CHILD_OF", str(os.getpid())
         # How faulthandler was: None as long as it was not touched.
         self.dumped = None
 
@@ -464,7 +509,10 @@ class HandOff:
         except BaseException as error:
             code = self.fall_back(error)
         if code != 0:
-            os._exit(code)
+            try:
+                self.end_processes()
+            finally:
+                os._exit(code)
         for put_back in (
             self.forget_zip,
             self.end_processes,
@@ -481,6 +529,8 @@ class HandOff:
         known = isinstance(error, Touched)
         reason = str(error) if known else "{}: {}".format(type(error).__name__, error)
         try:
+            # Else it would go on beside the smoke of the verdict.
+            self.end_proof()
             text = reason.encode("utf-8", "backslashreplace")[:4096].decode("utf-8", "ignore")
             append(self.plan, {"fallback": {"reason": text}})
         except BaseException as second:
@@ -498,13 +548,18 @@ class HandOff:
         plan = self.plan
         for fd in self.descriptors():
             os.set_inheritable(fd, False)
-        orders, self.orders = os.pipe()
-        self.replies, replies = os.pipe()
+        orders, self.orders = pipe()
+        self.replies, replies = pipe()
         try:
             self.handlers = MachineHandlers(self.orders)
         except Exception:
             self.handlers = PythonHandlers(self.replies, plan["timeout_s"])
         self.handlers.install()
+        # Children of a process that ignores this are gone without a word.
+        if signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            self.ignored_children = True
+        self.waiting = signal.sigpending()
         self.mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, OURS)
         parent = os.getpid()
         self.keeper = fork()
@@ -572,8 +627,8 @@ class HandOff:
                 sys.path.remove(first)
         if self.decided():
             return
-        self.children = children()
-        ended, done = os.pipe()
+        self.adopt()
+        ended, done = pipe()
         parent = os.getpid()
         self.proof = fork()
         if self.proof == 0:
@@ -584,11 +639,27 @@ class HandOff:
             os.setpgid(self.proof, self.proof)
         except OSError:
             pass
-        os.write(self.orders, b"%d\n" % self.proof)
+        self.tell(b"%d\n" % self.proof)
         end = self.wait(ended)
         close(ended)
         if end:
             append(plan, {"ended": end})
+
+    def adopt(self):
+        """What the proof leaves behind is to be found afterwards, as it is by the first process of a container."""
+        self.children = children()
+        if self.children != {self.keeper}:
+            # An orphan may be one of theirs.
+            return
+        try:
+            import ctypes
+
+            prctl, before = ctypes.CDLL(None).prctl, ctypes.c_int()
+            if prctl(PR_GET_CHILD_SUBREAPER, ctypes.byref(before), 0, 0, 0) == 0:
+                self.subreaper = before.value
+                prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        except Exception:
+            pass
 
     def be_the_proof(self, smoke, emit, parent, done):
         code = EXIT_OWN_FAULT
@@ -604,10 +675,10 @@ class HandOff:
             die_with(parent, signal.SIGKILL)
             close(self.orders)
             close(self.replies)
-            # What this process says is not the service's, and neither is what the service's had not written yet.
-            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-            os.dup2(2, 1)
+            leave_standard_streams()
+            # The buffer of the other one may hold what the imports wrote and the service's process will write.
             sys.stdout = sys.stderr
+            os.environ[self.mark[0]] = self.mark[1]
             smoke.imports()
             emit("ready")
             smoke.gpu()
@@ -651,14 +722,17 @@ class HandOff:
             if end:
                 return {"exit" if end.si_code == os.CLD_EXITED else "signal": end.si_status}
 
+    def tell(self, order):
+        try:
+            os.write(self.orders, order)
+        except OSError:
+            # The keeper is gone. Its answer may be there.
+            pass
+
     def verdict(self):
         """The entrypoint's exit code."""
         if self.keeper:
-            try:
-                os.write(self.orders, b"verdict\n")
-            except OSError:
-                # It is gone; its answer may be there.
-                pass
+            self.tell(b"verdict\n")
             code = read_code(self.replies, None)
             if code is not None:
                 return code
@@ -666,18 +740,42 @@ class HandOff:
 
     def end_processes(self):
         """Nothing that was started here is left, be it running or dead."""
-        until = time.monotonic() + KILL_PATIENCE
         if self.keeper:
             kill_one(self.keeper)
-            reap(self.keeper, until)
-        if self.proof:
-            kill_group(self.proof)
-            reap(self.proof, until)
-            # The first process of a container inherits what the proof had started.
-            reap(-self.proof, until)
-            for stranger in children() - self.children - {self.keeper}:
-                kill_one(stranger)
-                reap(stranger, until)
+            reap(self.keeper, time.monotonic() + KILL_PATIENCE)
+        self.end_proof()
+
+    def end_proof(self):
+        if not self.proof:
+            return
+        until = time.monotonic() + KILL_PATIENCE
+        kill_group(self.proof)
+        reap(self.proof, until)
+        # Those of its group that came to this process, then those that had left it, and what comes to light by that.
+        reap(-self.proof, until)
+        strays = True
+        while strays and time.monotonic() < until:
+            strays = [pid for pid in children() - self.children if self.is_stray(pid)]
+            for pid in strays:
+                kill_one(pid)
+                reap(pid, until)
+        if self.subreaper is not None:
+            import ctypes
+
+            ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, self.subreaper, 0, 0, 0)
+        self.proof = None
+
+    def is_stray(self, pid):
+        """Whether the proof started it. The first process also adopts what `docker exec` left in the background."""
+        try:
+            with open("/proc/{}/environ".format(pid), "rb") as file:
+                environment = file.read().split(b"\0")
+        except OSError:
+            return False
+        # What was only forked shows the environment that this process was executed with.
+        path = "PYTHONPATH=/proc/self/fd/{}".format(self.plan["zip_fd"]).encode()
+        executed = "=".join(self.mark).encode()
+        return any(variable == executed or variable.split(b":")[0] == path for variable in environment)
 
     def restore_handlers(self):
         if self.dumped is not None:
@@ -690,7 +788,12 @@ class HandOff:
             import faulthandler
 
             faulthandler.enable()
+        if self.ignored_children:
+            signal.signal(signal.SIGCHLD, signal.SIG_IGN)
         if self.mask is not None:
+            if signal.SIGCHLD in signal.sigpending() - self.waiting:
+                # It is blocked, and our children's.
+                signal.sigtimedwait([signal.SIGCHLD], 0)
             signal.pthread_sigmask(signal.SIG_BLOCK, self.mask.intersection(OURS))
 
     def descriptors(self):

@@ -43,7 +43,8 @@ def descriptors():
 def status():
     with open("/proc/self/status") as file:
         pairs = (line.split(":", 1) for line in file)
-        return {key: value.strip() for key, value in pairs if key.startswith(("Sig", "Shd", "Threads", "Umask", "Name"))}
+        wanted = ("SigPnd", "ShdPnd", "SigBlk", "SigIgn", "SigCgt", "Threads", "Umask", "Name")
+        return {key: value.strip() for key, value in pairs if key in wanted}
 
 
 def children():
@@ -106,7 +107,7 @@ def of_commands():
     return [shown.decode(), env.decode("utf-8", "backslashreplace").splitlines()]
 
 
-def observe(processes=False):
+def observe(processes=False, numbers=True):
     signals = {number.name: repr(signal.getsignal(number)).split(" at 0x")[0] for number in signal.valid_signals() if isinstance(number, signal.Signals)}
     seen = {
         "argv": sys.argv,
@@ -130,7 +131,7 @@ def observe(processes=False):
         "mask": sorted(map(int, signal.pthread_sigmask(signal.SIG_BLOCK, []))),
         "timers": [signal.getitimer(timer) for timer in (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)],
         "wakeup": signal.set_wakeup_fd(-1),
-        "children": children(),
+        "children": children() if numbers else len(children()),
         "threads": [len(os.listdir("/proc/self/task")), [thread.name for thread in threading.enumerate()]],
         "cwd": os.getcwd(),
         "warnings": [repr(item) for item in warnings.filters],
@@ -138,7 +139,7 @@ def observe(processes=False):
         "gc": [gc.isenabled(), gc.get_threshold(), gc.get_freeze_count()],
         "limits": [sys.getrecursionlimit(), sys.getswitchinterval()],
         "hooks": [sys.excepthook.__name__, sys.displayhook.__name__, sys.unraisablehook.__name__],
-        "streams": [[stream.name, stream.encoding, stream.errors, stream.line_buffering] for stream in (sys.stdin, sys.stdout, sys.stderr)],
+        "streams": [[stream.name, stream.encoding, stream.errors, stream.line_buffering] for stream in (sys.stdin, sys.stdout, sys.stderr) if stream],
         "multiprocessing": multiprocessing.get_start_method(allow_none=True),
         "traceback": raised(),
         "maps": sorted({line.split()[-1] for line in open("/proc/self/maps") if "memfd" in line or "rwx" in line}),

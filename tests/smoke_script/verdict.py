@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Stands for the entrypoint in its verdict: writes down what it was given, and exits as it is told to.
 
-`verdict.py RESULTS_FD OPTIONS`, with the options of launch.py: `out` gets a JSON object; `code` is the exit code,
-`kill` a signal of its own, `verdict_hangs` makes it wait.
+`verdict.py RESULTS_FD OPTIONS`, with the options of launch.py: `out` gets a JSON object, with the environment in
+hexadecimal; `code` is the exit code, `kill` a signal of its own, `verdict_hangs` makes it wait.
 """
 
 import json
@@ -29,11 +29,9 @@ with open("/proc/self/status") as status:
     masks = {key: value.strip() for key, value in (line.split(":", 1) for line in status) if key.startswith("Sig")}
 seen = {
     "lines": [json.loads(line) for line in lines.decode("ascii").splitlines()],
-    "argv": sys.argv[3:],
-    "env": sorted("{}={}".format(*item) for item in os.environ.items()),
+    "env": sorted("{}={}".format(*item).encode("utf-8", "surrogateescape").hex() for item in os.environ.items()),
     "fds": fds,
     "masks": masks,
-    "zombies": [],
 }
 if "out" in options:
     with open(options["out"] + ".draft", "w") as file:

@@ -10,7 +10,9 @@ at a place, in this order:
 - `cuda`: initialises the driver through `libcuda.so.1`, as `torch.cuda.is_available()` does: not if NVML is to be asked
 - `nvrtc`: spconv compiles kernels of these names
 - `broken`: every later `torch.cuda.synchronize()` raises this
-- `hang`: `sleep`, or `hold` to sleep with the interpreter's lock held; `raise_signal`, `exit`, `recurse`
+- `pause`: sleeps for so many seconds; `hang`: for an hour by `sleep`, by `hold` with the interpreter's lock held, by
+  `busy` in a loop of the interpreter that looks at no signal
+- `raise_signal`, `exit`, `recurse`
 - `raise`: the name of an exception, with `message` and perhaps `cause`
 - `difference`, `not_finite`, `shape`, `list`: a result other than the right one
 
@@ -42,7 +44,7 @@ PLACES = (
     "mmcv nms",
 )
 ACTIONS = (
-    "print flood close eat need note daemon cuda nvrtc broken hang raise_signal exit recurse raise message cause "
+    "print flood close eat need note daemon cuda nvrtc broken pause hang raise_signal exit recurse raise message cause "
     "difference not_finite shape list"
 ).split()
 
@@ -90,7 +92,7 @@ def act(place, device=None):
     """Does what the script says of that place, and returns it."""
     actions = SCRIPT.get(place, {})
     c = None
-    if {"print", "hang", "cuda"} & set(actions):
+    if {"print", "cuda"} & set(actions) or actions.get("hang") == "hold":
         import ctypes as c
     if "print" in actions:
         print(actions["print"])
@@ -122,6 +124,9 @@ def act(place, device=None):
         sys.modules["spconv.algo"].SimpleConv._compile_nvrtc_module(name)
     if "broken" in actions:
         broken.append(actions["broken"])
+    time.sleep(actions.get("pause", 0))
+    if actions.get("hang") == "busy":
+        sum(range(10**12))
     if actions.get("hang") == "sleep":
         time.sleep(3600)
     if actions.get("hang") == "hold":
