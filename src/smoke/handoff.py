@@ -845,6 +845,10 @@ except BaseException as error:
     os._exit(EXIT_OWN_FAULT)
 
 # The image's own, which Python would have found without us; that there is none is an error that `site` expects. The
-# import system leaves in sys.modules what this puts there.
-del sys.modules["sitecustomize"]
-import sitecustomize  # noqa: E402, F401
+# import system leaves in sys.modules what this puts there, and takes away what is there where it fails.
+ours = sys.modules.pop("sitecustomize")
+try:
+    import sitecustomize  # noqa: F401
+except BaseException:
+    sys.modules.setdefault("sitecustomize", ours)
+    raise

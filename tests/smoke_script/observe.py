@@ -6,6 +6,7 @@ would do; what they bring along is the same both ways.
 
 import ctypes  # noqa: F401
 import faulthandler
+import fcntl  # noqa: F401
 import gc
 import importlib.util  # noqa: F401
 import json
