@@ -85,8 +85,6 @@ pub struct Ended {
 pub enum Event {
     /// a child is gone
     Ended(JobId, Ended),
-    /// a child has written what [`Crew::tell_when`] waits for; it may run on
-    Said(JobId),
     /// a [`Waker`] was used
     Woken,
     /// a signal that ends the checks
@@ -114,8 +112,6 @@ struct Job {
     err: Vec<u8>,
     started: Instant,
     deadline: Instant,
-    /// what its output has to end with to be an event, until it was one
-    awaited: Option<&'static [u8]>,
     /// set once SIGKILL was sent, with what it was sent for
     killed: Option<(Instant, Exit)>,
 }
@@ -334,17 +330,9 @@ impl Crew {
             err: Vec::new(),
             started: now,
             deadline: now + time,
-            awaited: None,
             killed: None,
         });
         Ok(id)
-    }
-
-    /// Makes an event of it, once, when a child's standard output ends with `words`.
-    pub fn tell_when(&mut self, id: JobId, words: &'static [u8]) {
-        if let Some(job) = self.jobs.iter_mut().find(|j| j.id == id) {
-            job.awaited = Some(words);
-        }
     }
 
     /// Sets a child's deadline anew, from now.
@@ -393,9 +381,6 @@ impl Crew {
             if let Some((id, ended)) = self.take_ended() {
                 return Event::Ended(id, ended);
             }
-            if let Some(id) = self.take_said() {
-                return Event::Said(id);
-            }
             let now = Instant::now();
             if until.is_some_and(|t| t <= now) {
                 return Event::Elapsed;
@@ -409,13 +394,6 @@ impl Crew {
                 return Event::Woken;
             }
         }
-    }
-
-    fn take_said(&mut self) -> Option<JobId> {
-        let said = |job: &&mut Job| job.awaited.is_some_and(|words| job.out.ends_with(words));
-        let job = self.jobs.iter_mut().find(said)?;
-        job.awaited = None;
-        Some(job.id)
     }
 
     /// One poll over signals, wake-ups and pipes, then takes what the pipes hold and kills who is late.
@@ -531,7 +509,7 @@ impl Crew {
             match self.next(None) {
                 Event::Ended(_, ended) => clean &= ended.exit != Exit::TimedOut { reaped: false },
                 Event::Signal(signal) => self.late_signal = Some(signal),
-                Event::Woken | Event::Elapsed | Event::Said(_) => {}
+                Event::Woken | Event::Elapsed => {}
             }
         }
         if self.all_children_ours {

@@ -335,9 +335,6 @@ pub struct Decoded {
     pub garbled: Option<String>,
 }
 
-/// The last line of a run that went through, after which only the process's own end is to come.
-pub const LAST_LINE: &[u8] = b"\"done\"\n";
-
 /// Longest line that the helper has reason to write: the strings of a vendor library are capped on its side.
 const LINE_LIMIT: usize = 64 << 10;
 

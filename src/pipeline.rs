@@ -148,8 +148,6 @@ struct Run<'a> {
     more_libraries: Option<(JobId, usize)>,
     driver: Option<JobId>,
     nvml: Option<JobId>,
-    /// NVML is still to be asked: once libcuda has answered, at the latest then
-    nvml_at: Option<Instant>,
     smoke: Option<Smoke>,
     /// which entries that is
     part: Part,
@@ -167,8 +165,6 @@ struct Run<'a> {
 /// Pauses under `--wait`: short at first, since a fabric manager often is seconds away, then patient.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-/// How long NVML waits for libcuda: one that hangs or is slow beyond any that works is not waited for.
-const NVML_PATIENCE: Duration = Duration::from_secs(1);
 
 impl<'a> Run<'a> {
     fn new(task: &'a Task<'a>, part: Part) -> Self {
@@ -190,7 +186,6 @@ impl<'a> Run<'a> {
             more_libraries: None,
             driver: None,
             nvml: None,
-            nvml_at: None,
             smoke: Smoke::new(task.stack, task.config, part),
             part,
             smoke_again_at: None,
@@ -216,44 +211,27 @@ impl<'a> Run<'a> {
     fn go(mut self, crew: &mut Crew) -> Result<Gathered, Signal> {
         self.settle(crew);
         while self.is_waiting() {
-            let alarms = [self.retry_at, self.smoke_again_at, self.nvml_at];
-            match crew.next(alarms.into_iter().flatten().min()) {
+            match crew.next(self.retry_at.or(self.smoke_again_at)) {
                 Event::Signal(signal) => return Err(signal),
                 Event::Woken => {}
-                Event::Said(_) => self.start_nvml(crew),
-                Event::Elapsed => self.do_what_is_due(crew),
+                Event::Elapsed if self.retry_at.take().is_some() => self.start_device(crew),
+                Event::Elapsed => {
+                    self.smoke_again_at = None;
+                    self.smoke = Smoke::new(self.task.stack, self.task.config, self.part);
+                    self.start_smoke(crew);
+                }
                 Event::Ended(id, ended) if self.trace.as_ref().is_some_and(|(job, _)| *job == id) => {
                     self.listed(crew, &ended);
                 }
                 Event::Ended(id, ended) if self.smoke_ended(crew, id, &ended) => {}
                 Event::Ended(id, ended) => {
                     let (run, lines) = helper::conclude(&ended, self.task.config.device_timeout);
-                    let of_driver = self.driver == Some(id);
                     self.absorb(id, run, lines);
-                    if of_driver {
-                        // Where libcuda had no last word, NVML may know why.
-                        self.start_nvml(crew);
-                    }
                 }
             }
             self.settle(crew);
         }
         Ok(self.finish())
-    }
-
-    fn do_what_is_due(&mut self, crew: &mut Crew) {
-        let now = Instant::now();
-        let is_due = |at: &mut Instant| *at <= now;
-        if self.retry_at.take_if(is_due).is_some() {
-            self.start_device(crew);
-        }
-        if self.nvml_at.is_some_and(|at| at <= now) {
-            self.start_nvml(crew);
-        }
-        if self.smoke_again_at.take_if(is_due).is_some() {
-            self.smoke = Smoke::new(self.task.stack, self.task.config, self.part);
-            self.start_smoke(crew);
-        }
     }
 
     fn is_waiting(&self) -> bool {
@@ -290,33 +268,12 @@ impl<'a> Run<'a> {
                 Err(end) => self.facts.device.helper = HelperRun { end, ms: 0.0 },
             }
         }
-        let soon = (plan.health || plan.device).then(|| Instant::now() + NVML_PATIENCE);
-        match self.driver {
-            // Both at once would wait for one another in the kernel. The end of a process that used CUDA takes tens of
-            // milliseconds there, and that is when NVML costs nobody any time.
-            Some(id) => {
-                crew.tell_when(id, helper::LAST_LINE);
-                self.nvml_at = soon;
+        // Without a process for libcuda there is none for NVML either; one finding says it.
+        if plan.health || (plan.device && self.driver.is_some()) {
+            match self.helper.start(crew, &Request::Nvml, time) {
+                Ok(id) => self.nvml = Some(id),
+                Err(end) => self.facts.device.nvml_helper = HelperRun { end, ms: 0.0 },
             }
-            None if plan.health => {
-                self.nvml_at = soon;
-                self.start_nvml(crew);
-            }
-            // Without a process for libcuda there is none for NVML either; one finding says it.
-            None => {}
-        }
-    }
-
-    fn start_nvml(&mut self, crew: &mut Crew) {
-        if self.nvml_at.take().is_none() {
-            return;
-        }
-        match self
-            .helper
-            .start(crew, &Request::Nvml, self.task.config.device_timeout)
-        {
-            Ok(id) => self.nvml = Some(id),
-            Err(end) => self.facts.device.nvml_helper = HelperRun { end, ms: 0.0 },
         }
     }
 
@@ -526,7 +483,6 @@ impl<'a> Run<'a> {
                     crew.cancel(job);
                 }
                 self.retry_at = None;
-                self.nvml_at = None;
                 self.cancel_smoke(crew);
             }
         }
