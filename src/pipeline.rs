@@ -299,7 +299,8 @@ impl<'a> Run<'a> {
             listed: archs.map(|list| list.iter().map(|a| a.capability).collect()),
             everything: plan.image,
             kernels: judges_devices || (plan.image && archs.is_some()),
-            smoke: self.smoke.is_some(),
+            // The image stage judges that there is one, wherever the smoke is to run.
+            smoke: self.smoke.is_some() || (plan.image && !self.task.stack.smoke.is_empty()),
         };
         let here_and_now = survey.clone();
         let (to_image, to_kernels) = (image_sender.clone(), kernels_sender.clone());
@@ -766,7 +767,7 @@ struct Survey {
     everything: bool,
     /// the CUDA code of the libraries
     kernels: bool,
-    /// the smoke is to run, with this Python
+    /// a smoke wants a Python
     smoke: bool,
 }
 
