@@ -388,6 +388,9 @@ pub struct Python {
     /// options of the service's own interpreter that change what can be imported: `-E`, `-s`, `-S`
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub options: Vec<String>,
+    /// the service's own interpreter looks into the working folder first, as it does for `-m` and `-c`
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub working_folder: bool,
     /// the folders of `sys.path` that can hold distributions, in order
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub site_packages: Vec<String>,

@@ -28,6 +28,13 @@ pub mod decode;
 pub mod handoff;
 pub mod zip;
 
+/// Longer than any driver is waited for.
+const UNTIL_THE_WORD: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// In front of the script's first line, which is a comment: with `-c` Python looks into the working folder before all
+/// others, where a service that is no `-m` or `-c` itself never looks. A checkout there may have any package's name.
+const NOT_HERE: &str = "import sys; sys.path[:1] == [''] and sys.path.pop(0)  ";
+
 /// What of the device stage matters to the smoke.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Word {
@@ -125,15 +132,14 @@ impl Smoke {
         })
     }
 
-    /// Starts the Python process. `patience` is how long the word may take to come; from then on the smoke's own
-    /// deadline counts.
-    pub fn start(&mut self, crew: &mut Crew, python: &Python, env: &[CString], patience: Duration) {
+    /// Starts the Python process. Until the word is given no deadline counts: the imports may well be over long before.
+    pub fn start(&mut self, crew: &mut Crew, python: &Python, env: &[CString]) {
         if self.script_is_over || self.script.is_some() {
             return;
         }
         let started = match &python.interpreter {
             None => Err("no Python interpreter was found".to_string()),
-            Some(interpreter) => self.start_script(crew, interpreter, &python.options, env, patience),
+            Some(interpreter) => self.start_script(crew, interpreter, python, env),
         };
         match started {
             Ok(job) => self.script = Some(job),
@@ -150,21 +156,22 @@ impl Smoke {
         &self,
         crew: &mut Crew,
         interpreter: &str,
-        options: &[String],
+        python: &Python,
         env: &[CString],
-        patience: Duration,
     ) -> Result<(JobId, Option<OwnedFd>), String> {
         let plan = plan(&self.builtins, self.devices).to_string();
         let mut argv = vec![interpreter];
-        argv.extend(options.iter().map(String::as_str));
+        argv.extend(python.options.iter().map(String::as_str));
         let script = crate::packed::smoke_script();
+        let elsewhere = if python.working_folder { "" } else { NOT_HERE };
+        let script = format!("{elsewhere}{script}");
         argv.extend(["-c", script.as_str(), plan.as_str()]);
         let program = CString::new(interpreter).map_err(|_| "its path has a NUL byte".to_string())?;
         let start = Start {
             program: Program::Path(&program),
             argv: &strings(argv),
             envp: env,
-            time: self.timeout.saturating_add(patience),
+            time: UNTIL_THE_WORD,
         };
         let names: Vec<&str> = self.builtins.iter().map(|b| b.name()).collect();
         tracing::info!(
@@ -209,8 +216,10 @@ impl Smoke {
         if self.script.as_ref().is_some_and(|(script, _)| *script == id) {
             self.script = None;
             self.script_is_over = true;
+            show("its Python", &ended.stderr);
             self.facts.builtin = decode::conclude(ended, self.timeout);
         } else if let Some((_, own)) = self.command.take_if(|(command, _)| *command == id) {
+            show(&own.name, &ended.stderr);
             self.facts.commands.push(SmokeCommand {
                 end: command_end(ended, own.timeout),
                 name: own.name,
@@ -279,6 +288,16 @@ impl Smoke {
     /// What it found out.
     pub fn into_facts(self) -> Facts {
         self.facts
+    }
+}
+
+/// All that was kept of what a process said, for who asks with `--log debug`.
+fn show(who: &str, said: &[u8]) {
+    for line in String::from_utf8_lossy(said)
+        .lines()
+        .filter(|l| !l.trim().is_empty())
+    {
+        tracing::debug!("smoke: {} said: {}", sanitize(who), sanitize(line));
     }
 }
 

@@ -81,6 +81,8 @@ struct Isolation {
     no_user_site: bool,
     /// `-S`: no site-packages by itself
     no_site: bool,
+    /// `-m` or `-c`, without `-I` or `-P`: the working folder is looked into first
+    working_folder: bool,
 }
 
 impl Isolation {
@@ -189,6 +191,7 @@ impl PythonQuery<'_> {
             version: layout.version.map(|v| v.to_string()),
             found_by: None,
             options: candidate.isolation.options(),
+            working_folder: candidate.isolation.working_folder,
             site_packages,
             notes,
             tried: Vec::new(),

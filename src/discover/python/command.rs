@@ -329,6 +329,7 @@ fn first_shell_word(text: &str) -> Option<String> {
 /// Source: the Python documentation, "Command line and environment".
 fn isolation(arguments: &[OsString]) -> Isolation {
     let mut found = Isolation::default();
+    let mut safe_path = false;
     let mut rest = arguments.iter();
     while let Some(cluster) = rest
         .next()
@@ -344,11 +345,16 @@ fn isolation(arguments: &[OsString]) -> Isolation {
                 'I' => {
                     found.ignores_environment = true;
                     found.no_user_site = true;
+                    safe_path = true;
                 }
+                'P' => safe_path = true,
                 'S' => found.no_site = true,
                 'E' => found.ignores_environment = true,
                 's' => found.no_user_site = true,
-                'c' | 'm' => return found,
+                'c' | 'm' => {
+                    found.working_folder = !safe_path;
+                    return found;
+                }
                 'W' | 'X' => {
                     // The value is the rest of the cluster, or else the next argument.
                     if letters.as_str().is_empty() {
@@ -455,25 +461,30 @@ mod tests {
 
     #[test]
     fn options_of_python() {
-        for (arguments, ignores_environment, no_user_site, no_site) in [
-            ("-I app.py", true, true, false),
-            ("-uE app.py", true, false, false),
-            ("-s -m x", false, true, false),
-            ("-X importtime -E x", true, false, false),
-            ("-Ximporttime -s x", false, true, false),
-            ("-W error::E x -I", false, false, false),
-            ("-m x -I", false, false, false),
-            ("-c -I", false, false, false),
-            ("app.py -I", false, false, false),
-            ("--version -I", false, false, false),
-            ("- -I", false, false, false),
-            ("-S x", false, false, true),
-            ("", false, false, false),
+        for (arguments, ignores_environment, no_user_site, no_site, working_folder) in [
+            ("-I app.py", true, true, false, false),
+            ("-uE app.py", true, false, false, false),
+            ("-s -m x", false, true, false, true),
+            ("-X importtime -E x", true, false, false, false),
+            ("-Ximporttime -s x", false, true, false, false),
+            ("-W error::E x -I", false, false, false, false),
+            ("-m x -I", false, false, false, true),
+            ("-c -I", false, false, false, true),
+            ("-I -m x", true, true, false, false),
+            ("-uP -m x", false, false, false, false),
+            ("-um x", false, false, false, true),
+            ("app.py -I", false, false, false, false),
+            ("app.py -m x", false, false, false, false),
+            ("--version -I", false, false, false, false),
+            ("- -I", false, false, false, false),
+            ("-S x", false, false, true, false),
+            ("", false, false, false, false),
         ] {
             let expected = Isolation {
                 ignores_environment,
                 no_user_site,
                 no_site,
+                working_folder,
             };
             assert_eq!(isolation(&words(arguments)), expected, "{arguments}");
         }
