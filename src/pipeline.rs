@@ -512,10 +512,8 @@ impl<'a> Run<'a> {
     }
 
     fn start_smoke(&mut self, crew: &mut Crew) {
-        let config = self.task.config;
         if let Some(smoke) = &mut self.smoke {
-            let patience = config.device_timeout.saturating_add(config.wait);
-            smoke.start(crew, &self.facts.image.python, self.task.env, patience);
+            smoke.start(crew, &self.facts.image.python, self.task.env);
         }
     }
 
@@ -559,19 +557,33 @@ impl<'a> Run<'a> {
         if self.task.config.gpu == Gpu::Off {
             return Some(Word::NoGpu("--gpu off".to_string()));
         }
-        let judged = self.device_findings.is_some() || !self.task.plan.device;
-        if !judged || self.driver.is_some() || self.retry_at.is_some() {
+        let plan = self.task.plan;
+        // An image that is found to be another one has no business on a GPU.
+        let image_is_judged = self.image_findings.is_some() || !plan.image;
+        let device_is_judged = self.device_findings.is_some() || !plan.device;
+        if !(image_is_judged && device_is_judged) || self.driver.is_some() || self.retry_at.is_some() {
             return None;
         }
         if self.facts.device.has_usable() {
             return Some(Word::Go);
         }
-        let of_device = |f: &&Finding| f.stage == Stage::Device && f.problem;
-        let why = self.device_findings.iter().flatten().find(of_device);
+        let why = self.why_no_gpu();
         let why = why.map_or("no usable GPU".to_string(), |f| {
             format!("no usable GPU ({})", f.code)
         });
         Some(Word::NoGpu(why))
+    }
+
+    /// The device stage's first problem, also where that stage is not to be told of.
+    fn why_no_gpu(&self) -> Option<Finding> {
+        let mut findings = match &self.device_findings {
+            Some(findings) => findings.clone(),
+            None => checks::device::judge(self.task.stack, self.task.config.gpu, &self.facts),
+        };
+        let at = findings
+            .iter()
+            .position(|f| f.stage == Stage::Device && f.problem)?;
+        Some(findings.swap_remove(at))
     }
 
     /// When to try again what failed, under `--wait`: every failure can mend itself and there is time left.
@@ -630,6 +642,12 @@ impl<'a> Run<'a> {
 
     fn judged_smoke(&self, facts: &SmokeFacts) -> Vec<Finding> {
         let mut findings = checks::smoke::judge(self.task.stack, facts);
+        // Where the device stage is judged, it is the one to say so.
+        let required = self.task.config.gpu == Gpu::Required && !self.task.plan.device;
+        if required && !self.facts.device.has_usable() {
+            let why = self.why_no_gpu();
+            findings.extend(checks::smoke::without_gpu(self.task.stack, why.as_ref()));
+        }
         self.task.config.overrides.apply(&mut findings);
         findings
     }
@@ -823,7 +841,9 @@ impl Survey {
             || stack.python.is_some()
             || !libraries::Wanted::by(&stack.cuda).is_empty()
             || self.explicit.is_some()
-            || self.smoke;
+            || self.smoke
+            // Where the smoke is not to run now, the image stage still tells whether it could.
+            || (self.everything && !stack.smoke.is_empty());
         if !wanted {
             return None;
         }
@@ -902,18 +922,25 @@ fn smoke_skipped(smoke: SmokeMode, findings: &[Finding]) -> String {
 
 /// The report's `smoke` key.
 pub fn smoke_report(task: &Task<'_>, gathered: &Gathered) -> SmokeReport {
-    let of_smoke = |status| move |f: &&Finding| f.stage == Stage::Smoke && f.status == status;
-    let first = |status| gathered.findings.iter().find(of_smoke(status));
+    let of_smoke = || gathered.findings.iter().filter(|f| f.stage == Stage::Smoke);
+    // Worst first; what somebody decided to put up with has not passed either.
+    let problem = of_smoke().filter(|f| f.problem).min_by_key(|f| match f.status {
+        Status::Fail => 0,
+        Status::Warn => 1,
+        _ => 2,
+    });
     let (status, reason) = if task.stack.smoke.is_empty() {
         ("not-run", "the manifest has no smoke".to_string())
-    } else if let Some(finding) = first(Status::Fail) {
+    } else if let Some(finding) = problem {
         ("failed", finding.message.clone())
     } else if gathered.facts.smoke.is_some() {
         ("passed", String::new())
     } else {
         (
             "not-run",
-            first(Status::Skip).map_or_else(String::new, |f| f.message.clone()),
+            of_smoke()
+                .find(|f| f.status == Status::Skip)
+                .map_or_else(String::new, |f| f.message.clone()),
         )
     };
     SmokeReport {
