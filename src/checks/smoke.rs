@@ -7,8 +7,8 @@ use crate::checks::device::signal_name;
 use crate::facts::smoke::{
     SmokeCommand, SmokeEnd, SmokeFacts, SmokeFailed, SmokeFailure, SmokeOutcome, SmokeResult, SmokeRun,
 };
-use crate::report::milliseconds;
-use crate::smoke;
+use crate::report::{headline, milliseconds};
+use crate::smoke::{self, decode};
 use crate::stack::{Builtin, SmokeEntry, Stack};
 use known::Known;
 use std::time::Duration;
@@ -46,6 +46,35 @@ pub fn skipped(stack: &Stack, reason: &str) -> Vec<Finding> {
     vec![Finding::skip(Code::SmokeForward, names.join(", ")).message(format!("not run: {reason}"))]
 }
 
+/// That nothing could be proven on a GPU, where one is required and no other stage says so. `why` is what that stage
+/// would have said first.
+pub fn without_gpu(stack: &Stack, why: Option<&Finding>) -> Option<Finding> {
+    let needs_gpu = |entry: &&SmokeEntry| match entry {
+        SmokeEntry::Builtin(_) => true,
+        SmokeEntry::Command { gpu, .. } => *gpu,
+    };
+    let names: Vec<&str> = stack
+        .smoke
+        .iter()
+        .filter(needs_gpu)
+        .map(SmokeEntry::name)
+        .collect();
+    if names.is_empty() {
+        return None;
+    }
+    let seen = why.map_or_else(
+        || "no device".to_string(),
+        |f| format!("{} ({})", headline(f), f.code),
+    );
+    Some(
+        Finding::problem(Code::SmokeDevice, names.join(", "))
+            .observed(seen)
+            .required("a GPU to run the kernels on (--gpu required)")
+            .message("nothing was run on a GPU: there is no usable GPU")
+            .hint("cuda-entrypoint check --stage device says why; --gpu optional proves the imports alone"),
+    )
+}
+
 /// What came out for one entry; nothing where the process ended before its turn.
 fn entry(name: &str, run: &SmokeRun) -> Vec<Finding> {
     let steps: Vec<&SmokeResult> = run.steps.iter().filter(|s| s.step.entry == name).collect();
@@ -62,16 +91,33 @@ fn entry(name: &str, run: &SmokeRun) -> Vec<Finding> {
                 .message(format!("{name} imports{}", version(name, run))),
         );
     }
-    if let Some(skipped) = skipped.filter(|_| findings.iter().all(|f| f.status != Status::Fail)) {
-        findings
-            .push(Finding::skip(Code::SmokeForward, name).message(format!("not run: {}", skipped.reason)));
+    if findings.iter().any(|f| f.status == Status::Fail) {
+        return findings;
+    }
+    let not_run = if all_passed { "not run on a GPU" } else { "not run" };
+    let unfinished = steps.iter().any(|s| s.outcome == SmokeOutcome::Unfinished);
+    let reason = match skipped {
+        Some(skipped) => Some(skipped.reason.as_str()),
+        None if used_gpu || unfinished => None,
+        None => ended_early(run),
+    };
+    if let Some(reason) = reason {
+        findings.push(Finding::skip(Code::SmokeForward, name).message(format!("{not_run}: {reason}")));
     }
     findings
 }
 
+/// Why what has no word about it was not run: the process was gone by then.
+fn ended_early(run: &SmokeRun) -> Option<&'static str> {
+    match run.end {
+        SmokeEnd::Done | SmokeEnd::NotRun { .. } | SmokeEnd::NotStarted { .. } => None,
+        _ => Some("the smoke's process had ended"),
+    }
+}
+
 fn passed(name: &str, steps: &[&SmokeResult], run: &SmokeRun) -> Finding {
     let mut said = None;
-    let mut differences = Vec::new();
+    let mut differences: Vec<(&str, f64)> = Vec::new();
     for step in steps {
         if let SmokeOutcome::Passed(passed) = &step.outcome {
             if !passed.says.is_empty() {
@@ -79,13 +125,17 @@ fn passed(name: &str, steps: &[&SmokeResult], run: &SmokeRun) -> Finding {
             }
             if let (Some(difference), true) = (passed.difference, passed.difference.is_some_and(|d| d > 0.0))
             {
+                // The worst of all devices.
                 let what = step.step.step.rsplit(' ').next().unwrap_or_default();
-                differences.push(format!("{what} within {difference:.1e}"));
+                match differences.iter_mut().find(|(name, _)| *name == what) {
+                    Some((_, worst)) => *worst = worst.max(difference),
+                    None => differences.push((what, difference)),
+                }
             }
         }
     }
-    differences.dedup();
-    let mut observed = differences;
+    let within = |(what, worst): &(&str, f64)| format!("{what} within {worst:.1e}");
+    let mut observed: Vec<String> = differences.iter().map(within).collect();
     let devices: Vec<&str> = run.devices.iter().map(|d| d.name.as_str()).collect();
     match devices.as_slice() {
         [] => {}
@@ -176,11 +226,13 @@ fn problem(step: &SmokeResult, run: &SmokeRun) -> Option<Finding> {
 
 fn wrong(entry: &str, place: &str, failed: &SmokeFailed) -> Finding {
     let observed = match failed.difference {
-        Some(difference) => format!("a largest difference of {difference:.2e}"),
+        Some(difference) => {
+            format!("the largest difference is {difference:.2e} of the reference's largest value")
+        }
         None => failed.message.clone(),
     };
     let required = match failed.tolerance {
-        Some(tolerance) => format!("at most {tolerance:.0e} from the reference"),
+        Some(tolerance) => format!("at most {tolerance:.0e} of it, and no value that is not finite"),
         None => "the reference's result".to_string(),
     };
     Finding::problem(Code::SmokeWrong, entry)
@@ -220,10 +272,9 @@ fn with_known(
         .required(required)
         .message(message)
         .hint(hint);
-    if code == Code::SmokeDevice {
-        finding.can_mend()
-    } else {
-        finding
+    match found {
+        Some(known) if known.can_mend => finding.can_mend(),
+        _ => finding,
     }
 }
 
@@ -244,10 +295,7 @@ fn ending(run: &SmokeRun, builtins: &[Builtin], so_far: &[Finding]) -> Option<Fi
         Some(step) if !is_import(step) => Code::SmokeForward,
         _ => Code::SmokeImport,
     };
-    let said = match run.said.lines().last() {
-        Some(line) => format!("; its last line: {line}"),
-        None => String::new(),
-    };
+    let said = last_words(&run.said);
     Some(match &run.end {
         SmokeEnd::Done => return None,
         SmokeEnd::NotRun { reason } if reason.is_empty() => return None,
@@ -271,7 +319,7 @@ fn ending(run: &SmokeRun, builtins: &[Builtin], so_far: &[Finding]) -> Option<Fi
                 format!("{name} {place}{said}"),
                 "the smoke's process goes through",
                 format!("the smoke's process was ended by {name} {place}"),
-                "the last Python frames are in the smoke's output: run it again with --log debug; mixed builds of torch and an extension are the usual reason",
+                "mixed builds of torch and an extension are the usual reason; --log debug shows all that the smoke said, the Python frames among it",
             )
         }
         SmokeEnd::Exited { code } => {
@@ -285,15 +333,29 @@ fn ending(run: &SmokeRun, builtins: &[Builtin], so_far: &[Finding]) -> Option<Fi
                 format!("exit status {code} {place}{said}"),
                 "the smoke's process goes through",
                 format!("the smoke's process exited {place}"),
-                "something in the import ends the interpreter (sys.exit, os._exit, a sitecustomize): run the same import by hand",
+                "something that it calls ends the interpreter (os._exit, exit in a library, a sitecustomize): do the same by hand, or see all that it said with --log debug",
             )
         }
         SmokeEnd::Garbled { detail } => Finding::problem(own, subject)
             .observed(format!("{detail}{said}"))
             .required("the smoke's own lines alone on its channel")
             .message(format!("the smoke's answer makes no sense {place}"))
-            .hint("a library writes to descriptors that are not its own; run the import by hand and look at its output"),
+            .hint("a library writes to descriptors that are not its own: find it by importing one package after the other by hand"),
     })
+}
+
+/// What of a process's last lines says most: for a crash, faulthandler's innermost frame.
+fn last_words(said: &str) -> String {
+    let mut lines = said.lines();
+    let frame = lines
+        .by_ref()
+        .find(|line| line.starts_with(decode::FATAL))
+        .and_then(|_| lines.next());
+    match (frame, said.lines().last()) {
+        (Some(frame), _) => format!("; its innermost call: {}", frame.trim()),
+        (None, Some(line)) => format!("; its last line: {}", line.trim()),
+        (None, None) => String::new(),
+    }
 }
 
 fn timed_out(subject: &str, place: &str, after_ms: u64, killed: bool, said: &str) -> Finding {
@@ -360,9 +422,9 @@ fn command(command: &SmokeCommand) -> Finding {
         true => String::new(),
         false => format!(": {}", command.said),
     };
-    let failed = |observed: String| {
+    let failed = |found: Option<&'static Known>, observed: String| {
         with_known(
-            known::find(&command.said, Code::SmokeForward),
+            found.or_else(|| known::find(&command.said, Code::SmokeForward)),
             Code::SmokeForward,
             name,
             observed,
@@ -385,9 +447,12 @@ fn command(command: &SmokeCommand) -> Finding {
             .required("a command that can be started")
             .message(format!("{name}: the manifest's own command cannot be started"))
             .hint("correct its argv in the manifest, or put the program into the image"),
-        SmokeEnd::Exited { code } => failed(format!("exit status {code}{said}")),
-        SmokeEnd::Crashed { signal } => failed(format!("{}{said}", signal_name(*signal))),
-        SmokeEnd::Garbled { detail } => failed(format!("{detail}{said}")),
+        SmokeEnd::Exited { code } => failed(None, format!("exit status {code}{said}")),
+        SmokeEnd::Crashed { signal } => failed(
+            known::signal(*signal, &command.said),
+            format!("{}{said}", signal_name(*signal)),
+        ),
+        SmokeEnd::Garbled { detail } => failed(None, format!("{detail}{said}")),
         SmokeEnd::TimedOut { after_ms, killed } => {
             timed_out(name, "in its command", *after_ms, *killed, &said)
         }

@@ -15,7 +15,7 @@ const SAID_LINES: usize = 12;
 pub fn conclude(ended: &Ended, deadline: Duration) -> SmokeRun {
     let (mut run, done) = decode(&ended.stdout);
     run.ms = ended.elapsed.as_secs_f64() * 1000.0;
-    run.said = last_lines(&ended.stderr);
+    run.said = last_lines(&crash_shortened(&String::from_utf8_lossy(&ended.stderr)));
     let end = match ended.exit {
         // It had said all it had to say; how a CUDA process takes its leave is no part of the smoke.
         _ if done && run.end == SmokeEnd::Done => SmokeEnd::Done,
@@ -120,9 +120,36 @@ pub fn step(stdout: &[u8]) -> Option<String> {
     stdout.rsplit(|&b| b == b'\n').find_map(last)
 }
 
+/// How faulthandler begins (Python library reference, "faulthandler").
+pub const FATAL: &str = "Fatal Python error: ";
+/// Of its frames, the innermost ones that are no import system's.
+const FRAMES: usize = 6;
+
+/// What a process said, of which nothing but the thread that crashed is kept from a report of faulthandler: that one
+/// lists all threads, each from the innermost call outwards, so that its last lines are those that say least.
+fn crash_shortened(text: &str) -> String {
+    let Some(at) = text.rfind(FATAL) else {
+        return text.to_string();
+    };
+    let (before, report) = text.split_at(at);
+    let head = report.lines().next().unwrap_or_default();
+    let frames = report
+        .lines()
+        .skip_while(|l| !l.starts_with("Current thread "))
+        .skip(1)
+        .take_while(|l| l.starts_with("  File "))
+        .filter(|l| !l.contains("<frozen importlib"))
+        .take(FRAMES);
+    let mut short = format!("{before}{head}");
+    for frame in frames {
+        short.push('\n');
+        short.push_str(frame);
+    }
+    short
+}
+
 /// The last lines of what a process said, as one text with line ends; empty lines left out.
-pub fn last_lines(stderr: &[u8]) -> String {
-    let text = String::from_utf8_lossy(stderr);
+fn last_lines(text: &str) -> String {
     let lines: Vec<&str> = text
         .lines()
         .map(str::trim_end)
@@ -182,6 +209,39 @@ mod tests {
             facts::from_json::<Vec<SmokeResult>>(text.as_bytes()).unwrap(),
             run.steps
         );
+    }
+
+    #[test]
+    fn of_a_crash_the_innermost_calls_are_kept() {
+        let frames: Vec<String> = (0..20)
+            .map(|n| format!("  File \"/site/{n}.py\", line {n} in f{n}\n"))
+            .collect();
+        let report = format!(
+            "chatter\nFatal Python error: Segmentation fault\n\nThread 0x0001 (most recent call first):\n  File \"/other.py\", \
+             line 1 in wait\n\nCurrent thread 0x0002 (most recent call first):\n{}  File \"<frozen importlib._bootstrap>\", \
+             line 9 in _load\n{}\nExtension modules: numpy.core (total: 1)\n",
+            frames[..2].concat(),
+            frames[2..].concat()
+        );
+        let ended = Ended {
+            stderr: report.into_bytes(),
+            ..ended(Exit::Signal(11), "")
+        };
+        let kept: Vec<String> = frames[..6].iter().map(|f| f.trim_end().to_string()).collect();
+        assert_eq!(
+            conclude(&ended, Duration::ZERO).said,
+            format!(
+                "chatter\nFatal Python error: Segmentation fault\n{}",
+                kept.join("\n")
+            )
+        );
+        // A thread that is not Python's has no frames.
+        for short in [
+            "Fatal Python error: Aborted",
+            "Fatal Python error: Aborted\n\nCurrent",
+        ] {
+            assert_eq!(crash_shortened(short), "Fatal Python error: Aborted");
+        }
     }
 
     #[test]

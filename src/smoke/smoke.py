@@ -9,6 +9,7 @@ The hand-off imports this file as a module and calls the two halves itself. Need
 standard library until it imports what it is to prove.
 """
 
+import errno
 import json
 import os
 import sys
@@ -68,7 +69,9 @@ class Channel:
         try:
             while line:
                 line = line[os.write(self.fd, line) :]
-        except OSError:
+        except OSError as error:
+            if error.errno == errno.EBADF:
+                os.write(2, b"a library has closed the descriptor that the smoke reports by\n")
             # Nobody reads what comes next: the entrypoint is gone, or ends us.
             os._exit(1)
 
