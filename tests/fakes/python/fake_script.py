@@ -6,6 +6,10 @@ at a place, in this order:
 - `print`: to standard output, by Python and by the C library; `flood`: as many bytes to both outputs
 - `close`: closes a descriptor; `eat`: reads standard input to its end; `need`: variables and the values they must have
 - `note`: appends to a file the names and values of variables, and the standard descriptors' targets
+- `await`: waits until that file is there; `demand`: raises unless it is; `mark`: makes it
+- `dump`: writes to a file what this process was given: arguments, flags, variables, descriptors, signals
+- `write`: a descriptor, a text for it, and perhaps how often; `allocate`: takes so many bytes of memory
+- `leave`: ends the process at once with that status
 - `daemon`: a process that keeps every descriptor for a minute, of a session of its own where it is `setsid`
 - `cuda`: initialises the driver through `libcuda.so.1`, as `torch.cuda.is_available()` does: not if NVML is to be asked
 - `nvrtc`: spconv compiles kernels of these names
@@ -15,6 +19,9 @@ at a place, in this order:
 - `raise_signal`, `exit`, `recurse`
 - `raise`: the name of an exception, with `message` and perhaps `cause`
 - `difference`, `not_finite`, `shape`, `list`: a result other than the right one
+
+A list in place of actions has one set for each process that reads the script, the last one for all that come later;
+the file `state` counts the processes then.
 
 A script with an unknown place or action aborts the process: a test must not pass because its script was misspelt.
 """
@@ -45,7 +52,8 @@ PLACES = (
 )
 ACTIONS = (
     "print flood close eat need note daemon cuda nvrtc broken pause hang raise_signal exit recurse raise message cause "
-    "difference not_finite shape list"
+    "difference not_finite shape list "
+    "await demand mark dump write allocate leave"
 ).split()
 
 broken = []
@@ -53,9 +61,17 @@ broken = []
 
 def load():
     script = json.loads(os.environ.get("FAKE_TORCH_SCRIPT", "{}"))
+    state, turn = script.pop("state", None), 0
+    if state is not None:
+        with open(state, "a+") as file:
+            file.write("process\n")
+            file.seek(0)
+            turn = len(file.readlines()) - 1
     for place, actions in script.items():
         if place == "devices":
             continue
+        if state is not None and isinstance(actions, list):
+            actions = script[place] = actions[min(turn, len(actions) - 1)]
         if place not in PLACES or set(actions) - set(ACTIONS):
             os.write(2, ("FAKE_TORCH_SCRIPT: {}: {}\n".format(place, actions)).encode())
             os.abort()
@@ -88,6 +104,35 @@ def recurse():
     recurse()
 
 
+kept = []
+
+
+def wait_for(path):
+    until = time.monotonic() + 60
+    while not os.path.exists(path):
+        if time.monotonic() > until:
+            os.write(2, ("no {} came\n".format(path)).encode())
+            os.abort()
+        time.sleep(0.002)
+
+
+def dump(path):
+    seen = {"argv": sys.argv, "orig_argv": getattr(sys, "orig_argv", None), "executable": sys.executable}
+    seen["prefix"], seen["path"] = sys.prefix, sys.path
+    seen["flags"] = {name: getattr(sys.flags, name) for name in ("ignore_environment", "no_user_site", "no_site")}
+    seen["env"] = dict(os.environ)
+    seen["fds"] = {}
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            seen["fds"][name] = os.readlink("/proc/self/fd/" + name)
+        except OSError:
+            pass  # that of the folder
+    with open("/proc/self/status") as file:
+        seen["signals"] = dict(line.split() for line in file if line.startswith("Sig"))
+    with open(path, "w") as file:
+        json.dump(seen, file)
+
+
 def act(place, device=None):
     """Does what the script says of that place, and returns it."""
     actions = SCRIPT.get(place, {})
@@ -113,6 +158,22 @@ def act(place, device=None):
             seen = {name: os.environ.get(name) for name in ("PYTHONPATH", "PYTORCH_NVML_BASED_CUDA_CHECK")}
             seen["place"], seen["path"] = place, sys.path
             file.write(json.dumps(seen) + "\n")
+    if "await" in actions:
+        wait_for(actions["await"])
+    if "demand" in actions:
+        assert os.path.exists(actions["demand"]), "too early"
+    if "mark" in actions:
+        open(actions["mark"], "w").close()
+    if "dump" in actions:
+        dump(actions["dump"])
+    if "write" in actions:
+        fd, text, *times = actions["write"]
+        for _ in range(*times or (1,)):
+            os.write(fd, text.encode())
+    if "allocate" in actions:
+        kept.append(bytearray(actions["allocate"]))
+    if "leave" in actions:
+        os._exit(actions["leave"])
     if "daemon" in actions and os.fork() == 0:
         if actions["daemon"] == "setsid":
             os.setsid()

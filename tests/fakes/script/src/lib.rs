@@ -15,7 +15,7 @@
 //!   ],
 //!   "calls": {
 //!     "cuInit": {"returns": 999, "delay_ms": 100, "signal": 11, "hang": true, "print": "chatter", "flood": 1048576,
-//!                "exit": 3, "fork_daemon": true},
+//!                "exit": 3, "fork_daemon": true, "await": "/a/file", "mark": "/another"},
 //!     "nvmlDeviceGetName": {"device": 2, "returns": 15},
 //!     "cuDeviceGetCount": [{"returns": 802}, {"returns": 802}, {}]
 //!   },
@@ -28,8 +28,8 @@
 //! - A device's `uuid` and `pci` are made up from its number if they are left out. `null` for `mig`, `ecc`,
 //!   `remap_pending` or `remap_failed` makes NVML answer "not supported".
 //! - A call does, in this order: print and flood to standard output, fork a daemon that keeps the descriptors open for
-//!   a minute, wait, hang, die of a signal, exit, return an error. `device` limits that to one device, by its number
-//!   in the script.
+//!   a minute, wait for a time, wait for a file to be there, make a file, hang, die of a signal, exit, return an error.
+//!   `device` limits that to one device, by its number in the script.
 //! - A list has one behaviour for each process that calls the function; the last one is for all that come later. The
 //!   file `state`, which such a script needs, counts the processes.
 //! - `load libcuda` and `load libnvidia-ml` are the libraries' constructors, `exit libcuda` and `exit libnvidia-ml`
@@ -226,6 +226,11 @@ pub struct Behaviour {
     pub exit: Option<c_int>,
     /// leave a process behind
     pub fork_daemon: bool,
+    /// wait until this file is there
+    #[serde(rename = "await")]
+    pub wait_for: Option<PathBuf>,
+    /// make this file
+    pub mark: Option<PathBuf>,
 }
 
 /// The script in force, read once in each library.
@@ -307,6 +312,12 @@ pub fn act(function: &str, device: Option<usize>) -> Option<c_int> {
         leave_daemon();
     }
     thread::sleep(Duration::from_millis(behaviour.delay_ms));
+    while behaviour.wait_for.as_ref().is_some_and(|path| !path.exists()) {
+        thread::sleep(Duration::from_millis(2));
+    }
+    if let Some(path) = &behaviour.mark {
+        fs::write(path, "").unwrap_or_else(|error| refuse(&format!("mark: {error}")));
+    }
     if behaviour.hang {
         loop {
             thread::sleep(Duration::from_secs(3600));

@@ -1,0 +1,23 @@
+//! Too little memory: what the reader is told.
+
+use crate::scene::Scene;
+use crate::support::run::Run;
+
+const GREEDY: &str = r#"{"import torch": {"allocate": 4000000000}}"#;
+
+#[test]
+fn an_address_space_that_is_too_small_is_the_containers() {
+    let scene = Scene::acting(GREEDY);
+    let mut command = scene.world.command("sh");
+    let inner = scene.command("run", &[]);
+    command.args(["-c", "ulimit -v 2000000; exec \"$0\" \"$@\""]);
+    command.arg(inner.get_program()).args(inner.get_args());
+    command.envs(inner.get_envs().filter_map(|(k, v)| Some((k, v?))));
+    let run = Run::of(command.args(["--", "echo", "started"]));
+    run.exits(82)
+        .prints("")
+        .says("MemoryError")
+        .says("memory limit")
+        .says("smoke-device");
+    scene.world.assert_nothing_left();
+}
