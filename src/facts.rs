@@ -118,9 +118,22 @@ pub struct LibraryAnswer {
     /// dlopen's or dlsym's message, or the error that the version call returned
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// the number of the error that the version call returned
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub error_code: Option<i32>,
     /// nvrtc only: the architectures that it can compile for, such as 90
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub nvrtc_archs: Vec<i32>,
+}
+
+impl LibraryAnswer {
+    /// Whether it could not tell its version for want of a driver: `cudaErrorStubLibrary` or
+    /// `cudaErrorInsufficientDriver`. libcudart of CUDA 11 needs one for this, that of CUDA 12 does not.
+    ///
+    /// Source: <https://docs.nvidia.com/cuda/cuda-runtime-api/group__CUDART__TYPES.html>.
+    pub fn wants_driver(&self) -> bool {
+        matches!(self.error_code, Some(34 | 35))
+    }
 }
 
 /// A call into a vendor library that returned an error.

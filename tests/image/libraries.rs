@@ -224,8 +224,8 @@ fn a_library_that_is_not_cudart_is_refused() {
         ),
         (
             "error",
-            "int cudaRuntimeGetVersion(int *v) { return 35; }",
-            "cudaRuntimeGetVersion returned 35",
+            "int cudaRuntimeGetVersion(int *v) { return 3; }",
+            "cudaRuntimeGetVersion returned 3",
         ),
         (
             "nonsense",
@@ -239,6 +239,22 @@ fn a_library_that_is_not_cudart_is_refused() {
             .is(81, &["cudart-version fail"])
             .says(sentence);
     }
+}
+
+/// As CUDA 11's does on every machine without a driver.
+#[test]
+fn a_library_that_wants_a_driver_is_left_open() {
+    let image = good();
+    let source = "int cudaRuntimeGetVersion(int *v) { return 35; }";
+    image.put(CUDART, &c_library(image.root(), "old", source));
+    let checked = image.check(&cuda_124());
+    checked
+        .is(0, &["cudart-version unknown"])
+        .says("tells its version only where there is a driver: cudaRuntimeGetVersion returned 35");
+    assert_eq!(
+        checked.problem("cudart-version")["observed"],
+        "cudaRuntimeGetVersion returned 35"
+    );
 }
 
 #[test]

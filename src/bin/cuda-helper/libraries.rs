@@ -50,7 +50,10 @@ fn ask_cudart(out: &Output, path: &OsStr, answer: &mut LibraryAnswer) -> Result<
             // SAFETY: stores one int.
             unsafe { get.0(&mut number) }
         })
-        .map_err(|error| error.to_string())?;
+        .map_err(|error| {
+            answer.error_code = Some(error.code).filter(|&code| code != CallError::NO_CODE);
+            error.to_string()
+        })?;
     answer.version = CudaVersion::from_api(number);
     match answer.version {
         Some(_) => Ok(()),

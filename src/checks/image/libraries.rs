@@ -196,6 +196,9 @@ fn one(scene: &Scene<'_>, subject: &Subject<'_>, culprit: Option<&Library>) -> V
             _ if culprit.is_some_and(|c| std::ptr::eq(c, library)) => {
                 findings.push(broke(scene, subject, library));
             }
+            (_, None, Some(error)) if wants_driver(library) => {
+                findings.push(untold(subject, library, error));
+            }
             (LibraryOrigin::Loader, None, Some(error)) => {
                 unloadable.push(format!("{}: {}", library.path, reason(library, error)))
             }
@@ -206,7 +209,8 @@ fn one(scene: &Scene<'_>, subject: &Subject<'_>, culprit: Option<&Library>) -> V
         }
     }
     // Of several majors that would do, the loader need not know all.
-    let loaded = libraries().any(|l| l.origin == LibraryOrigin::Loader && answered(l) && !is_error(l));
+    let is_there = |l: &Library| answered(l) && (!is_error(l) || wants_driver(l));
+    let loaded = libraries().any(|l| l.origin == LibraryOrigin::Loader && is_there(l));
     if !unloadable.is_empty() && !loaded {
         findings.push(missing(scene, subject, &unloadable.join("; ")));
     }
@@ -234,6 +238,13 @@ fn one(scene: &Scene<'_>, subject: &Subject<'_>, culprit: Option<&Library>) -> V
 
 fn is_error(library: &Library) -> bool {
     library.answer.as_ref().is_some_and(|a| a.error.is_some())
+}
+
+fn wants_driver(library: &Library) -> bool {
+    library
+        .answer
+        .as_ref()
+        .is_some_and(|answer| answer.wants_driver())
 }
 
 /// The versions that the good copies answered: one, unless the rule is a range.
@@ -318,6 +329,19 @@ fn refused(subject: &Subject<'_>, library: &Library, error: &str) -> Finding {
         reason.into(),
         format!("{} does not say its version: {reason}", library.path),
     )
+}
+
+/// A copy that nobody can ask where there is no driver, as at the build of an image.
+fn untold(subject: &Subject<'_>, library: &Library, error: &str) -> Finding {
+    let reason = clean(reason(library, error));
+    let shown = clean(&shown(library));
+    Finding::unknown(subject.code, clean(&library.path))
+        .observed(reason.clone())
+        .required(format!("CUDA {}", subject.rule))
+        .message(format!(
+            "{shown} tells its version only where there is a driver: {reason}"
+        ))
+        .hint("Nothing to do at a build without a GPU: it is asked again where the service runs.")
 }
 
 /// The loader's message without the path that it starts with, where that is the one it was given.
@@ -672,6 +696,32 @@ mod tests {
             of(&findings, Code::CudartVersion),
             [(Status::Unknown, "libcudart")]
         );
+    }
+
+    /// libcudart of CUDA 11 asks the driver before it answers, and an image is built without one.
+    #[test]
+    fn a_copy_that_wants_a_driver_is_neither_good_nor_bad() {
+        let silent = |path: &str, code| {
+            let mut library = failed(path, "cudaRuntimeGetVersion returned 35");
+            library.answer.as_mut().unwrap().error_code = Some(code);
+            library
+        };
+        const OLD: &str = "/sp/nvidia/cuda_runtime/lib/libcudart.so.11.0";
+        for (code, status) in [(35, Status::Unknown), (34, Status::Unknown), (3, Status::Fail)] {
+            let findings = with("11.8", HelperEnd::Done, vec![silent(OLD, code)]);
+            assert_eq!(of(&findings, Code::CudartVersion), [(status, OLD)], "{code}");
+        }
+        // The loader has found it, so that it is not missing.
+        let mut found = silent("libcudart.so.11.0", 35);
+        found.origin = LibraryOrigin::Loader;
+        let findings = with(
+            "11.8",
+            HelperEnd::Done,
+            vec![found, loader("libcudart.so.12", None)],
+        );
+        let expected = [(Status::Unknown, "libcudart.so.11.0")];
+        assert_eq!(of(&findings, Code::CudartVersion), expected);
+        assert_eq!(of(&findings, Code::LibraryMissing), []);
     }
 
     #[test]
