@@ -4,7 +4,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 
-.PHONY: help build verify verify-reproducible demo test lint clean
+.PHONY: help build verify verify-reproducible demo test test-stack lint clean
 
 help: ## list these targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ demo: build ## fetch real CUDA 12.4 wheels and start a command behind the entryp
 
 test: build ## every test; CUDA_ENTRYPOINT_SKIP_DOCKER=1 leaves out those that need Docker
 	@tests/test.sh
+
+test-stack: ## the image stage on a full torch 2.5.0 environment: 5 GB from PyPI, once, or CUDA_ENTRYPOINT_TORCH_ENV
+	@tests/stack_full/run.sh
 
 lint: ## formats, clippy, shell, Dockerfiles, licenses, texts
 	@tests/lint/lint.sh

@@ -19,6 +19,8 @@ dockerfiles() { git ls-files -z -- '*Dockerfile*' ':!*.dockerignore' | xargs -0 
 
 check "rustfmt" cargo fmt --check
 check "clippy" cargo clippy --quiet --all-targets --locked -- -D warnings
+# `--all-targets` leaves out a test that `cargo test` does.
+check "clippy of the full stack's test" cargo clippy --quiet --locked --test stack_full -- -D warnings
 check "clippy of the helper" cargo clippy --quiet --locked --no-default-features --features helper \
   --bin cuda-helper --lib -- -D warnings
 

@@ -73,6 +73,8 @@ pub fn wheel(package: &str, release: &str, python: Option<&str>) -> PathBuf {
             "manylinux_2_28_x86_64",
             "--platform",
             "manylinux2014_x86_64",
+            "--platform",
+            "manylinux1_x86_64",
         ]);
     }
     command.arg(format!("{package}=={release}"));
