@@ -422,7 +422,7 @@ fn the_images_own_sitecustomize_comes_next() {
             ("import missing\n", ""),
             ("def\n", ""),
             (
-                "import sys\nclass Other: __file__ = '/other'; __spec__ = sys.__spec__; __loader__ = None; __name__ = 'o'\nsys.modules['sitecustomize'] = Other\n",
+                "import sys\nclass Other: __file__ = '/other'; __spec__ = sys.__spec__; __loader__ = (); __name__ = 'o'\nsys.modules['sitecustomize'] = Other\n",
                 "/other",
             ),
         ] {
@@ -874,14 +874,20 @@ fn without_machine_code_python_does_what_it_can() {
         service.python = "/usr/bin/python3".into();
         service
     };
-    let handed = |service: &Service| {
-        let mut command = service.handed(&["-c", "print('service')"]);
+    let denied = |service: &Service, mut command: Command| {
         let path = [service.world.path("without").into_os_string(), service.path()];
         command.env("PYTHONPATH", path.join(OsStr::new(":")));
-        Running::start(&mut command)
+        command
     };
+    let handed =
+        |service: &Service| Running::start(&mut denied(service, service.handed(&["-c", "print('service')"])));
     let service = without(json!({}), json!({}));
-    handed(&service).finish().exits(0).prints("service\n");
+    let plain = Run::of(&mut denied(&service, service.plain(&["-c", OBSERVE])));
+    same(
+        &plain,
+        &Run::of(&mut denied(&service, service.handed(&["-c", OBSERVE]))),
+        "without ctypes",
+    );
     assert_eq!(service.lines().last().unwrap(), "ended {\"exit\":0}");
     service.assert_nothing_left();
 
@@ -909,6 +915,29 @@ fn without_machine_code_python_does_what_it_can() {
     assert_eq!(run.signal(), Some(libc::SIGKILL));
     assert_eq!(service.lines().last().unwrap(), "ended {\"timeout\":true}");
     service.assert_nothing_left();
+}
+
+/// Nor can the first process of a container be killed: only a hang that lets Python look at signals is ended in time.
+#[test]
+fn as_pid_1_without_machine_code_a_signal_still_ends_it() {
+    if !can_be_pid_1() {
+        return;
+    }
+    for place in ["import torch", "forward float32"] {
+        let script = json!({place: {"note": "here", "hang": "sleep"}});
+        let service = Service::acting(script, json!({"timeout_s": 60}));
+        service
+            .world
+            .write("without/ctypes.py", "raise ImportError('no libffi')\n");
+        let mut command = service.handed(&["-c", "print('service')"]);
+        let path = [service.world.path("without").into_os_string(), service.path()];
+        command.env("PYTHONPATH", path.join(OsStr::new(":")));
+        let running = Running::start(&mut as_pid_1(&service, &command));
+        assert!(eventually(|| at_rest(&service)));
+        kill(children(running.pid())[0], Signal::SIGTERM);
+        running.finish().exits(143).prints("");
+        service.assert_nothing_left();
+    }
 }
 
 #[test]

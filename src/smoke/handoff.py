@@ -35,7 +35,6 @@ ENDING_BY_DEFAULT = (
     signal.SIGVTALRM,
     signal.SIGPROF,
     signal.SIGXCPU,
-    signal.SIGXFSZ,
     signal.SIGIO,
     signal.SIGPWR,
 )
@@ -273,13 +272,11 @@ class PythonHandlers:
             # None is a handler that Python does not know and cannot put back.
             if old is not None:
                 self.replaced.append((number, old))
-        try:
+        if os.getpid() == 1:
             import faulthandler
 
-            # For the first process of a container, whom nobody can kill: the last resort, with exit code 1.
+            # Nobody can kill the first process of a container. The last resort, with exit code 1.
             faulthandler.dump_traceback_later(self.patience + 30, exit=True)
-        except Exception:
-            pass
 
     def install_faults(self):
         pass
@@ -298,8 +295,9 @@ class PythonHandlers:
         for number, old in self.replaced:
             if signal.getsignal(number) == self.end:
                 signal.signal(number, old)
-        faulthandler = sys.modules.get("faulthandler")
-        if faulthandler:
+        if os.getpid() == 1:
+            import faulthandler
+
             faulthandler.cancel_dump_traceback_later()
 
 

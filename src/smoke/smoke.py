@@ -107,7 +107,7 @@ def message_of(error):
 
 
 def frames_of(error, importing):
-    """The innermost calls, outermost first, without the import system's; ours only where an operation has no others."""
+    """The innermost calls, outermost first, without the import system's; ours where an operation has no others."""
     ours, others = [], []
     trace = error.__traceback__
     while trace is not None:

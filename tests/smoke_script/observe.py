@@ -4,7 +4,6 @@ The tests run a service with and without the hand-off and compare. torch and spc
 would do; what they bring along is the same both ways.
 """
 
-import ctypes  # noqa: F401
 import faulthandler
 import fcntl  # noqa: F401
 import gc
@@ -21,6 +20,10 @@ import traceback
 import warnings
 import zipimport
 
+try:
+    import ctypes  # noqa: F401
+except ImportError:
+    pass
 import torch  # noqa: F401
 import spconv.pytorch  # noqa: F401
 
@@ -102,14 +105,16 @@ def of_processes():
 
 
 def of_commands():
-    show = "import os, sys; print(sys.path, sorted(os.environ), os.listdir('/proc/self/fd'), 'sitecustomize' in sys.modules)"
+    show = "import os, sys; print(sys.path, sorted(os.environ), os.listdir('/proc/self/fd'), sorted(sys.modules))"
     shown = subprocess.run([sys.executable, "-c", show], stdout=subprocess.PIPE, close_fds=False, check=True).stdout
     env = subprocess.run(["env"], stdout=subprocess.PIPE, check=True).stdout
     return [shown.decode(), env.decode("utf-8", "backslashreplace").splitlines()]
 
 
 def observe(processes=False, numbers=True):
-    signals = {number.name: repr(signal.getsignal(number)).split(" at 0x")[0] for number in signal.valid_signals() if isinstance(number, signal.Signals)}
+    known = [number for number in signal.valid_signals() if isinstance(number, signal.Signals)]
+    timers = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
+    streams = [stream for stream in (sys.stdin, sys.stdout, sys.stderr) if stream]
     seen = {
         "argv": sys.argv,
         "orig_argv": getattr(sys, "orig_argv", None),
@@ -127,10 +132,10 @@ def observe(processes=False, numbers=True):
         "sitecustomize": customized(),
         "environ": [text("{}={}".format(*item)) for item in os.environ.items()],
         "descriptors": descriptors(),
-        "signals": signals,
+        "signals": {number.name: repr(signal.getsignal(number)).split(" at 0x")[0] for number in known},
         "status": status(),
         "mask": sorted(map(int, signal.pthread_sigmask(signal.SIG_BLOCK, []))),
-        "timers": [signal.getitimer(timer) for timer in (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)],
+        "timers": [signal.getitimer(timer) for timer in timers],
         "wakeup": signal.set_wakeup_fd(-1),
         "children": children() if numbers else len(children()),
         "threads": [len(os.listdir("/proc/self/task")), [thread.name for thread in threading.enumerate()]],
@@ -140,7 +145,7 @@ def observe(processes=False, numbers=True):
         "gc": [gc.isenabled(), gc.get_threshold(), gc.get_freeze_count()],
         "limits": [sys.getrecursionlimit(), sys.getswitchinterval()],
         "hooks": [sys.excepthook.__name__, sys.displayhook.__name__, sys.unraisablehook.__name__],
-        "streams": [[stream.name, stream.encoding, stream.errors, stream.line_buffering] for stream in (sys.stdin, sys.stdout, sys.stderr) if stream],
+        "streams": [[stream.name, stream.encoding, stream.errors, stream.line_buffering] for stream in streams],
         "multiprocessing": multiprocessing.get_start_method(allow_none=True),
         "traceback": raised(),
         "maps": sorted({line.split()[-1] for line in open("/proc/self/maps") if "memfd" in line or "rwx" in line}),
