@@ -369,7 +369,6 @@ class Keeper:
             self.serve()
         except BaseException as error:
             say("the hand-off's keeper failed: {}: {}".format(type(error).__name__, error))
-        os._exit(EXIT_OWN_FAULT)
 
     def orphaned(self, *_):
         """The parent ended by a signal: nothing of us stays."""
@@ -562,9 +561,12 @@ class HandOff:
         parent = os.getpid()
         self.keeper = fork()
         if self.keeper == 0:
-            close(self.orders)
-            close(self.replies)
-            Keeper(plan, parent, self.deadline, orders, replies, self.handlers).run()
+            try:
+                close(self.orders)
+                close(self.replies)
+                Keeper(plan, parent, self.deadline, orders, replies, self.handlers).run()
+            finally:
+                os._exit(EXIT_OWN_FAULT)
         close(orders)
         close(replies)
         self.guard_faults()
@@ -692,7 +694,7 @@ class HandOff:
             os._exit(code)
 
     def decided(self):
-        """Whether the keeper has given its verdict already: the deadline is over."""
+        """Whether the keeper takes the verdict on itself, since the deadline is over."""
         poller = select.poll()
         poller.register(self.replies, select.POLLIN)
         return any(event & select.POLLIN for _, event in poller.poll(0))
@@ -717,6 +719,9 @@ class HandOff:
                 pause = 2
             # The pipe may be held open by what the proof left behind, so it is looked for as well.
             end = os.waitid(os.P_PID, self.proof, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+            if end and self.decided():
+                # The keeper says so before it kills.
+                return None
             if end:
                 return {"exit" if end.si_code == os.CLD_EXITED else "signal": end.si_status}
 
