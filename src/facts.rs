@@ -119,7 +119,7 @@ pub struct LibraryAnswer {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
     /// the number of the error that the version call returned
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub error_code: Option<i32>,
     /// nvrtc only: the architectures that it can compile for, such as 90
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -402,7 +402,7 @@ pub struct Python {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub options: Vec<String>,
     /// the service's own interpreter looks into the working folder first, as it does for `-m` and `-c`
-    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub working_folder: bool,
     /// the folders of `sys.path` that can hold distributions, in order
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -692,6 +692,7 @@ object!(LibraryAnswer {
     path,
     version,
     error,
+    error_code,
     nvrtc_archs
 });
 object!(CallError {
@@ -759,16 +760,7 @@ object!(Library {
     origin,
     answer
 });
-object!(Python {
-    interpreter,
-    prefix,
-    version,
-    found_by,
-    options,
-    site_packages,
-    notes,
-    tried
-});
+object!(Python { interpreter, prefix, version, found_by, options, site_packages, notes, tried; or_default working_folder });
 object!(Distribution {
     name,
     version,
