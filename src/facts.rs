@@ -402,7 +402,6 @@ pub struct Python {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub options: Vec<String>,
     /// the service's own interpreter looks into the working folder first, as it does for `-m` and `-c`
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub working_folder: bool,
     /// the folders of `sys.path` that can hold distributions, in order
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -760,7 +759,17 @@ object!(Library {
     origin,
     answer
 });
-object!(Python { interpreter, prefix, version, found_by, options, site_packages, notes, tried; or_default working_folder });
+object!(Python {
+    interpreter,
+    prefix,
+    version,
+    found_by,
+    options,
+    working_folder,
+    site_packages,
+    notes,
+    tried
+});
 object!(Distribution {
     name,
     version,
