@@ -4,11 +4,19 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
+use support::fakes;
+
+#[path = "support/device.rs"]
+#[allow(dead_code)]
+mod device;
+#[path = "support/smoke.rs"]
+mod scene;
 
 use std::os::unix::fs::symlink;
 use std::process::Command;
 
 use boon::{Compiler, SchemaIndex, Schemas};
+use scene::Scene;
 use serde_json::{Value, json};
 use support::probe::probe;
 use support::run::{Run, World};
@@ -85,6 +93,168 @@ impl Schema {
             _ => {}
         }
     }
+
+    /// The paths of everything that is described below `pointer`, in the form of [`seen`].
+    fn described(&self, pointer: &str) -> Vec<String> {
+        let mut found = Vec::new();
+        self.describe(self.document.pointer(pointer).unwrap(), "", &mut found);
+        found
+    }
+
+    fn describe(&self, schema: &Value, path: &str, found: &mut Vec<String>) {
+        if let Some(reference) = schema["$ref"].as_str() {
+            let pointer = reference.strip_prefix('#').unwrap();
+            return self.describe(self.document.pointer(pointer).unwrap(), path, found);
+        }
+        for (key, inner) in schema["properties"].as_object().into_iter().flatten() {
+            let path = format!("{path}/{key}");
+            found.push(path.clone());
+            self.describe(inner, &path, found);
+        }
+        if schema.get("items").is_some() {
+            self.describe(&schema["items"], &format!("{path}[]"), found);
+        }
+    }
+}
+
+/// The paths of everything that is in a value.
+fn seen(value: &Value, path: &str, found: &mut Vec<String>) {
+    match value {
+        Value::Object(entries) => {
+            for (key, inner) in entries {
+                let path = format!("{path}/{key}");
+                found.push(path.clone());
+                seen(inner, &path, found);
+            }
+        }
+        Value::Array(items) => items
+            .iter()
+            .for_each(|item| seen(item, &format!("{path}[]"), found)),
+        _ => {}
+    }
+}
+
+/// Reports of smokes that end in all ways.
+fn smokes() -> Vec<(String, Value)> {
+    let shell = |script: &str| json!({"name": "model", "argv": ["sh", "-c", script], "timeout": "400ms"});
+    let everything = json!(["torch", "spconv", "torchvision", "torch-scatter", "mmcv"]);
+    let broken =
+        r#"{"forward float32": {"broken": "CUDA error: an illegal memory access", "raise": "RuntimeError"}}"#;
+    let cases = [
+        ("all is well", Scene::new().smoke(everything.clone()), &[][..]),
+        (
+            "no GPU",
+            Scene::new().smoke(everything.clone()).without_driver(),
+            &["--gpu", "optional"],
+        ),
+        ("CUDA broken", Scene::acting(broken).smoke(everything), &[]),
+        (
+            "import",
+            Scene::acting(r#"{"import spconv": {"raise": "ImportError", "message": "m"}}"#),
+            &[],
+        ),
+        (
+            "wrong",
+            Scene::acting(r#"{"forward float32": {"difference": 0.5}}"#),
+            &[],
+        ),
+        (
+            "NVRTC",
+            Scene::acting(r#"{"forward float32": {"nvrtc": ["a"]}}"#),
+            &[],
+        ),
+        (
+            "a crash",
+            Scene::acting(r#"{"forward float32": {"raise_signal": 11}}"#),
+            &[],
+        ),
+        (
+            "an exit",
+            Scene::acting(r#"{"forward float32": {"leave": 3}}"#),
+            &[],
+        ),
+        (
+            "nonsense",
+            Scene::acting(r#"{"import torch": {"write": [3, "x\n"]}}"#),
+            &[],
+        ),
+        (
+            "a hang",
+            Scene::acting(r#"{"import torch": {"hang": "sleep"}}"#),
+            &["--smoke-timeout", "400ms"],
+        ),
+        (
+            "no Python",
+            Scene::new(),
+            &["--python", "/nowhere", "--stage", "smoke"],
+        ),
+        ("a command", Scene::new().smoke(json!([shell("echo fine")])), &[]),
+        (
+            "a command's exit",
+            Scene::new().smoke(json!([shell("exit 3")])),
+            &[],
+        ),
+        (
+            "a command's crash",
+            Scene::new().smoke(json!([shell("kill -SEGV $$")])),
+            &[],
+        ),
+        (
+            "a command's hang",
+            Scene::new().smoke(json!([shell("sleep 600")])),
+            &[],
+        ),
+        (
+            "no command",
+            Scene::new().smoke(json!([{"name": "model", "argv": ["nowhere"]}])),
+            &[],
+        ),
+        (
+            "a command left out",
+            Scene::new().smoke(json!([{"name": "model", "argv": ["x"], "gpu": true}])),
+            &["--gpu", "off"],
+        ),
+        ("off", Scene::new(), &["--smoke", "off"]),
+    ];
+    let report =
+        |(name, scene, options): (&str, Scene, &[&str])| (name.to_string(), scene.check(options).report);
+    cases.into_iter().map(report).collect()
+}
+
+#[test]
+fn reports_of_smokes_are_what_their_schema_says() {
+    let schema = Schema::printed("report");
+    let mut found = Vec::new();
+    for (name, report) in smokes() {
+        assert!(report.is_object(), "{name} has none");
+        schema.accepts(&report);
+        assert_eq!(schema.undescribed(&report), [""; 0], "{name}");
+        if let Some(smoke) = report.pointer("/facts/smoke") {
+            seen(smoke, "", &mut found);
+            for (run, key) in [
+                (&smoke["builtin"], "builtin"),
+                (&smoke["commands"][0], "commands[]"),
+            ] {
+                if let Some(end) = run["end"].as_str() {
+                    found.push(format!("{key} {end}"));
+                }
+            }
+        }
+    }
+    // And these are unlike enough: nothing is described that is in none of them.
+    let mut missing = schema.described("/properties/facts/properties/smoke");
+    let ends: Vec<String> =
+        serde_json::from_value(schema.document["$defs"]["smoke_end"]["enum"].clone()).unwrap();
+    for end in &ends {
+        missing.push(format!("builtin {end}"));
+        // Commands have no protocol.
+        if end != "garbled" {
+            missing.push(format!("commands[] {end}"));
+        }
+    }
+    assert!(missing.len() > 50, "{missing:?}");
+    missing.retain(|path| !found.contains(path));
+    assert_eq!(missing, [""; 0]);
 }
 
 /// Reports of runs that are as unlike as can be, by name.
