@@ -364,6 +364,7 @@ fn what_the_parent_left_stays_as_it_was() {
             &["--child", "5"],
             &["--open", "7", null, "--open", "31", null],
             &["--close", "0"],
+            &["--files", "70"],
         ] {
             let under = |command: &Command| {
                 let mut strange = service.world.command(launcher());
@@ -850,10 +851,10 @@ fn as_pid_1_a_process_that_came_from_outside_is_left_alone() {
 
 #[test]
 fn at_whatever_moment_a_signal_comes_nothing_is_left() {
-    for step in 0..60 {
+    for step in 0..40 {
         let service = Service::acting(json!({}), json!({}));
         let running = Running::start(&mut service.handed(&["-c", "import time; time.sleep(60)"]));
-        sleep(Duration::from_millis(3 * step));
+        sleep(Duration::from_millis(4 * step));
         running.kill(Signal::SIGTERM);
         let run = running.finish();
         // Before and after the hand-off the signal does what it does without one.

@@ -90,10 +90,15 @@ def close(fd):
 
 
 def pipe():
-    """Reading end, writing end: neither takes the place of a standard descriptor that is closed."""
+    """Reading end, writing end. Low numbers stay free: for standard descriptors that are closed, and for what packages
+    open and keep, which is to have the number that it has without us."""
     ends = []
     for end in os.pipe():
-        ends.append(fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 3))
+        try:
+            ends.append(fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 200))
+        except OSError:
+            # EINVAL: RLIMIT_NOFILE is lower.
+            ends.append(fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 3))
         os.close(end)
     return ends
 
@@ -177,16 +182,7 @@ class MachineHandlers:
             raise NotImplementedError("not x86-64")
         import ctypes
 
-        class Action(ctypes.Structure):
-            # struct sigaction of the C library, of glibc and of musl.
-            _fields_ = [
-                ("handler", ctypes.c_void_p),
-                ("mask", ctypes.c_ubyte * 128),
-                ("flags", ctypes.c_int),
-                ("restorer", ctypes.c_void_p),
-            ]
-
-        self.ctypes, self.Action = ctypes, Action
+        self.ctypes = ctypes
         # An object of our own: argument types set here are nobody else's.
         self.libc = ctypes.CDLL(None, use_errno=True)
         self.libc.mmap.restype = ctypes.c_void_p
@@ -223,17 +219,22 @@ class MachineHandlers:
         return address
 
     def action(self, number, new=None):
-        old = self.Action()
-        byref = self.ctypes.byref
-        if self.libc.sigaction(int(number), byref(new) if new else None, byref(old)) != 0:
+        """sigaction(2): the old one as bytes, the handler's address first."""
+        # Of glibc and of musl: address, 128 bytes of mask, flags, address of the restorer.
+        old = self.ctypes.create_string_buffer(152)
+        if self.libc.sigaction(int(number), new, old) != 0:
             raise OSError(self.ctypes.get_errno(), "sigaction")
-        return old
+        return old.raw
+
+    def handler(self, number):
+        return int.from_bytes(self.action(number)[:8], "little")
 
     def put(self, number, handler, over_any):
-        if not over_any and self.action(number).handler not in (None, 1):
-            # SIG_DFL and SIG_IGN are 0 and 1: somebody handles it.
+        if not over_any and self.handler(number) not in (0, 1):
+            # Neither SIG_DFL nor SIG_IGN: somebody handles it.
             return
-        self.replaced.append((number, handler, self.action(number, self.Action(handler=handler))))
+        new = handler.to_bytes(8, "little") + bytes(144)
+        self.replaced.append((number, handler, self.action(number, new)))
 
     def install(self):
         for number in ENDING:
@@ -252,7 +253,7 @@ class MachineHandlers:
     def restore(self):
         for number, handler, old in reversed(self.replaced):
             # A package that put its own there keeps it.
-            if self.action(number).handler == handler:
+            if self.handler(number) == handler:
                 self.action(number, old)
         self.libc.munmap(self.code, 4096)
         self.libc.munmap(self.left, 4096)
