@@ -4,4 +4,5 @@ pub mod arch;
 pub mod device;
 pub mod image;
 pub mod limits;
+pub mod require;
 pub mod smoke;

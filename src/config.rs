@@ -378,10 +378,6 @@ fn overrides(settings: &Settings) -> Result<Overrides, SettingError> {
                 .filter(|s| matches!(s.origin, Origin::Flag(_)) == from_flags)
             {
                 for code in codes(setting)? {
-                    if severity == Severity::Fail && !code.is_judged() {
-                        let message = format!("this version does not judge `{code}` yet, so it cannot fail");
-                        return Err(wrong(setting, message, "leave it out"));
-                    }
                     overrides.0.insert(code, severity);
                 }
             }
@@ -463,12 +459,6 @@ mod tests {
             ),
             ("--receipt /x", &[], 64, "leave it out"),
             ("--init", &[], 64, "docker run --init"),
-            (
-                "--deny require-cuda",
-                &[],
-                64,
-                "does not judge `require-cuda` yet",
-            ),
             ("--stack=", &[], 64, "leave it out"),
         ] {
             let error = config(line, variables).expect_err(line);

@@ -14,6 +14,7 @@ pub mod loader;
 pub mod machine;
 pub mod modules;
 pub mod named_files;
+pub mod nvidia_require;
 pub mod python;
 pub mod requirement;
 pub mod wheels;

@@ -258,6 +258,9 @@ pub struct NvmlDevice {
     /// compute capability
     #[serde(skip_serializing_if = "Option::is_none")]
     pub capability: Option<ComputeCapability>,
+    /// product line as `NVIDIA_REQUIRE_CUDA` names it: `tesla`, `geforce`, `nvidia`, …; `unknown` where NVML names none
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub brand: Option<String>,
     /// memory in bytes
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<u64>,

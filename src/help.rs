@@ -196,15 +196,10 @@ pub fn findings() -> String {
             let severity = format!("{:?}", code.severity()).to_lowercase();
             let _ = writeln!(
                 text,
-                "  {:<width$}  {severity:<4}  {}  {}{}",
+                "  {:<width$}  {severity:<4}  {}  {}",
                 code.name(),
                 code.exit_code(),
                 code.summary(),
-                if code.is_judged() {
-                    ""
-                } else {
-                    " (not in this version)"
-                }
             );
         }
         text.push('\n');

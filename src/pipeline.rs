@@ -630,6 +630,7 @@ impl<'a> Run<'a> {
             checks::device::judge_health(config.gpu, &self.facts)
         } else {
             let mut all = checks::device::judge(stack, config.gpu, &self.facts);
+            all.extend(checks::require::judge(config.gpu, &self.facts));
             all.extend(checks::limits::judge(stack, &self.facts));
             if config.gpu != Gpu::Off {
                 all.extend(checks::arch::judge(stack, archs, &self.facts));

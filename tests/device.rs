@@ -24,5 +24,7 @@ mod helper_process;
 mod misbehaviour;
 #[path = "device/policy.rs"]
 mod policy;
+#[path = "device/require.rs"]
+mod require;
 #[path = "device/wait.rs"]
 mod wait;

@@ -424,7 +424,7 @@ fn a_driver_and_its_device_are_described() {
 #[test]
 fn nvml_and_its_gpu_are_described() {
     let script = r#"{"driver_api": 12040, "driver_release": "550.54.15", "devices": [
-        {"pci": "0000ABCD:3B:00.0", "cc": "8.9", "compute_mode": 3, "ecc": 7, "remap_pending": true}]}"#;
+        {"pci": "0000ABCD:3B:00.0", "cc": "8.9", "brand": 5, "compute_mode": 3, "ecc": 7, "remap_pending": true}]}"#;
     let run = run("nvml", script).complete();
     assert_eq!(
         run.nvml(),
@@ -444,6 +444,7 @@ fn nvml_and_its_gpu_are_described() {
             uuid: Some("GPU-00000000-0000-4000-8000-000000000000".into()),
             pci_bus_id: Some("abcd:3b:00.0".into()),
             capability: Some(ComputeCapability { major: 8, minor: 9 }),
+            brand: Some("geforce".into()),
             memory: Some(150_754_820_096),
             mig_enabled: Some(false),
             mig_instances: None,
@@ -657,7 +658,7 @@ fn one_bad_device_hides_neither_its_other_facts_nor_the_next_device() {
 
 #[test]
 fn what_a_gpu_does_not_support_stays_unknown() {
-    let script = r#"{"devices": [{"mig": null, "ecc": null, "remap_pending": null}],
+    let script = r#"{"devices": [{"brand": null, "mig": null, "ecc": null, "remap_pending": null}],
         "calls": {"nvmlSystemGetCudaDriverVersion_v2": {"returns": 3}}}"#;
     let run = run("nvml", script).complete();
     assert_eq!((run.nvml().api_version, &run.nvml().error), (None, &None));
@@ -667,6 +668,7 @@ fn what_a_gpu_does_not_support_stays_unknown() {
         (device.mig_enabled, device.ecc_uncorrected, device.remap_failed),
         (None, None, None)
     );
+    assert_eq!(device.brand, None);
     assert!(device.name.is_some());
 }
 

@@ -41,22 +41,10 @@ macro_rules! catalogue {
             }
         }
 
-        impl Code {
-            /// Whether this version looks at it at all. The others are in the catalogue because their names are fixed.
-            pub fn is_judged(self) -> bool {
-                !matches!(self, Code::RequireCuda)
-            }
-        }
-
         /// The page of `explain CODE`: what it means, why it matters, how to mend it. Markdown.
         pub fn explain(code: Code) -> String {
             // A test sees to it that every code has a page.
-            let page = crate::packed::page(code.name()).unwrap_or_else(|| format!("# {code}\n\n{}\n", code.summary()));
-            if code.is_judged() {
-                return page;
-            }
-            // Behind the heading, where nobody misses it.
-            page.replacen("\n\n", "\n\n**This version does not judge it yet.**\n\n", 1)
+            crate::packed::page(code.name()).unwrap_or_else(|| format!("# {code}\n\n{}\n", code.summary()))
         }
     };
 }
@@ -197,18 +185,6 @@ mod tests {
                 "{code}: a fence is not closed"
             );
         }
-    }
-
-    #[test]
-    fn what_is_not_judged_yet_says_so() {
-        for code in Code::all() {
-            assert_eq!(
-                explain(code).contains("does not judge it yet"),
-                !code.is_judged(),
-                "{code}"
-            );
-        }
-        assert!(!Code::RequireCuda.is_judged() && Code::KernelsMissing.is_judged());
     }
 
     /// `explain OTHER` and names in backquotes lead somewhere.

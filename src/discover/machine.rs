@@ -7,16 +7,17 @@ use std::path::Path;
 
 use nix::sys::resource::{Resource, getrlimit};
 
+use crate::discover::nvidia_require;
 use crate::facts::Limits;
 use crate::launch;
 
 /// Variables whose values may stand in a report. Everything else in an environment may be a secret.
 pub const SHOWN_VARIABLES: [&str; 10] = [
+    "CUDA_VERSION",
     "CUDA_VISIBLE_DEVICES",
     "CUDA_DEVICE_ORDER",
     "NVIDIA_VISIBLE_DEVICES",
     "NVIDIA_DRIVER_CAPABILITIES",
-    "NVIDIA_REQUIRE_CUDA",
     "NVIDIA_DISABLE_REQUIRE",
     "CUDA_MPS_PIPE_DIRECTORY",
     "LD_LIBRARY_PATH",
@@ -34,17 +35,18 @@ const DRIVER_FOLDERS: [&str; 6] = [
     "/opt/nvidia/lib64",
 ];
 
-/// The variables of [`SHOWN_VARIABLES`] that are set.
+/// The variables of [`SHOWN_VARIABLES`] that are set, and all that state conditions on the machine. Of a name that
+/// stands twice, the first, as getenv(3) takes it.
 pub fn shown_environment(env: &[CString]) -> BTreeMap<String, String> {
-    SHOWN_VARIABLES
-        .iter()
-        .filter_map(|name| {
-            Some((
-                name.to_string(),
-                launch::lookup(env, name)?.to_string_lossy().into_owned(),
-            ))
-        })
-        .collect()
+    let mut shown = BTreeMap::new();
+    for (name, value) in launch::to_os_pairs(env) {
+        let name = name.to_string_lossy();
+        if SHOWN_VARIABLES.contains(&&*name) || name.starts_with(nvidia_require::PREFIX) {
+            let value = || value.to_string_lossy().into_owned();
+            shown.entry(name.into_owned()).or_insert_with(value);
+        }
+    }
+    shown
 }
 
 /// Size of /dev/shm and RLIMIT_MEMLOCK, which the service inherits.
@@ -95,6 +97,30 @@ pub fn driver_copies(ld_library_path: Option<&OsStr>) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_variables_of_the_list_and_conditions_are_shown() {
+        let env = [
+            "NVIDIA_REQUIRE_CUDA=cuda>=12.4",
+            "NVIDIA_REQUIRE_OTHER=arch>=8.0",
+            "NVIDIA_REQUIRE_OTHER=second",
+            "CUDA_VERSION=12.4.1",
+            "NVIDIA_REQUIREMENT=no",
+            "TOKEN=secret",
+            "odd",
+        ];
+        let env: Vec<CString> = env.iter().map(|v| CString::new(*v).unwrap()).collect();
+        let shown = shown_environment(&env);
+        let shown: Vec<(&str, &str)> = shown.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+        assert_eq!(
+            shown,
+            [
+                ("CUDA_VERSION", "12.4.1"),
+                ("NVIDIA_REQUIRE_CUDA", "cuda>=12.4"),
+                ("NVIDIA_REQUIRE_OTHER", "arch>=8.0")
+            ]
+        );
+    }
 
     #[test]
     fn copies_of_the_driver_are_found_by_their_name_alone() {

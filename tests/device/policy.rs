@@ -21,6 +21,12 @@ fn one_of_each() -> Vec<(&'static str, i32, Machine, &'static [&'static str])> {
             Machine::new(r#"{"driver_api": 12020}"#),
             &[],
         ),
+        (
+            "require-cuda",
+            82,
+            Machine::new("{}").env("NVIDIA_REQUIRE_CUDA", "cuda>=13.1"),
+            &[],
+        ),
         ("gpu-missing", 82, Machine::new(r#"{"devices": []}"#), &[]),
         (
             "gpu-not-ready",

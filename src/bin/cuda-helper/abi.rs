@@ -109,6 +109,7 @@ functions! {
     NvmlDeviceGetUuid = c"nvmlDeviceGetUUID" (NvmlHandle, *mut c_char, c_uint);
     NvmlDeviceGetPciInfo = c"nvmlDeviceGetPciInfo_v3" (NvmlHandle, *mut NvmlPciInfo);
     NvmlDeviceGetCapability = c"nvmlDeviceGetCudaComputeCapability" (NvmlHandle, *mut c_int, *mut c_int);
+    NvmlDeviceGetBrand = c"nvmlDeviceGetBrand" (NvmlHandle, *mut c_uint);
     NvmlDeviceGetMemoryInfo = c"nvmlDeviceGetMemoryInfo" (NvmlHandle, *mut NvmlMemory);
     NvmlDeviceGetMigMode = c"nvmlDeviceGetMigMode" (NvmlHandle, *mut c_uint, *mut c_uint);
     NvmlDeviceGetMaxMigDeviceCount = c"nvmlDeviceGetMaxMigDeviceCount" (NvmlHandle, *mut c_uint);
@@ -118,6 +119,32 @@ functions! {
     NvmlDeviceGetRemappedRows =
         c"nvmlDeviceGetRemappedRows" (NvmlHandle, *mut c_uint, *mut c_uint, *mut c_uint, *mut c_uint);
     NvmlDeviceGetComputeMode = c"nvmlDeviceGetComputeMode" (NvmlHandle, *mut c_uint);
+}
+
+/// An `nvmlBrandType_t` as NVIDIA's images write it in NVIDIA_REQUIRE_CUDA (`brand=quadrortx`); as with
+/// nvidia-container-cli, whatever has no name there is `unknown`.
+pub fn nvml_brand_name(brand: c_uint) -> &'static str {
+    const NAMES: [&str; 17] = [
+        "unknown",
+        "quadro",
+        "tesla",
+        "nvs",
+        "grid",
+        "geforce",
+        "titan",
+        "vapps",
+        "vpc",
+        "vcs",
+        "vws",
+        "cloudgaming",
+        "quadrortx",
+        "nvidiartx",
+        "nvidia",
+        "geforcertx",
+        "titanrtx",
+    ];
+    let name = usize::try_from(brand).ok().and_then(|at| NAMES.get(at));
+    name.copied().unwrap_or("unknown")
 }
 
 /// The enumerator of an `nvmlReturn_t`, which the library itself cannot name; empty for one that nvml.h does not

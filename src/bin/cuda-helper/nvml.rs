@@ -122,6 +122,7 @@ fn ask_device(nvml: &Foreign, index: u32) -> NvmlDevice {
         device.pci_bus_id = keep_if_offered(&mut first, one.pci_bus_id());
         let parts = keep_if_offered(&mut first, one.capability()).unzip();
         device.capability = capability(parts.0, parts.1);
+        device.brand = keep_if_offered(&mut first, one.brand());
         device.memory = keep_if_offered(&mut first, one.memory());
         device.mig_enabled = keep_if_offered(&mut first, one.mig_enabled());
         if device.mig_enabled == Some(true) {
@@ -179,6 +180,13 @@ impl OneGpu<'_> {
             get.0(self.handle, &mut major, &mut minor)
         })?;
         Ok((major, minor))
+    }
+
+    fn brand(&self) -> Result<String, CallError> {
+        let mut brand = 0;
+        // SAFETY: stores one enumerator.
+        self.check(|get: abi::NvmlDeviceGetBrand| unsafe { get.0(self.handle, &mut brand) })?;
+        Ok(abi::nvml_brand_name(brand).to_string())
     }
 
     fn memory(&self) -> Result<u64, CallError> {

@@ -205,6 +205,13 @@ pub unsafe extern "C" fn nvmlDeviceGetCudaComputeCapability(
 }
 
 #[unsafe(no_mangle)]
+pub unsafe extern "C" fn nvmlDeviceGetBrand(handle: Handle, brand: *mut c_uint) -> c_int {
+    let result = device("nvmlDeviceGetBrand", handle).and_then(|gpu| gpu.brand.ok_or(NOT_SUPPORTED));
+    // SAFETY: as declared in nvml.h.
+    unsafe { answer(result, brand) }
+}
+
+#[unsafe(no_mangle)]
 pub unsafe extern "C" fn nvmlDeviceGetMemoryInfo(handle: Handle, memory: *mut [c_ulonglong; 3]) -> c_int {
     let result = device("nvmlDeviceGetMemoryInfo", handle).map(|gpu| [gpu.memory, gpu.memory, 0]);
     // SAFETY: as declared in nvml.h: total, free and used.

@@ -9,7 +9,7 @@
 //!   "driver_release": "550.54.15",
 //!   "device_count": 3,
 //!   "devices": [
-//!     {"repeat": 8, "name": "NVIDIA H200", "cc": "9.0", "memory": 150754820096, "uuid": "GPU-…",
+//!     {"repeat": 8, "name": "NVIDIA H200", "cc": "9.0", "brand": 14, "memory": 150754820096, "uuid": "GPU-…",
 //!      "pci": "00000000:3B:00.0", "compute_mode": 0, "mig": false, "mig_instances": 0, "ecc": 0,
 //!      "remap_pending": false, "remap_failed": false}
 //!   ],
@@ -25,7 +25,7 @@
 //!
 //! - `driver_api` is what the version calls return, 1000 × major + 10 × minor.
 //! - `device_count` is what the count calls return in place of the number of devices.
-//! - A device's `uuid` and `pci` are made up from its number if they are left out. `null` for `mig`, `ecc`,
+//! - A device's `uuid` and `pci` are made up from its number if they are left out. `null` for `brand`, `mig`, `ecc`,
 //!   `remap_pending` or `remap_failed` makes NVML answer "not supported".
 //! - A call does, in this order: print and flood to standard output, fork a daemon that keeps the descriptors open for
 //!   a minute, wait for a time, wait for a file to be there, make a file, hang, die of a signal, exit, return an error.
@@ -39,7 +39,7 @@
 //! test must not pass because its script was misspelt.
 
 use std::collections::BTreeMap;
-use std::ffi::c_int;
+use std::ffi::{c_int, c_uint};
 use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::sync::{Mutex, OnceLock};
@@ -49,7 +49,7 @@ use std::{env, fs, thread};
 use serde::{Deserialize, Deserializer};
 
 /// Functions that the fakes export, and so the keys that `calls` may have.
-pub const FUNCTIONS: [&str; 33] = [
+pub const FUNCTIONS: [&str; 34] = [
     "load libcuda",
     "exit libcuda",
     "load libnvidia-ml",
@@ -76,6 +76,7 @@ pub const FUNCTIONS: [&str; 33] = [
     "nvmlDeviceGetUUID",
     "nvmlDeviceGetPciInfo_v3",
     "nvmlDeviceGetCudaComputeCapability",
+    "nvmlDeviceGetBrand",
     "nvmlDeviceGetMemoryInfo",
     "nvmlDeviceGetMigMode",
     "nvmlDeviceGetMaxMigDeviceCount",
@@ -129,6 +130,8 @@ pub struct Gpu {
     /// compute capability
     #[serde(deserialize_with = "capability")]
     pub cc: (c_int, c_int),
+    /// `NVML_BRAND_*`
+    pub brand: Option<c_uint>,
     /// bytes
     pub memory: u64,
     /// address as NVML writes it; filled in when the script is loaded
@@ -154,6 +157,7 @@ impl Default for Gpu {
             name: "NVIDIA H200".into(),
             uuid: String::new(),
             cc: (9, 0),
+            brand: Some(14), // NVML_BRAND_NVIDIA
             memory: 150_754_820_096,
             pci: String::new(),
             compute_mode: 0,
