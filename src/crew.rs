@@ -11,30 +11,35 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
-use nix::sys::signal::{SigSet, SigmaskHow, Signal, killpg, sigprocmask};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
+use nix::sys::signal::Signal;
+use nix::sys::wait::WaitPidFlag;
 use nix::unistd::Pid;
 
-use crate::sys::{self, Program, Spawn};
+use crate::signal::{FIRST_REAL_TIME, Number, Set};
+use crate::sys::{self, Change, Program, Spawn};
 
-/// Signals that end the checks: all whose default is to end a process, but for faults, SIGKILL and SIGPIPE.
-pub const ENDING: [Signal; 14] = [
-    Signal::SIGTERM,
-    Signal::SIGINT,
-    Signal::SIGHUP,
-    Signal::SIGQUIT,
-    Signal::SIGUSR1,
-    Signal::SIGUSR2,
-    Signal::SIGALRM,
-    Signal::SIGVTALRM,
-    Signal::SIGPROF,
-    Signal::SIGXCPU,
-    Signal::SIGXFSZ,
-    Signal::SIGIO,
-    Signal::SIGPWR,
-    Signal::SIGSTKFLT,
-];
+/// Signals that end the checks: all whose default is to end a process, but for faults, SIGKILL, SIGPIPE and the two
+/// that the C library keeps for itself.
+pub const ENDING: Set = Set::NONE
+    .with(Signal::SIGTERM)
+    .with(Signal::SIGINT)
+    .with(Signal::SIGHUP)
+    .with(Signal::SIGQUIT)
+    .with(Signal::SIGUSR1)
+    .with(Signal::SIGUSR2)
+    .with(Signal::SIGALRM)
+    .with(Signal::SIGVTALRM)
+    .with(Signal::SIGPROF)
+    .with(Signal::SIGXCPU)
+    .with(Signal::SIGXFSZ)
+    .with(Signal::SIGIO)
+    .with(Signal::SIGPWR)
+    .with(Signal::SIGSTKFLT)
+    .from(FIRST_REAL_TIME);
+
+const KILL: Number = Number(nix::libc::SIGKILL);
+/// waitid(2) for a process that has ended, left as it is: the zombie keeps its process group's number taken.
+const PEEK: WaitPidFlag = WaitPidFlag::WEXITED.union(WaitPidFlag::WNOWAIT);
 
 /// How long children may take to end after a signal was forwarded, before SIGKILL. `docker stop` gives us 10 s in all.
 const GRACE: Duration = Duration::from_secs(2);
@@ -88,7 +93,7 @@ pub enum Event {
     /// a [`Waker`] was used
     Woken,
     /// a signal that ends the checks
-    Signal(Signal),
+    Signal(Number),
     /// the time given to [`Crew::next`] is over
     Elapsed,
 }
@@ -132,7 +137,7 @@ pub struct Start<'a> {
 impl Job {
     fn kill(&mut self, reason: Exit) {
         if self.killed.is_none() {
-            let _ = killpg(self.pid, Signal::SIGKILL);
+            sys::send_to_group(self.pid, KILL);
             self.killed = Some((Instant::now(), reason));
         }
     }
@@ -196,7 +201,7 @@ impl Waker {
 
 /// The children of the checks.
 pub struct Crew {
-    signals: SignalFd,
+    signals: OwnedFd,
     jobs: Vec<Job>,
     next_id: usize,
     wake_read: OwnedFd,
@@ -206,7 +211,7 @@ pub struct Crew {
     all_children_ours: bool,
     subreaper_before: bool,
     /// came while [`Crew::dismiss`] waited
-    late_signal: Option<Signal>,
+    late_signal: Option<Number>,
 }
 
 impl Crew {
@@ -217,18 +222,12 @@ impl Crew {
     pub fn assemble() -> Result<Self, StartError> {
         let fail = |step| move |errno| StartError { step, errno };
         sys::keep_children_status();
-        let mut mask: SigSet = ENDING.into_iter().collect();
-        mask.add(Signal::SIGCHLD);
-        sigprocmask(SigmaskHow::SIG_BLOCK, Some(&mask), None).map_err(fail("sigprocmask"))?;
-        let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
-            .map_err(fail("signalfd"))?;
+        let mask = ENDING.with(Signal::SIGCHLD);
+        sys::block(mask).map_err(fail("sigprocmask"))?;
+        let signals = sys::signal_fd(mask).map_err(fail("signalfd"))?;
         let (wake_read, wake_write) =
             nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).map_err(fail("pipe"))?;
-        let nobody = waitid(
-            Id::All,
-            WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT,
-        );
-        let all_children_ours = nobody == Err(Errno::ECHILD);
+        let all_children_ours = sys::wait(None, PEEK) == Err(Errno::ECHILD);
         let subreaper_before = prctl::get_child_subreaper().unwrap_or(false);
         // A vendor library that forks a daemon must not leave it to the service: its orphans become our children. But
         // where somebody's children were here before, an orphan may be theirs, and goes where it would without us.
@@ -429,30 +428,19 @@ impl Crew {
         }
     }
 
-    fn read_signal(&mut self) -> Option<Signal> {
-        while let Ok(Some(info)) = self.signals.read_signal() {
-            let signal = i32::try_from(info.ssi_signo)
-                .ok()
-                .and_then(|n| Signal::try_from(n).ok());
-            match signal {
-                Some(Signal::SIGCHLD) | None => {}
-                Some(signal) => return Some(signal),
-            }
-        }
-        None
+    fn read_signal(&mut self) -> Option<Number> {
+        let next = || sys::read_signal(&self.signals);
+        std::iter::from_fn(next).find(|signal| ENDING.contains(*signal))
     }
 
     /// A job whose process is gone, or that was killed and will not go.
     fn take_ended(&mut self) -> Option<(JobId, Ended)> {
         let now = Instant::now();
         let (index, exit) = self.jobs.iter().enumerate().find_map(|(i, job)| {
-            // WNOWAIT: the zombie keeps its process group's number taken until the group was killed below.
-            match waitid(
-                Id::Pid(job.pid),
-                WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT,
-            ) {
-                Ok(WaitStatus::Exited(_, code)) => Some((i, Exit::Code(code))),
-                Ok(WaitStatus::Signaled(_, signal, _)) => Some((i, Exit::Signal(signal as i32))),
+            // The group is killed below, before its number can be anybody else's.
+            match sys::wait(Some(job.pid), PEEK) {
+                Ok(Some((_, Change::Exited(code)))) => Some((i, Exit::Code(code))),
+                Ok(Some((_, Change::Killed(signal)))) => Some((i, Exit::Signal(signal.0))),
                 Err(Errno::ECHILD) => Some((i, Exit::Code(0))), // somebody ignores SIGCHLD for us: gone all the same
                 _ => match job.killed {
                     Some((at, _)) if at + KILL_PATIENCE <= now => Some((i, Exit::TimedOut { reaped: false })),
@@ -463,9 +451,9 @@ impl Crew {
         let mut job = self.jobs.swap_remove(index);
         let reaped = exit != Exit::TimedOut { reaped: false };
         // Grandchildren in its group would outlive it.
-        let _ = killpg(job.pid, Signal::SIGKILL);
+        sys::send_to_group(job.pid, KILL);
         if reaped {
-            let _ = waitpid(job.pid, Some(WaitPidFlag::WNOHANG));
+            let _ = sys::wait(Some(job.pid), WaitPidFlag::WEXITED);
         }
         job.drain();
         let exit = match (reaped, job.killed) {
@@ -486,9 +474,9 @@ impl Crew {
 
     /// Passes `signal` to every child's group, waits up to 2 s for them to end, then kills what remains. A second
     /// signal cuts the wait short.
-    pub fn terminate(&mut self, signal: Signal) {
+    pub fn terminate(&mut self, signal: Number) {
         for job in &self.jobs {
-            let _ = killpg(job.pid, signal);
+            sys::send_to_group(job.pid, signal);
         }
         let until = Instant::now() + GRACE;
         while self.is_busy() {
@@ -519,7 +507,7 @@ impl Crew {
     }
 
     /// A signal that arrived and was not yet looked at.
-    pub fn pending_signal(&mut self) -> Option<Signal> {
+    pub fn pending_signal(&mut self) -> Option<Number> {
         self.late_signal.take().or_else(|| self.read_signal())
     }
 }
@@ -528,7 +516,7 @@ impl Crew {
 impl Drop for Crew {
     fn drop(&mut self) {
         let _ = prctl::set_child_subreaper(self.subreaper_before);
-        sys::end_on(&ENDING);
+        sys::end_on(ENDING);
     }
 }
 
@@ -549,9 +537,9 @@ fn reap_strays() -> bool {
     let until = Instant::now() + KILL_PATIENCE;
     let mut killed: Vec<Pid> = Vec::new();
     loop {
-        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+        match sys::wait(None, WaitPidFlag::WEXITED) {
             Err(Errno::ECHILD) => return true,
-            Ok(WaitStatus::StillAlive) => {
+            Ok(None) => {
                 let ours: Vec<Pid> = own_children().into_iter().filter(|p| is_ours(*p)).collect();
                 if ours.is_empty() && killed.is_empty() {
                     // Without /proc nothing can be told or killed.
@@ -561,7 +549,7 @@ fn reap_strays() -> bool {
                     return false;
                 }
                 for pid in ours {
-                    let _ = nix::sys::signal::kill(pid, Signal::SIGKILL);
+                    sys::send(pid, KILL);
                     if !killed.contains(&pid) {
                         killed.push(pid);
                     }
@@ -569,7 +557,7 @@ fn reap_strays() -> bool {
                 std::thread::sleep(Duration::from_millis(1));
             }
             // Its environment is gone before it is, so that who was killed is remembered.
-            Ok(status) => killed.retain(|pid| Some(*pid) != status.pid()),
+            Ok(Some((gone, _))) => killed.retain(|pid| *pid != gone),
             Err(_) => {}
         }
     }

@@ -741,7 +741,8 @@ object!(NvmlDevice {
     remap_pending,
     remap_failed,
     compute_mode,
-    error
+    error,
+    brand
 });
 tagged!(HelperEnd by "end" {
     "not-run" NotRun {},

@@ -195,12 +195,12 @@ pub fn exec(path: &Path, argv: &[OsString], env: &[CString]) -> LaunchError {
     let (Some(mut strings), Some(file)) = (strings, file) else {
         return LaunchError::not_executable("an argument holds a NUL byte".into(), "");
     };
-    let errno = sys::exec_service(&file, &strings, env, &crew::ENDING);
+    let errno = sys::exec_service(&file, &strings, env, crew::ENDING);
     if errno == Errno::ENOEXEC && is_script_without_shebang(path) {
         // What execvp(3) and shells do with a script that does not name its interpreter.
         let mut with_shell = vec![c"/bin/sh".to_owned(), file.clone()];
         with_shell.extend(strings.drain(1.min(strings.len())..));
-        return match sys::exec_service(c"/bin/sh", &with_shell, env, &crew::ENDING) {
+        return match sys::exec_service(c"/bin/sh", &with_shell, env, crew::ENDING) {
             Errno::ENOENT => LaunchError::not_found(
                 format!(
                     "{} names no interpreter, and there is no /bin/sh to run it",

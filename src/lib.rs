@@ -59,6 +59,8 @@ pub mod pipeline;
 #[cfg(feature = "entrypoint")]
 pub mod report;
 #[cfg(feature = "entrypoint")]
+pub mod signal;
+#[cfg(feature = "entrypoint")]
 pub mod smoke;
 #[cfg(feature = "entrypoint")]
 pub mod stack;

@@ -17,10 +17,10 @@ use cuda_entrypoint::launch::{self, LaunchError};
 use cuda_entrypoint::pipeline::{self, Gathered, Plan, Task};
 use cuda_entrypoint::report::human::{self, Colour};
 use cuda_entrypoint::report::{Report, headline, json, sanitize, termination};
+use cuda_entrypoint::signal::Number;
 use cuda_entrypoint::smoke::handoff::{self, Came, Order, Resumed, State};
 use cuda_entrypoint::stack::{self, Stack};
 use cuda_entrypoint::{arch, capture, checks, discover, facts, help, install, kernels, logging, smoke, sys};
-use nix::sys::signal::Signal;
 
 /// sysexits.h
 const EX_USAGE: u8 = 64;
@@ -299,7 +299,7 @@ impl Session<'_> {
     }
 
     /// Makes the service's own Python run the smoke, where that is how it is to run and nothing has failed by now.
-    fn hand_off(&self, task: &Task<'_>, crew: &mut Crew, mut gathered: Gathered) -> Result<Gathered, Signal> {
+    fn hand_off(&self, task: &Task<'_>, crew: &mut Crew, mut gathered: Gathered) -> Result<Gathered, Number> {
         let failed = Outcome::of(&gathered.findings).verdict == Verdict::Fail && task.plan.stop_early;
         if task.smoke != SmokeMode::Handoff || failed {
             return Ok(gathered);
@@ -343,7 +343,7 @@ impl Session<'_> {
         crew: &mut Crew,
         facts: Facts,
         why: &str,
-    ) -> Result<Gathered, Signal> {
+    ) -> Result<Gathered, Number> {
         tracing::info!(
             "smoke: no hand-off, in a process of its own instead: {}",
             sanitize(why)
@@ -352,7 +352,7 @@ impl Session<'_> {
     }
 
     /// The second run of a hand-off: takes what the first one found out and what the service's Python saw.
-    fn resume(&self, task: &Task<'_>, crew: &mut Crew, resumed: Resumed) -> Result<Gathered, Signal> {
+    fn resume(&self, task: &Task<'_>, crew: &mut Crew, resumed: Resumed) -> Result<Gathered, Number> {
         let Resumed { state, came } = resumed;
         let began = SystemTime::UNIX_EPOCH + Duration::from_millis(state.began_ms);
         let before = began
@@ -533,7 +533,7 @@ impl Session<'_> {
         };
         pipeline::gather(&task, crew).map_err(|signal| {
             crew.terminate(signal);
-            128 + u8::try_from(signal as i32).unwrap_or(0)
+            signal.exit_code()
         })
     }
 
@@ -705,13 +705,13 @@ fn sanitize_lines(message: &str, hint: &str) -> String {
     }
 }
 
-fn ended_by(signal: Signal, mut crew: Crew, log: &TerminationLog) -> u8 {
+fn ended_by(signal: Number, mut crew: Crew, log: &TerminationLog) -> u8 {
     crew.terminate(signal);
     // A second signal has done all it can. Left pending it would end us here, before a word is said.
     while crew.pending_signal().is_some() {}
     drop(crew);
-    let exit = 128 + u8::try_from(signal as i32).unwrap_or(0);
-    let message = format!("ended by {} during the checks", signal.as_str());
+    let exit = signal.exit_code();
+    let message = format!("ended by {signal} during the checks");
     complain(&message, "");
     termination::write(log, &termination_text(exit, "signal", &message, ""));
     exit

@@ -8,8 +8,6 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
-
 use crate::arch::ArchList;
 use crate::check::{Code, Finding, Outcome, Stage, Status};
 use crate::checks;
@@ -24,6 +22,7 @@ use crate::facts::{
 use crate::helper::{self, Helper, Request};
 use crate::launch;
 use crate::report::SmokeReport;
+use crate::signal::Number;
 use crate::smoke::handoff::Prepared;
 use crate::smoke::{Part, Smoke, Word};
 use crate::stack::Stack;
@@ -84,7 +83,7 @@ pub struct Gathered {
 ///
 /// # Errors
 /// The signal that ended them; the children are still to be dismissed.
-pub fn gather(task: &Task<'_>, crew: &mut Crew) -> Result<Gathered, Signal> {
+pub fn gather(task: &Task<'_>, crew: &mut Crew) -> Result<Gathered, Number> {
     let part = match task.smoke {
         _ if !task.plan.smoke => Part::Nothing,
         SmokeMode::Off => Part::Nothing,
@@ -104,7 +103,7 @@ pub fn gather(task: &Task<'_>, crew: &mut Crew) -> Result<Gathered, Signal> {
 ///
 /// # Errors
 /// As [`gather`].
-pub fn smoke_here(task: &Task<'_>, crew: &mut Crew, facts: Facts) -> Result<Gathered, Signal> {
+pub fn smoke_here(task: &Task<'_>, crew: &mut Crew, facts: Facts) -> Result<Gathered, Number> {
     let task = &Task {
         smoke: SmokeMode::Separate,
         ..*task
@@ -208,7 +207,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn go(mut self, crew: &mut Crew) -> Result<Gathered, Signal> {
+    fn go(mut self, crew: &mut Crew) -> Result<Gathered, Number> {
         self.settle(crew);
         while self.is_waiting() {
             match crew.next(self.retry_at.or(self.smoke_again_at)) {

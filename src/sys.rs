@@ -9,8 +9,10 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::libc;
-use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal};
+use nix::sys::wait::WaitPidFlag;
 use nix::unistd::Pid;
+
+use crate::signal::{self, Number, Set};
 
 /// What a child executes.
 #[derive(Clone, Copy, Debug)]
@@ -124,9 +126,7 @@ unsafe fn exec_in_child(
             }
         }
         reset_dispositions();
-        let mut none: libc::sigset_t = std::mem::zeroed();
-        libc::sigemptyset(&raw mut none);
-        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
+        let _ = change_mask(libc::SIG_SETMASK, Set::NONE);
         // What was given to us is for the service alone. Kernels before 5.11 refuse the flag; then only our own
         // descriptors, which all are close-on-exec, are kept back.
         libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC);
@@ -149,22 +149,22 @@ unsafe fn exec_in_child(
 
 /// Sets every signal that can be set to its default disposition. Async-signal-safe.
 fn reset_dispositions() {
-    for signal in 1..=64 {
-        reset_disposition(signal);
+    for signal in 1..=signal::LAST {
+        set_disposition(signal, libc::SIG_DFL);
     }
 }
 
 /// Asks the kernel, not the C library: that one refuses the two signals that it keeps for itself, and a parent with
-/// another C library may have left those ignored.
-fn reset_disposition(signal: c_int) {
-    /// `struct sigaction` of the kernel on x86_64: handler, flags, restorer, mask. Zeros are SIG_DFL.
-    const DEFAULT: [usize; 4] = [0; 4];
+/// another C library may have left those ignored. `handler` is SIG_DFL or SIG_IGN. Async-signal-safe.
+fn set_disposition(signal: c_int, handler: libc::sighandler_t) {
+    // `struct sigaction` of the kernel on x86_64: handler, flags, restorer, mask.
+    let action: [usize; 4] = [handler, 0, 0, 0];
     // SAFETY: the array is as large as the kernel's struct and holds no pointer; SIGKILL and SIGSTOP are refused.
     unsafe {
         libc::syscall(
             libc::SYS_rt_sigaction,
             signal,
-            DEFAULT.as_ptr(),
+            action.as_ptr(),
             std::ptr::null_mut::<libc::c_void>(),
             size_of::<u64>(),
         );
@@ -174,7 +174,107 @@ fn reset_disposition(signal: c_int) {
 /// Makes children wait to be reaped, whatever the parent did: where SIGCHLD is ignored, the kernel reaps them and
 /// their status is lost (wait(2), NOTES).
 pub fn keep_children_status() {
-    reset_disposition(libc::SIGCHLD);
+    set_disposition(libc::SIGCHLD, libc::SIG_DFL);
+}
+
+/// The kernel's own call, since the C library leaves two signals out of every set. Async-signal-safe.
+fn change_mask(how: c_int, set: Set) -> nix::Result<()> {
+    // SAFETY: the kernel reads eight bytes, which live on this stack, and writes nothing.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigprocmask,
+            how,
+            &raw const set.0,
+            std::ptr::null_mut::<libc::c_void>(),
+            size_of::<u64>(),
+        )
+    };
+    Errno::result(done).map(|_| ())
+}
+
+/// Blocks these signals too, in the calling thread and in threads that it starts from now on.
+///
+/// # Errors
+/// None that sigprocmask(2) names for a valid call; a seccomp profile's.
+pub fn block(set: Set) -> nix::Result<()> {
+    change_mask(libc::SIG_BLOCK, set)
+}
+
+/// Reads blocked signals of `set` without waiting: [`read_signal`] takes them.
+///
+/// # Errors
+/// As signalfd(2).
+pub fn signal_fd(set: Set) -> nix::Result<OwnedFd> {
+    let flags = libc::SFD_NONBLOCK | libc::SFD_CLOEXEC;
+    // SAFETY: the kernel reads eight bytes, which live on this stack; a returned descriptor is ours alone.
+    unsafe {
+        let fd = libc::syscall(libc::SYS_signalfd4, -1, &raw const set.0, size_of::<u64>(), flags);
+        Errno::result(fd).map(|fd| OwnedFd::from_raw_fd(fd as c_int))
+    }
+}
+
+/// The next signal of a [`signal_fd`]; `None` where none is pending.
+pub fn read_signal(fd: &OwnedFd) -> Option<Number> {
+    let mut info = [0u8; size_of::<libc::signalfd_siginfo>()];
+    loop {
+        match nix::unistd::read(fd, &mut info) {
+            Ok(length) if length == info.len() => {
+                // signalfd_siginfo begins with ssi_signo, a u32.
+                let [a, b, c, d, ..] = info;
+                return i32::try_from(u32::from_ne_bytes([a, b, c, d])).ok().map(Number);
+            }
+            Err(Errno::EINTR) => {}
+            _ => return None,
+        }
+    }
+}
+
+/// Sends a signal to a process. One that is gone is no matter.
+pub fn send(pid: Pid, signal: Number) {
+    // SAFETY: takes two integers.
+    unsafe { libc::kill(pid.as_raw(), signal.0) };
+}
+
+/// Sends a signal to a process group. One that is gone is no matter.
+pub fn send_to_group(group: Pid, signal: Number) {
+    // SAFETY: takes two integers.
+    unsafe { libc::killpg(group.as_raw(), signal.0) };
+}
+
+/// What became of a child.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Change {
+    /// it exited with this status
+    Exited(c_int),
+    /// this signal ended it, a real-time one possibly
+    Killed(Number),
+    /// this signal stopped it
+    Stopped(Number),
+}
+
+/// What became of a child, or of any, without waiting for it; `flags` are waitid(2)'s. `None` where nothing has.
+///
+/// # Errors
+/// ECHILD where there is no such child.
+pub fn wait(child: Option<Pid>, flags: WaitPidFlag) -> nix::Result<Option<(Pid, Change)>> {
+    let (kind, id) = match child {
+        Some(pid) => (libc::P_PID, pid.as_raw().unsigned_abs()),
+        None => (libc::P_ALL, 0),
+    };
+    let flags = (flags | WaitPidFlag::WNOHANG).bits();
+    // SAFETY: siginfo_t is plain data, which waitid fills in for a child; zeros stand for none.
+    let (pid, status, code) = unsafe {
+        let mut info: libc::siginfo_t = std::mem::zeroed();
+        Errno::result(libc::waitid(kind, id, &raw mut info, flags))?;
+        (info.si_pid(), info.si_status(), info.si_code)
+    };
+    let change = match code {
+        _ if pid == 0 => return Ok(None),
+        libc::CLD_EXITED => Change::Exited(status),
+        libc::CLD_STOPPED | libc::CLD_TRAPPED => Change::Stopped(Number(status)),
+        _ => Change::Killed(Number(status)),
+    };
+    Ok(Some((Pid::from_raw(pid), change)))
 }
 
 /// Ends the process with 128+N: what stands while nothing but the exec is left to do.
@@ -187,10 +287,10 @@ extern "C" fn exit_128_plus(signal: c_int) {
 ///
 /// Until the kernel replaces the image, one of `ending` still ends the process with 128+N, as PID 1 too: there a
 /// signal with the default disposition would be ignored, and a SIGTERM in the last microseconds would be lost.
-pub fn exec_service(path: &CStr, argv: &[CString], envp: &[CString], ending: &[Signal]) -> Errno {
+pub fn exec_service(path: &CStr, argv: &[CString], envp: &[CString], ending: Set) -> Errno {
     let argv = pointers(argv);
     let envp = pointers(envp);
-    let _ = nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), None);
+    let _ = block(Set::ALL);
     reset_dispositions();
     // Here is the point of no return: what is pending now ends us, what comes later is the service's.
     end_on(ending);
@@ -201,17 +301,16 @@ pub fn exec_service(path: &CStr, argv: &[CString], envp: &[CString], ending: &[S
 
 /// From here on each of `ending` ends the process with 128+N at once, as PID 1 too, and no signal is blocked: for when
 /// no child is left and only writing remains, which a reader that stands still may hold up for ever.
-pub fn end_on(ending: &[Signal]) {
-    let last_word = SigAction::new(
-        SigHandler::Handler(exit_128_plus),
-        SaFlags::empty(),
-        SigSet::all(),
-    );
-    for &signal in ending {
-        // SAFETY: the handler is async-signal-safe.
-        let _ = unsafe { nix::sys::signal::sigaction(signal, &last_word) };
+pub fn end_on(ending: Set) {
+    for signal in ending.iter() {
+        // SAFETY: the handler is async-signal-safe, and the struct is plain data with an empty mask and no flags.
+        unsafe {
+            let mut last_word: libc::sigaction = std::mem::zeroed();
+            last_word.sa_sigaction = exit_128_plus as *const () as usize;
+            libc::sigaction(signal.0, &raw const last_word, std::ptr::null_mut());
+        }
     }
-    let _ = nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
+    let _ = change_mask(libc::SIG_SETMASK, Set::NONE);
 }
 
 /// The environment exactly as the kernel handed it over: order, duplicates and strings without `=` included.

@@ -11,7 +11,7 @@ use std::{fs, thread};
 
 use nix::sys::signal::Signal;
 use support::probe::{launcher, probe};
-use support::run::{ENTRYPOINT, Run, Running, World, can, children, eventually, kill};
+use support::run::{ENTRYPOINT, Run, Running, World, can, children, eventually, kill, kill_by_number};
 
 const HANGS: &str = r#"{"calls": {"cuInit": {"hang": true}}}"#;
 
@@ -51,6 +51,33 @@ fn a_signal_ends_the_checks_and_everything_that_they_started() {
             ended(&world, &running.finish(), signal, since);
         }
     }
+}
+
+#[test]
+fn real_time_signals_end_the_checks_too() {
+    for (number, name) in [(34, "SIGRTMIN"), (41, "SIGRTMIN+7"), (64, "SIGRTMAX")] {
+        let world = World::new();
+        let running = Running::start(&mut hanging(&world, "run"));
+        running.helper_in_driver();
+        let since = Instant::now();
+        kill_by_number(running.pid(), number);
+        let run = running.finish();
+        assert!(since.elapsed() < Duration::from_secs(8), "{:?}", since.elapsed());
+        run.exits(128 + number).prints("");
+        run.says(&format!("ended by {name} during the checks"));
+        world.assert_nothing_left();
+    }
+}
+
+#[test]
+fn a_helper_that_a_real_time_signal_ends_is_not_waited_for() {
+    let world = World::new();
+    let running = Running::start(&mut hanging(&world, "run"));
+    let since = Instant::now();
+    kill_by_number(running.helper_in_driver(), 40);
+    let run = running.finish();
+    run.exits(82).says("SIGRTMIN+6 in cuInit");
+    assert!(since.elapsed() < Duration::from_secs(30), "{:?}", since.elapsed());
 }
 
 #[test]

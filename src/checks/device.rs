@@ -4,6 +4,7 @@ use crate::check::{Code, Finding, Severity};
 use crate::config::Gpu;
 use crate::cuda_errors;
 use crate::facts::{CallError, CudaVersion, Device, DriverAnswer, Facts, HelperEnd, NvmlDevice};
+use crate::signal::Number;
 use crate::stack::{CudaRule, Stack};
 
 #[cfg(test)]
@@ -132,8 +133,7 @@ pub fn loader_missing(detail: &str) -> Finding {
 
 /// `SIGSEGV` rather than 11.
 pub fn signal_name(number: i32) -> String {
-    nix::sys::signal::Signal::try_from(number)
-        .map_or_else(|_| format!("signal {number}"), |s| s.as_str().to_string())
+    Number(number).to_string()
 }
 
 fn judge_driver(driver: &DriverAnswer, stack: &Stack, gpu: Gpu, facts: &Facts, findings: &mut Vec<Finding>) {

@@ -340,6 +340,20 @@ pub fn kill(pid: u32, signal: nix::sys::signal::Signal) {
     nix::sys::signal::kill(pid, signal).unwrap();
 }
 
+/// The same by the signal's number: nix knows no real-time signals.
+#[allow(unsafe_code)] // kill(2)
+pub fn kill_by_number(pid: u32, number: i32) {
+    let pid = i32::try_from(pid).unwrap();
+    // SAFETY: takes two integers.
+    let sent = unsafe { nix::libc::kill(pid, number) };
+    assert_eq!(
+        sent,
+        0,
+        "signal {number} to {pid}: {}",
+        std::io::Error::last_os_error()
+    );
+}
+
 /// The children of a process.
 pub fn children(pid: u32) -> Vec<u32> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten();

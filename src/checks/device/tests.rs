@@ -277,7 +277,7 @@ fn every_end_of_the_helper_has_its_finding() {
             json!({"end": "crashed", "signal": 34, "step": "cuInit"}),
             Code::HelperCrashed,
             82,
-            "signal 34 in cuInit",
+            "SIGRTMIN in cuInit",
         ),
         (
             json!({"end": "exited", "code": 3, "step": "cuInit", "stderr": "last words"}),
