@@ -555,7 +555,10 @@ def describe_python():
 
 def keep(number, mode):
     """Takes a standard descriptor for ourselves: whoever uses it from here on has `/dev/null`, or standard error."""
-    kept = os.dup(number)
+    import fcntl
+
+    # Never in the place of another one that is closed.
+    kept = fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 3)
     if mode is None:
         os.dup2(2, number)
     else:
