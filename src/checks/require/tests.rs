@@ -27,7 +27,7 @@ fn machine(cuda: &str, release: &str, arch: &str, brand: &str) -> Facts {
         "nvml_helper": {"end": "done"}
     });
     Facts {
-        device: serde_json::from_value(device).unwrap(),
+        device: crate::facts::read::FromJson::from_json(device).unwrap(),
         ..Facts::default()
     }
 }
