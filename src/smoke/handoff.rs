@@ -66,6 +66,16 @@ pub struct Prepared {
 /// # Errors
 /// Why there is no hand-off here: no memory files, no /proc.
 pub fn prepare(order: &Order<'_>, state: &State) -> Result<Prepared, String> {
+    if let Some(version) = state
+        .facts
+        .image
+        .python
+        .version
+        .as_deref()
+        .filter(|v| is_too_old(v))
+    {
+        return Err(format!("Python {version} is older than 3.8"));
+    }
     let text = |error: serde_json::Error| format!("the state cannot be written: {error}");
     let state = memory_file(
         c"cuda-entrypoint-state",
@@ -74,9 +84,8 @@ pub fn prepare(order: &Order<'_>, state: &State) -> Result<Prepared, String> {
     let results = memory_file(c"cuda-entrypoint-results", b"")?;
     // Parent and child write to it.
     fcntl(&results, FcntlArg::F_SETFL(OFlag::O_APPEND)).map_err(|e| format!("fcntl: {e}"))?;
-    let binary: OwnedFd = File::open("/proc/self/exe")
-        .map_err(|e| format!("/proc/self/exe: {e}"))?
-        .into();
+    let binary = File::open("/proc/self/exe").map_err(|e| format!("/proc/self/exe: {e}"))?;
+    let binary = out_of_the_way(&binary)?;
     // The zip names itself, so that its descriptor must be known before it is written.
     let zip = memory_file(c"cuda-entrypoint-handoff", b"")?;
     let order_text = order_text(order, &zip, &binary, &state, &results);
@@ -98,11 +107,20 @@ pub fn prepare(order: &Order<'_>, state: &State) -> Result<Prepared, String> {
     for fd in [&zip, &binary, &state, &results] {
         fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty())).map_err(|e| format!("fcntl: {e}"))?;
     }
+    // Python that could not read it would start the service without a word.
+    let path = format!("/proc/self/fd/{}", zip.as_raw_fd());
+    File::open(&path).map_err(|e| format!("{path}: {e}"))?;
     let env = with_python_path(order.env, zip.as_raw_fd());
     Ok(Prepared {
         env,
         _files: [zip, binary, state, results],
     })
+}
+
+/// Whether a version such as `3.7` or `3.7.17` is below 3.8, for which handoff.py is written.
+fn is_too_old(version: &str) -> bool {
+    let mut parts = version.split('.').map(|part| part.parse::<u32>().ok());
+    matches!((parts.next().flatten(), parts.next().flatten()), (Some(major), Some(minor)) if (major, minor) < (3, 8))
 }
 
 fn memory_file(name: &CStr, bytes: &[u8]) -> Result<OwnedFd, String> {
@@ -111,7 +129,19 @@ fn memory_file(name: &CStr, bytes: &[u8]) -> Result<OwnedFd, String> {
     let mut file = File::from(fd);
     file.write_all(bytes).map_err(|e| fail(&e))?;
     file.rewind().map_err(|e| fail(&e))?;
-    Ok(file.into())
+    out_of_the_way(&file)
+}
+
+/// The same file under a high number: what packages open and keep during their imports has the numbers that it has
+/// without a hand-off.
+fn out_of_the_way(file: &File) -> Result<OwnedFd, String> {
+    const FIRST: i32 = 200;
+    let moved = fcntl(file, FcntlArg::F_DUPFD_CLOEXEC(FIRST));
+    // A limit on descriptors may forbid it.
+    let moved = moved.or_else(|_| fcntl(file, FcntlArg::F_DUPFD_CLOEXEC(3)));
+    moved
+        .and_then(sys::own_descriptor)
+        .map_err(|e| format!("fcntl: {e}"))
 }
 
 /// The order as JSON in ASCII.
@@ -140,12 +170,13 @@ fn order_text(
     let _ = write!(
         all,
         ",\"zip_fd\":{},\"python_path\":{old},\"binary_fd\":{},\"results_fd\":{results},\"keep_fds\":[{state},{results}],\
-         \"verdict_argv\":[{}],\"verdict_env\":[{}],\"timeout_s\":{}}}",
+         \"verdict_argv\":[{}],\"verdict_env\":[{}],\"timeout_s\":{},\"pid\":{}}}",
         zip.as_raw_fd(),
         binary.as_raw_fd(),
         argv.join(","),
         environ.join(","),
-        order.timeout.as_secs_f64()
+        order.timeout.as_secs_f64(),
+        std::process::id()
     );
     all
 }
@@ -178,11 +209,16 @@ fn with_python_path(env: &[CString], zip: i32) -> Vec<CString> {
         value.push(b':');
         value.extend(old.as_encoded_bytes());
     }
-    env.iter()
-        .filter(|v| !v.to_bytes().starts_with(NAME))
-        .cloned()
-        .chain(CString::new(value).ok())
-        .collect()
+    let Ok(value) = CString::new(value) else {
+        return env.to_vec();
+    };
+    // In its place: what a program does with the order of its environment is its own affair.
+    let mut env = env.to_vec();
+    match env.iter_mut().find(|v| v.to_bytes().starts_with(NAME)) {
+        Some(old) => *old = value,
+        None => env.push(value),
+    }
+    env
 }
 
 /// How the hand-off came out.
@@ -270,16 +306,19 @@ fn came(results: &[u8], deadline: Duration) -> Came {
     let mut exit = None;
     for line in results.split_inclusive(|&b| b == b'\n') {
         match facts::from_json(line) {
-            Ok(Tail::Fallback(fallback)) => return Came::Refused(fallback.reason),
+            Ok(Tail::Fallback(fallback)) if exit.is_none() => return Came::Refused(fallback.reason),
             Ok(Tail::Ended(how)) => {
-                exit = Some(match how {
+                // What comes behind it was written by a process that was being ended.
+                exit = exit.or(Some(match how {
                     How::Exit(code) => Exit::Code(code),
                     How::Signal(signal) => Exit::Signal(signal),
                     How::Timeout(true) => Exit::TimedOut { reaped: true },
                     How::Timeout(false) => Exit::Code(-1),
-                });
+                }));
             }
-            Err(_) => protocol.extend_from_slice(line),
+            Ok(Tail::Fallback(_)) => {}
+            Err(_) if exit.is_none() => protocol.extend_from_slice(line),
+            Err(_) => {}
         }
     }
     let ended = Ended {
@@ -321,6 +360,19 @@ mod tests {
     }
 
     #[test]
+    fn pythons_before_3_8_are_told() {
+        for (version, old) in [
+            ("3.7", true),
+            ("2.7.18", true),
+            ("3.8", false),
+            ("3.12.1", false),
+            ("x", false),
+        ] {
+            assert_eq!(is_too_old(version), old, "{version}");
+        }
+    }
+
+    #[test]
     fn the_path_is_put_in_front() {
         let env: Vec<CString> = ["A=1", "PYTHONPATH=/x:/y", "B="]
             .map(|v| CString::new(v).unwrap())
@@ -333,7 +385,7 @@ mod tests {
         };
         assert_eq!(
             text(with_python_path(&env, 7)),
-            "A=1 B= PYTHONPATH=/proc/self/fd/7:/x:/y"
+            "A=1 PYTHONPATH=/proc/self/fd/7:/x:/y B="
         );
         assert_eq!(
             text(with_python_path(&env[..1], 7)),
@@ -363,6 +415,10 @@ mod tests {
         let good = run("{\"passed\":{\"ms\":1}}\n\"done\"\n{\"ended\":{\"exit\":0}}\n");
         assert_eq!(good.end, SmokeEnd::Done);
         assert!(matches!(good.steps[0].outcome, SmokeOutcome::Passed(_)));
+        let late = run(
+            "{\"ended\":{\"timeout\":true}}\n{\"passed\":{\"ms\":1}}\n\"done\"\n{\"ended\":{\"exit\":0}}\n",
+        );
+        assert!(matches!(late.end, SmokeEnd::TimedOut { .. }), "{late:?}");
         let refused = format!("{begun}{{\"fallback\":{{\"reason\":\"CUDA was touched\"}}}}\n");
         assert!(
             matches!(came(refused.as_bytes(), Duration::ZERO), Came::Refused(why) if why == "CUDA was touched")

@@ -52,7 +52,7 @@ if [[ $(printf '%s\n' "$libc" 2.36 | sort -V | head -n 1) != 2.36 ]]; then
   relocations=-Crelocation-model=static
 fi
 # Tables for unwinding, which an aborting panic never reads.
-unwinding=(-Cforce-unwind-tables=no -Clink-arg=-Wl,--no-eh-frame-hdr "-Clink-arg=-Wl,-T,$PWD/tests/build/no-unwind.ld")
+unwinding=(-Cforce-unwind-tables=no "-Clink-arg=-Wl,--no-eh-frame-hdr" "-Clink-arg=-Wl,-T,$PWD/tests/build/no-unwind.ld")
 # Functions of the same bytes are kept once (--icf): rustc makes many, and nothing here compares their addresses.
 echo "building the entrypoint"
 env CUDA_ENTRYPOINT_HELPER_BIN="$helper" \
