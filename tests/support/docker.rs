@@ -285,7 +285,7 @@ impl Base {
 }
 
 fn debian_12() -> PathBuf {
-    debian("bookworm", "busybox-static,musl,python3-minimal")
+    debian("bookworm", "busybox-static,musl,python3,python3-venv")
 }
 
 /// A root file system of Debian as a tar archive, kept for the next run.

@@ -1,0 +1,169 @@
+//! The smoke of the shipped binary in Docker: as PID 1, stopped in the middle, and short of memory.
+// Everything here is test code, also outside of the functions marked so.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "support/docker.rs"]
+#[allow(dead_code)]
+mod docker;
+
+use std::path::Path;
+use std::sync::OnceLock;
+
+use docker::{Base, Content, Image, Run, Running};
+
+const STACK: &str = r#"{
+  "schema": 1, "name": "docker-smoke", "cuda": {"driver": ">=12.4"},
+  "env": {"SPCONV_DISABLE_JIT": "1", "CUMM_DISABLE_JIT": "1"},
+  "smoke": ["torch", "spconv", {"name": "model", "argv": ["python3", "-c", "import torch"], "gpu": true}]
+}"#;
+
+/// Debian with Python, the packages that act out a script, and a service that is Python.
+fn service() -> &'static Image {
+    static MADE: OnceLock<&Image> = OnceLock::new();
+    MADE.get_or_init(|| {
+        let dockerfile = format!(
+            "FROM {}\n\
+             COPY root /\n\
+             ENV PYTHONPATH=/opt/packages PYTHONDONTWRITEBYTECODE=1\n\
+             ENTRYPOINT [\"cuda-entrypoint\", \"run\", \"--\"]\n\
+             CMD [\"python3\", \"-c\", \"print('served')\"]\n",
+            Base::Debian12.image().name()
+        );
+        let mut context = vec![
+            (
+                "root/usr/local/bin/cuda-entrypoint".to_string(),
+                Content::File(docker::binary()),
+            ),
+            (
+                "root/etc/cuda-entrypoint/stack.json".to_string(),
+                Content::text(STACK),
+            ),
+        ];
+        let packages = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fakes/python");
+        add(&packages, "root/opt/packages", &mut context);
+        let context: Vec<(&str, Content)> = context.iter().map(|(p, c)| (p.as_str(), c.clone())).collect();
+        // The janitor removes it.
+        Box::leak(Box::new(Image::build(&dockerfile, &context).unwrap()))
+    })
+}
+
+fn add(folder: &Path, at: &str, context: &mut Vec<(String, Content)>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        match path.is_dir() {
+            true if name == "__pycache__" => {}
+            true => add(&path, &format!("{at}/{name}"), context),
+            false => context.push((format!("{at}/{name}"), Content::File(path.clone()))),
+        }
+    }
+}
+
+fn smoking(script: &str) -> Run {
+    Run::of(service()).driver("{}").env("FAKE_TORCH_SCRIPT", script)
+}
+
+#[test]
+#[ignore = "needs Docker and dist/; make test runs it"]
+fn the_service_is_pid_1_after_the_smoke() {
+    let served = smoking("{}")
+        .finish()
+        .expect(0)
+        .says(&["torch OK, spconv forward OK, model OK", "docker-smoke"]);
+    assert_eq!(served.stdout, "served\n");
+    // Nothing is left of it, whatever the packages started.
+    let script = r#"{"import torch": {"daemon": "setsid"}, "forward float32": {"daemon": "group"}}"#;
+    for options in [
+        &[][..],
+        &["--user", "65534", "--read-only", "--cap-drop", "ALL"],
+        &["--pids-limit", "16"],
+    ] {
+        let alone = smoking(script)
+            .options(options.iter().copied())
+            .words(["sh", "-c", "echo $$; echo /proc/[0-9]*; ls /proc/self/fd"])
+            .finish()
+            .expect(0);
+        assert_eq!(alone.stdout, "1\n/proc/1\n0\n1\n2\n3\n", "{alone:#?}");
+    }
+}
+
+#[test]
+#[ignore = "needs Docker and dist/; make test runs it"]
+fn failures_have_their_codes() {
+    for (script, code, says) in [
+        (
+            r#"{"import spconv": {"raise": "ImportError", "message": "undefined symbol"}}"#,
+            84,
+            "smoke-import",
+        ),
+        (r#"{"forward float32": {"difference": 0.5}}"#, 84, "smoke-wrong"),
+        (
+            r#"{"init": {"raise": "RuntimeError", "message": "CUDA out of memory"}}"#,
+            82,
+            "smoke-device",
+        ),
+    ] {
+        let run = smoking(script)
+            .finish()
+            .expect(code)
+            .says(&[says, "not starting"]);
+        assert_eq!(run.stdout, "");
+    }
+    let hangs = smoking(r#"{"import spconv": {"hang": "hold"}}"#).env("CUDA_ENTRYPOINT_SMOKE_TIMEOUT", "1s");
+    hangs
+        .finish()
+        .expect(85)
+        .says(&["smoke-timeout", "import spconv.pytorch"]);
+    let skipped = smoking(r#"{"import torch": {"hang": "sleep"}}"#)
+        .env("CUDA_ENTRYPOINT_SMOKE", "off")
+        .command("echo served");
+    assert_eq!(skipped.finish().expect(0).stdout, "served\n");
+}
+
+/// Runs until the packages have come to the place where they hang.
+#[track_caller]
+fn until_it_hangs(run: Run) -> Running {
+    let running = run.options(["--tmpfs", "/run/here"]).start();
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while running.exec("test -e /run/here/it").0 != Some(0) {
+        assert!(std::time::Instant::now() < until, "{:?}", running.stop());
+    }
+    running
+}
+
+/// `stop` leaves it 3 s of its usual 10, after which Docker kills and the code is 137.
+#[test]
+#[ignore = "needs Docker and dist/; make test runs it"]
+fn docker_stop_ends_a_smoke_at_once() {
+    for place in ["import spconv", "forward float32"] {
+        for (hang, options) in [("sleep", &[][..]), ("hold", &[]), ("sleep", &["--init"])] {
+            let script =
+                format!(r#"{{"{place}": {{"mark": "/run/here/it", "daemon": "setsid", "hang": "{hang}"}}}}"#);
+            let stopped = until_it_hangs(smoking(&script).options(options.iter().copied())).stop();
+            stopped.code_is(143);
+            assert!(
+                stopped.stderr.contains("ended by SIGTERM during the checks"),
+                "{stopped:#?}"
+            );
+            assert_eq!(stopped.stdout, "");
+        }
+    }
+    let script = r#"{"forward float16": {"mark": "/run/here/it", "hang": "sleep"}}"#;
+    until_it_hangs(smoking(script)).kill("INT").code_is(130);
+}
+
+#[test]
+#[ignore = "needs Docker and dist/; make test runs it"]
+fn a_container_that_is_short_of_memory_says_so() {
+    let greedy = smoking(r#"{"import torch": {"allocate": 600000000}}"#);
+    let run = greedy
+        .options(["--memory", "96m", "--memory-swap", "96m"])
+        .finish()
+        .expect(82);
+    let run = run.says(&[
+        "smoke-device",
+        "SIGKILL in import torch",
+        "raise the container's memory limit",
+    ]);
+    assert_eq!(run.stdout, "");
+}
