@@ -10,6 +10,7 @@ use tracing::level_filters::LevelFilter;
 use crate::arch::ArchList;
 use crate::check::{Code, Overrides, Severity};
 use crate::cli::{Origin, Setting, Settings};
+use crate::init::Whom;
 use crate::nearest;
 
 /// Whether a failure keeps the service from starting.
@@ -115,6 +116,8 @@ pub struct Config {
     pub termination_log: TerminationLog,
     /// severities of single findings
     pub overrides: Overrides,
+    /// `--init`, and to whom signals go; `None` becomes the service
+    pub init: Option<Whom>,
     /// `--helper-path`
     pub helper_path: Option<PathBuf>,
     /// how much is logged
@@ -159,6 +162,28 @@ pub fn is_off(settings: &Settings) -> bool {
 /// The mode alone, as [`is_off`] takes it.
 pub fn is_warn(settings: &Settings) -> bool {
     settings.get("mode").is_some_and(|s| s.value == "warn")
+}
+
+/// `--init`, whatever else is wrong; what makes no sense here is taken for its absence.
+pub fn init_or_exec(settings: &Settings) -> Option<Whom> {
+    init(settings).unwrap_or(None)
+}
+
+fn init(settings: &Settings) -> Result<Option<Whom>, SettingError> {
+    let Some(setting) = settings.get("init") else {
+        return Ok(None);
+    };
+    let given = setting.value.to_string_lossy();
+    match given.to_ascii_lowercase().as_str() {
+        "0" | "false" | "no" | "off" => Ok(None),
+        "1" | "true" | "yes" | "on" | "group" => Ok(Some(Whom::Group)),
+        "service" => Ok(Some(Whom::Service)),
+        _ => Err(wrong(
+            setting,
+            format!("`{given}` is none of off, on, group, service"),
+            "on and group pass signals on to the service's process group, service to the service alone",
+        )),
+    }
 }
 
 /// How to log, whatever else is wrong; what makes no sense here is taken for the default.
@@ -252,6 +277,7 @@ impl Config {
             termination_log: path(settings, "termination-log")?
                 .map_or(TerminationLog::Default, TerminationLog::File),
             overrides: overrides(settings)?,
+            init: init(settings)?,
             helper_path: path(settings, "helper-path")?,
             log: choice(settings, "log", LEVELS)?,
         })
@@ -262,17 +288,6 @@ impl Config {
 fn absent_in_this_version(settings: &Settings) -> Result<(), SettingError> {
     let absent =
         |setting: &Setting, instead: &str| wrong(setting, "this version does not have it yet", instead);
-    if let Some(setting) = settings.get("init") {
-        match setting.value.to_string_lossy().to_ascii_lowercase().as_str() {
-            "0" | "false" | "no" | "off" => {}
-            _ => {
-                return Err(absent(
-                    setting,
-                    "docker run --init, or tini before cuda-entrypoint, does the same",
-                ));
-            }
-        }
-    }
     if let Some(setting) = settings.get("receipt") {
         return Err(absent(setting, "leave it out: every start checks in full"));
     }
@@ -458,7 +473,8 @@ mod tests {
                 "explain lists",
             ),
             ("--receipt /x", &[], 64, "leave it out"),
-            ("--init", &[], 64, "docker run --init"),
+            ("--init=5", &[], 64, "none of off, on, group, service"),
+            ("", &[("CUDA_ENTRYPOINT_INIT", "maybe")], 78, "service alone"),
             ("--stack=", &[], 64, "leave it out"),
         ] {
             let error = config(line, variables).expect_err(line);
@@ -469,6 +485,36 @@ mod tests {
                 error.hint
             );
         }
+    }
+
+    #[test]
+    fn init_is_a_flag_that_may_say_to_whom_signals_go() {
+        let group = Some(Whom::Group);
+        for (line, variable, expected) in [
+            ("", "", None),
+            ("", "0", None),
+            ("", "False", None),
+            ("", "1", group),
+            ("", "TRUE", group),
+            ("", "service", Some(Whom::Service)),
+            ("--init", "", group),
+            ("--init", "off", group),
+            ("--init=off", "1", None),
+            ("--init=group", "", group),
+            ("--init=service", "1", Some(Whom::Service)),
+        ] {
+            let variables = [("CUDA_ENTRYPOINT_INIT", variable)];
+            assert_eq!(
+                config(line, &variables).unwrap().init,
+                expected,
+                "{line} {variable}"
+            );
+        }
+        // A word after it begins the command.
+        let words = ["run", "--init", "service"].map(OsString::from);
+        let parsed = crate::cli::parse(words, []).unwrap();
+        let service = vec![OsString::from("service")];
+        assert_eq!(parsed.command, crate::cli::Command::Run { service });
     }
 
     #[test]

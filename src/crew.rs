@@ -44,7 +44,7 @@ const PEEK: WaitPidFlag = WaitPidFlag::WEXITED.union(WaitPidFlag::WNOWAIT);
 /// How long children may take to end after a signal was forwarded, before SIGKILL. `docker stop` gives us 10 s in all.
 const GRACE: Duration = Duration::from_secs(2);
 /// How long a killed child may take to go. One that sits in an uninterruptible driver call never does.
-const KILL_PATIENCE: Duration = Duration::from_secs(3);
+pub(crate) const KILL_PATIENCE: Duration = Duration::from_secs(3);
 /// More output than any helper or smoke has reason to write.
 const STDOUT_LIMIT: usize = 8 << 20;
 /// Of stderr only the end is of use.
@@ -540,7 +540,7 @@ fn reap_strays() -> bool {
         match sys::wait(None, WaitPidFlag::WEXITED) {
             Err(Errno::ECHILD) => return true,
             Ok(None) => {
-                let ours: Vec<Pid> = own_children().into_iter().filter(|p| is_ours(*p)).collect();
+                let ours: Vec<Pid> = children_of("self").into_iter().filter(|p| is_ours(*p)).collect();
                 if ours.is_empty() && killed.is_empty() {
                     // Without /proc nothing can be told or killed.
                     return std::fs::exists("/proc/self/task").unwrap_or(false);
@@ -577,9 +577,10 @@ fn is_ours(pid: Pid) -> bool {
     mark().is_some_and(|mark| environ.split(|&b| b == 0).any(|v| v == mark.as_bytes()))
 }
 
-/// Children by proc(5)'s `children` file (needs CONFIG_PROC_CHILDREN, which every distribution sets).
-fn own_children() -> Vec<Pid> {
-    let Ok(tasks) = std::fs::read_dir("/proc/self/task") else {
+/// Children of a process, `self` or a number, by proc(5)'s `children` file (needs CONFIG_PROC_CHILDREN, which every
+/// distribution sets).
+pub(crate) fn children_of(process: &str) -> Vec<Pid> {
+    let Ok(tasks) = std::fs::read_dir(format!("/proc/{process}/task")) else {
         return Vec::new();
     };
     let lists = tasks

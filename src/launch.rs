@@ -1,6 +1,7 @@
 //! Becoming the service: find the command as execvp(3) would, set the manifest's environment, execute.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fs::File;
 use std::io::Read;
@@ -12,13 +13,13 @@ use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access};
 
 use crate::crew;
-use crate::sys;
+use crate::sys::{self, SpawnError};
 
 /// The service command could not become this process.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct LaunchError {
-    /// 126: there, but not executable; 127: not there. As POSIX shells and Docker use them
+    /// 126: there, but not executable; 127: not there, as POSIX shells and Docker use them. 70: `--init` has no process
     pub exit_code: u8,
     /// what was seen
     pub message: String,
@@ -32,6 +33,14 @@ impl LaunchError {
             exit_code: 127,
             message,
             hint: hint.into(),
+        }
+    }
+
+    fn no_process(errno: Errno) -> Self {
+        Self {
+            exit_code: 70,
+            message: format!("no process could be made for the service: {errno}"),
+            hint: "raise the limits on processes, memory and descriptors, or leave --init out".into(),
         }
     }
 
@@ -190,28 +199,56 @@ pub fn lookup<'a>(env: &'a [CString], name: &str) -> Option<&'a OsStr> {
 
 /// Becomes the service. Returns only when that failed.
 pub fn exec(path: &Path, argv: &[OsString], env: &[CString]) -> LaunchError {
+    let become_it = |file: &CStr, argv: &[CString], env: &[CString]| {
+        let errno = sys::exec_service(file, argv, env, crew::ENDING);
+        Err::<Infallible, _>(SpawnError::Exec(errno))
+    };
+    match start(path, argv, env, become_it) {
+        Err(error) => error,
+        Ok(never) => match never {},
+    }
+}
+
+/// Has `execute` execute the service: the file, or the shell for a script that names no interpreter.
+///
+/// # Errors
+/// What `execute` said of it, as a sentence about the file.
+pub fn start<T>(
+    path: &Path,
+    argv: &[OsString],
+    env: &[CString],
+    execute: impl Fn(&CStr, &[CString], &[CString]) -> Result<T, SpawnError>,
+) -> Result<T, LaunchError> {
     let strings: Option<Vec<CString>> = argv.iter().map(|a| CString::new(a.as_bytes()).ok()).collect();
     let file = CString::new(path.as_os_str().as_bytes()).ok();
     let (Some(mut strings), Some(file)) = (strings, file) else {
-        return LaunchError::not_executable("an argument holds a NUL byte".into(), "");
+        return Err(LaunchError::not_executable(
+            "an argument holds a NUL byte".into(),
+            "",
+        ));
     };
-    let errno = sys::exec_service(&file, &strings, env, crew::ENDING);
-    if errno == Errno::ENOEXEC && is_script_without_shebang(path) {
-        // What execvp(3) and shells do with a script that does not name its interpreter.
-        let mut with_shell = vec![c"/bin/sh".to_owned(), file.clone()];
-        with_shell.extend(strings.drain(1.min(strings.len())..));
-        return match sys::exec_service(c"/bin/sh", &with_shell, env, crew::ENDING) {
-            Errno::ENOENT => LaunchError::not_found(
-                format!(
-                    "{} names no interpreter, and there is no /bin/sh to run it",
-                    path.display()
-                ),
-                "begin it with #! and the path of an interpreter that the image has, or install a shell",
-            ),
-            errno => explain(path, errno, env),
-        };
+    let errno = match execute(&file, &strings, env) {
+        Ok(started) => return Ok(started),
+        Err(SpawnError::Fork(errno)) => return Err(LaunchError::no_process(errno)),
+        Err(SpawnError::Exec(errno)) => errno,
+    };
+    if errno != Errno::ENOEXEC || !is_script_without_shebang(path) {
+        return Err(explain(path, errno, env));
     }
-    explain(path, errno, env)
+    // What execvp(3) and shells do with a script that does not name its interpreter.
+    let mut with_shell = vec![c"/bin/sh".to_owned(), file];
+    with_shell.extend(strings.drain(1.min(strings.len())..));
+    execute(c"/bin/sh", &with_shell, env).map_err(|error| match error {
+        SpawnError::Fork(errno) => LaunchError::no_process(errno),
+        SpawnError::Exec(Errno::ENOENT) => LaunchError::not_found(
+            format!(
+                "{} names no interpreter, and there is no /bin/sh to run it",
+                path.display()
+            ),
+            "begin it with #! and the path of an interpreter that the image has, or install a shell",
+        ),
+        SpawnError::Exec(errno) => explain(path, errno, env),
+    })
 }
 
 /// The beginning of a file: enough for a shebang line or an ELF header.

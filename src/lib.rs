@@ -45,6 +45,8 @@ pub mod help;
 #[cfg(feature = "entrypoint")]
 pub mod helper;
 #[cfg(feature = "entrypoint")]
+pub mod init;
+#[cfg(feature = "entrypoint")]
 pub mod install;
 #[cfg(feature = "entrypoint")]
 pub mod kernels;

@@ -13,6 +13,7 @@ use cuda_entrypoint::cli::{self, Command, Invocation, SchemaOf, Settings, StageC
 use cuda_entrypoint::config::{self, Config, Format, Mode, ReportTarget, SmokeMode, TerminationLog};
 use cuda_entrypoint::crew::{Crew, StartError};
 use cuda_entrypoint::facts::Facts;
+use cuda_entrypoint::init::{self, Whom};
 use cuda_entrypoint::launch::{self, LaunchError};
 use cuda_entrypoint::pipeline::{self, Gathered, Plan, Task};
 use cuda_entrypoint::report::human::{self, Colour};
@@ -99,7 +100,7 @@ fn dispatch(invocation: Invocation, environ: &[CString], crew: Assembled, starte
         Command::Run { service } if config::is_off(&settings) => {
             drop(crew);
             start_logging(&settings);
-            start_unchecked(&service, environ, &config::termination_log(&settings))
+            start_unchecked(&service, environ, &settings)
         }
         Command::Check { .. } if config::is_off(&settings) => {
             start_logging(&settings);
@@ -253,8 +254,10 @@ impl Session<'_> {
         }
         drop(crew);
         if let Some(prepared) = &gathered.handoff {
-            let error = launch::exec(&program, self.service, &prepared.env);
-            return self.cannot_launch(&error, &config.termination_log);
+            return match launch_as(&program, self.service, &prepared.env, config.init) {
+                Ok(exit) => exit,
+                Err(error) => self.cannot_launch(&error, &config.termination_log),
+            };
         }
         let report = self.report(&task, &loaded, &gathered);
         write_report_file(&config, &report);
@@ -277,8 +280,13 @@ impl Session<'_> {
         if !clean {
             tracing::warn!("a helper sits in an uninterruptible driver call and was left behind");
         }
-        let error = launch::exec(&program, self.service, &env);
-        self.cannot_launch(&error, &config.termination_log)
+        // Under --init they would be kept for as long as the service runs.
+        drop(report);
+        drop(gathered);
+        match launch_as(&program, self.service, &env, config.init) {
+            Ok(exit) => exit,
+            Err(error) => self.cannot_launch(&error, &config.termination_log),
+        }
     }
 
     /// How the smoke can be run for this service.
@@ -318,6 +326,7 @@ impl Session<'_> {
             env: task.env,
             argv: &handoff::own_argv(),
             environ: self.environ,
+            becomes_us: task.config.init.is_none(),
         };
         let state = State {
             facts: gathered.facts.clone(),
@@ -652,7 +661,12 @@ impl Session<'_> {
         complain(message, hint);
         if config::is_warn(self.settings) && !self.service.is_empty() {
             say("starting the service all the same, unchecked: mode is warn");
-            return start(self.service, self.environ, log);
+            return start(
+                self.service,
+                self.environ,
+                log,
+                config::init_or_exec(self.settings),
+            );
         }
         termination::write(log, &termination_text(exit, kind, message, hint));
         exit
@@ -809,7 +823,7 @@ fn explain(name: &str) -> u8 {
 }
 
 /// Becomes the service without a check: mode `off`.
-fn start_unchecked(service: &[OsString], environ: &[CString], log: &TerminationLog) -> u8 {
+fn start_unchecked(service: &[OsString], environ: &[CString], settings: &Settings) -> u8 {
     if service.is_empty() {
         complain(
             "no service command was given",
@@ -818,13 +832,16 @@ fn start_unchecked(service: &[OsString], environ: &[CString], log: &TerminationL
         return EX_USAGE;
     }
     say("nothing is checked: mode is off");
-    start(service, environ, log)
+    let log = config::termination_log(settings);
+    start(service, environ, &log, config::init_or_exec(settings))
 }
 
-fn start(service: &[OsString], environ: &[CString], log: &TerminationLog) -> u8 {
+fn start(service: &[OsString], environ: &[CString], log: &TerminationLog, init: Option<Whom>) -> u8 {
     let command = service.first().map_or(OsStr::new(""), |c| c.as_os_str());
-    let error = match launch::resolve(command, launch::lookup(environ, "PATH")) {
-        Ok(program) => launch::exec(&program, service, environ),
+    let launched = launch::resolve(command, launch::lookup(environ, "PATH"))
+        .and_then(|program| launch_as(&program, service, environ, init));
+    let error = match launched {
+        Ok(exit) => return exit,
         Err(error) => error,
     };
     complain(&error.message, &error.hint);
@@ -833,6 +850,19 @@ fn start(service: &[OsString], environ: &[CString], log: &TerminationLog) -> u8 
         &termination_text(error.exit_code, "service", &error.message, &error.hint),
     );
     error.exit_code
+}
+
+/// Becomes the service, or under `--init` starts it and returns its exit code.
+fn launch_as(
+    program: &Path,
+    service: &[OsString],
+    env: &[CString],
+    init: Option<Whom>,
+) -> Result<u8, LaunchError> {
+    match init {
+        Some(whom) => init::run(program, service, env, whom),
+        None => Err(launch::exec(program, service, env)),
+    }
 }
 
 /// A command line that makes no sense. Where the mode is `off` or `warn` and the service can be told, it starts even
@@ -851,7 +881,7 @@ fn bad_usage(args: &[OsString], environ: &[CString], error: &UsageError) -> u8 {
                 .and_then(|at| args.get(at + 1..));
             if let Some(service) = service.filter(|s| lenient && !s.is_empty()) {
                 say("starting the service all the same, unchecked: the mode is not enforce");
-                return start(service, environ, &log);
+                return start(service, environ, &log, config::init_or_exec(&settings));
             }
         }
         // An init container that the break-glass does not open would keep the pod from starting just the same.

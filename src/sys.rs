@@ -6,6 +6,7 @@
 
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::libc;
@@ -49,6 +50,15 @@ fn pointers(strings: &[CString]) -> Vec<*const c_char> {
         .collect()
 }
 
+/// Why there is no child.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SpawnError {
+    /// no process could be made
+    Fork(Errno),
+    /// it could not execute what it was made for
+    Exec(Errno),
+}
+
 /// Starts a child in a process group of its own, which dies with the thread that called this (PR_SET_PDEATHSIG).
 ///
 /// The child gets an empty signal mask, default dispositions and no descriptor but 0, 1 and 2. An exec that fails is
@@ -56,11 +66,21 @@ fn pointers(strings: &[CString]) -> Vec<*const c_char> {
 pub fn spawn(spawn: &Spawn<'_>) -> nix::Result<Pid> {
     let argv = pointers(spawn.argv);
     let envp = pointers(spawn.envp);
-    let (error_read, error_write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
     let parent = nix::unistd::getpid();
-    // SAFETY: between fork and exec the child calls async-signal-safe functions only and touches no heap: all
-    // strings and arrays were made above, and the child ends in exec or _exit.
-    match unsafe { nix::unistd::fork() }? {
+    // SAFETY: the strings and arrays were made above and outlive the call, and the child touches no heap.
+    let started = unsafe { fork_and(|| exec_in_child(spawn, &argv, &envp, parent)) };
+    started.map_err(|(SpawnError::Fork(errno) | SpawnError::Exec(errno))| errno)
+}
+
+/// Forks. The child runs `child`, which ends in exec or returns the errno of what failed.
+///
+/// # Safety
+/// Between fork and exec `child` calls async-signal-safe functions only.
+unsafe fn fork_and(child: impl FnOnce() -> c_int) -> Result<Pid, SpawnError> {
+    let (error_read, error_write) =
+        nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(SpawnError::Fork)?;
+    // SAFETY: the child runs what the caller vouches for, and ends in exec or _exit.
+    match unsafe { nix::unistd::fork() }.map_err(SpawnError::Fork)? {
         nix::unistd::ForkResult::Parent { child } => {
             drop(error_write);
             // Both sides set the group, so that it exists whoever runs first; the child may have exec'd (EACCES).
@@ -70,19 +90,83 @@ pub fn spawn(spawn: &Spawn<'_>) -> nix::Result<Pid> {
             if got == errno.len() {
                 // The child is at its _exit.
                 let _ = nix::sys::wait::waitpid(child, None);
-                return Err(Errno::from_raw(c_int::from_ne_bytes(errno)));
+                return Err(SpawnError::Exec(Errno::from_raw(c_int::from_ne_bytes(errno))));
             }
             Ok(child)
         }
         nix::unistd::ForkResult::Child => {
-            // SAFETY: this is the forked child, argv and envp are null-closed and outlive the call.
-            let errno = unsafe { exec_in_child(spawn, &argv, &envp, parent) };
-            let bytes = errno.to_ne_bytes();
+            let bytes = child().to_ne_bytes();
             // SAFETY: writes four bytes that live on this stack to a descriptor that is open, then ends the process.
             unsafe {
                 libc::write(error_write.as_raw_fd(), bytes.as_ptr().cast(), bytes.len());
                 libc::_exit(127)
             }
+        }
+    }
+}
+
+/// The service as a child, under `--init`.
+#[derive(Debug)]
+pub struct Service<'a> {
+    /// what to execute
+    pub file: &'a CStr,
+    /// its arguments, argv\[0\] first
+    pub argv: &'a [CString],
+    /// its environment
+    pub envp: &'a [CString],
+    /// SIGKILL reaches it when this process is gone
+    pub dies_with_us: bool,
+    /// its group becomes the foreground of the terminal that is standard input
+    pub terminal: bool,
+}
+
+/// Starts the service in a process group of its own, with an empty signal mask, default dispositions and every
+/// descriptor that is not close-on-exec. To be called with all signals blocked ([`block`]).
+///
+/// Signals that came for the group of this process before the child had left it are this process's to pass on, and
+/// are dropped in the child.
+///
+/// # Errors
+/// [`SpawnError`]; what execve(2) said is reported as [`spawn`] does it.
+pub fn spawn_service(service: &Service<'_>) -> Result<Pid, SpawnError> {
+    let argv = pointers(service.argv);
+    let envp = pointers(service.envp);
+    let parent = nix::unistd::getpid();
+    let child = || {
+        // SAFETY: plain system calls; both arrays are null-closed, and their strings outlive the call.
+        unsafe {
+            libc::setpgid(0, 0);
+            if service.dies_with_us {
+                die_with(parent);
+            }
+            for signal in 1..=signal::LAST {
+                // Drops what is pending, blocked or not (sigaction(2)).
+                set_disposition(signal, libc::SIG_IGN);
+            }
+            reset_dispositions();
+            if service.terminal {
+                // SIGTTOU is blocked still, or this would stop us.
+                libc::tcsetpgrp(0, libc::getpid());
+            }
+            let _ = change_mask(libc::SIG_SETMASK, Set::NONE);
+            libc::execve(service.file.as_ptr(), argv.as_ptr(), envp.as_ptr());
+        }
+        Errno::last_raw()
+    };
+    // SAFETY: the strings and arrays were made above, and the child touches no heap.
+    unsafe { fork_and(child) }
+}
+
+/// Has the kernel kill this process with its parent. Async-signal-safe.
+fn die_with(parent: Pid) {
+    // SAFETY: plain system calls.
+    unsafe {
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+        // Another parent means that ours died before the line above took effect; 0, that it is outside of our PID
+        // namespace, as after `unshare --pid` without `--fork`.
+        let seen = libc::getppid();
+        if seen != parent.as_raw() && seen != 0 {
+            libc::_exit(127);
         }
     }
 }
@@ -100,26 +184,12 @@ fn read_fully(fd: &OwnedFd, buffer: &mut [u8]) -> usize {
     got
 }
 
-/// The child's half of [`spawn`]; returns the errno of what failed.
-///
-/// # Safety
-/// To be called in a forked child only; `argv` and `envp` are arrays of C strings closed with a null pointer.
-unsafe fn exec_in_child(
-    spawn: &Spawn<'_>,
-    argv: &[*const c_char],
-    envp: &[*const c_char],
-    parent: Pid,
-) -> c_int {
-    // SAFETY: plain system calls on valid descriptors and on arrays that the caller vouches for.
+/// The child's half of [`spawn`]; returns the errno of what failed. `argv` and `envp` are closed with a null pointer.
+fn exec_in_child(spawn: &Spawn<'_>, argv: &[*const c_char], envp: &[*const c_char], parent: Pid) -> c_int {
+    // SAFETY: plain system calls on valid descriptors and on arrays that `spawn` has made.
     unsafe {
         libc::setpgid(0, 0);
-        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-        // Another parent means that ours died before the line above took effect; 0, that it is outside of our PID
-        // namespace, as after `unshare --pid` without `--fork`.
-        let seen = libc::getppid();
-        if seen != parent.as_raw() && seen != 0 {
-            libc::_exit(127);
-        }
+        die_with(parent);
         for (from, to) in [(spawn.stdin, 0), (spawn.stdout, 1), (spawn.stderr, 2)] {
             if libc::dup2(from.as_raw_fd(), to) < 0 {
                 return Errno::last_raw();
@@ -239,6 +309,57 @@ pub fn send(pid: Pid, signal: Number) {
 pub fn send_to_group(group: Pid, signal: Number) {
     // SAFETY: takes two integers.
     unsafe { libc::killpg(group.as_raw(), signal.0) };
+}
+
+/// Waits for a signal and takes it, at most for `timeout`; all have to be blocked. `None` where the time is over, or
+/// where this process was stopped and continued meanwhile.
+///
+/// What this process sent to itself by writing into a closed pipe (SIGPIPE) is not told.
+pub fn next_signal(timeout: Option<Duration>) -> Option<Number> {
+    let timeout = timeout.map(|time| libc::timespec {
+        tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: i64::from(time.subsec_nanos()),
+    });
+    let all = Set::ALL;
+    let timeout = timeout.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+    // SAFETY: siginfo_t is plain data, which the kernel fills in; the other arguments are read alone, and live here.
+    let (number, from) = unsafe {
+        let mut info: libc::siginfo_t = std::mem::zeroed();
+        let number = libc::syscall(
+            libc::SYS_rt_sigtimedwait,
+            &raw const all.0,
+            &raw mut info,
+            timeout,
+            size_of::<u64>(),
+        );
+        (number, info.si_pid())
+    };
+    let number = c_int::try_from(number).ok().filter(|n| *n > 0)?;
+    let own = number == libc::SIGPIPE && from == nix::unistd::getpid().as_raw();
+    (!own).then_some(Number(number))
+}
+
+/// Whether a blocked signal is pending.
+pub fn is_pending(signal: Number) -> bool {
+    let mut pending = Set::NONE;
+    // SAFETY: the kernel writes eight bytes.
+    let asked = unsafe { libc::syscall(libc::SYS_rt_sigpending, &raw mut pending.0, size_of::<u64>()) };
+    asked == 0 && pending.contains(signal)
+}
+
+/// Stops this process, or its whole group, as Ctrl-Z does; all signals have to be blocked. Returns once it has been
+/// continued, or at once where the kernel stops no one: as PID 1, and in an orphaned process group (setpgid(2)).
+pub fn stop_self(group: bool) {
+    const STOP: Number = Number(libc::SIGTSTP);
+    let set = Set(1 << (STOP.0 - 1));
+    set_disposition(STOP.0, libc::SIG_DFL);
+    if group {
+        send(Pid::from_raw(0), STOP);
+    } else {
+        send(nix::unistd::getpid(), STOP);
+    }
+    let _ = change_mask(libc::SIG_UNBLOCK, set);
+    let _ = block(set);
 }
 
 /// What became of a child.

@@ -51,6 +51,8 @@ pub struct Order<'a> {
     pub argv: &'a [CString],
     /// our own environment
     pub environ: &'a [CString],
+    /// the service takes our place; under `--init` it is a child
+    pub becomes_us: bool,
 }
 
 /// An environment with which the service's argv is to be executed, and the files that must stay open until then.
@@ -176,7 +178,12 @@ fn order_text(
         argv.join(","),
         environ.join(","),
         order.timeout.as_secs_f64(),
-        std::process::id()
+        // By this, Pythons that the service starts know that they are not the one.
+        if order.becomes_us {
+            std::process::id().to_string()
+        } else {
+            "null".to_string()
+        }
     );
     all
 }

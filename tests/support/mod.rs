@@ -3,4 +3,5 @@
 
 pub mod fakes;
 pub mod probe;
+pub mod pty;
 pub mod run;

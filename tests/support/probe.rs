@@ -18,6 +18,18 @@ pub fn launcher() -> &'static Path {
     LAUNCHER.get_or_init(|| compile("launcher", "launcher", &["-static"]))
 }
 
+/// A service that tells each signal that it gets: tests/support/c/counter.c.
+pub fn counter() -> &'static Path {
+    static COUNTER: OnceLock<PathBuf> = OnceLock::new();
+    COUNTER.get_or_init(|| compile("counter", "counter", &["-static"]))
+}
+
+/// A service that makes orphans: tests/support/c/orphans.c.
+pub fn orphans() -> &'static Path {
+    static ORPHANS: OnceLock<PathBuf> = OnceLock::new();
+    ORPHANS.get_or_init(|| compile("orphans", "orphans", &["-static"]))
+}
+
 /// The service, linked against a loader that does not exist.
 pub fn probe_without_loader() -> &'static Path {
     static PROBE: OnceLock<PathBuf> = OnceLock::new();
@@ -49,7 +61,7 @@ fn compile(source: &str, name: &str, flags: &[&str]) -> PathBuf {
 }
 
 /// What the service told.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Told {
     pub pid: u32,
     pub ppid: u32,

@@ -1,0 +1,171 @@
+//! How it ends: exit codes, deaths, orphans, and what the service leaves behind.
+
+use std::fs;
+use std::process::Stdio;
+
+use nix::sys::signal::Signal;
+
+use super::support::probe::orphans;
+use super::support::run::{Run, Running, World, children, eventually, kill};
+use super::{Talk, supervised, ways};
+
+/// The state of a process, of which `Z` is a zombie; none where it is gone.
+fn state(pid: u32) -> Option<char> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit(") ").next()?.chars().next()
+}
+
+#[test]
+fn every_exit_code_is_passed_on() {
+    for (way, started) in ways() {
+        let world = World::new();
+        for code in 0..=255 {
+            let script = format!("exit {code}");
+            let run = Run::of(&mut started(&world, &[], &["sh", "-c", &script]));
+            assert_eq!(run.code(), Some(code), "{way}: {}", run.stderr);
+        }
+    }
+}
+
+#[test]
+fn death_by_every_signal_is_128_and_its_number() {
+    // Those whose default is another than to end the process are left out.
+    let deadly = (1..=64).filter(|n| ![17, 18, 19, 20, 21, 22, 23, 28].contains(n));
+    for (way, started) in ways() {
+        let world = World::new();
+        for number in deadly.clone() {
+            let script = format!("ulimit -c 0; kill -{number} $$; exit 99");
+            let run = Run::of(&mut started(&world, &[], &["sh", "-c", &script]));
+            assert_eq!(run.code(), Some(128 + number), "{way}: {}", run.stderr);
+        }
+    }
+}
+
+#[test]
+fn ten_thousand_orphans_are_reaped() {
+    for (way, started) in ways() {
+        let world = World::new();
+        let mut command = started(&world, &[], &[orphans().to_str().unwrap(), "10000"]);
+        let mut talk = Talk::start_as_is(command.stdin(Stdio::piped()).stderr(Stdio::null()));
+        assert_eq!(talk.line(), "done", "{way}");
+        let entrypoint = talk.entrypoint();
+        assert!(
+            eventually(|| children(entrypoint).len() == 1),
+            "{way}: {} children",
+            children(entrypoint).len()
+        );
+        drop(talk.child.stdin.take());
+        assert_eq!(talk.end(), (Vec::new(), Some(0)), "{way}");
+    }
+}
+
+#[test]
+fn an_orphan_becomes_its_child_and_is_reaped() {
+    for (way, started) in ways() {
+        let world = World::new();
+        // A daemon that a shell has left behind; it says who its parent is now.
+        let daemon = "(setsid sh -c 'while [ $(cut -d\" \" -f4 /proc/$$/stat) = '$$' ]; do sleep 0.01; done; cut -d\" \" -f4 /proc/$$/stat; echo $$' & ) ; sleep 100";
+        let mut talk = Talk::start(&mut started(&world, &[], &["sh", "-c", daemon]));
+        let (parent, orphan) = (talk.line(), talk.line());
+        let entrypoint = talk.entrypoint();
+        match way {
+            "PID 1" => assert_eq!(parent, "1"),
+            _ => {
+                assert_eq!(parent, entrypoint.to_string());
+                let orphan = orphan.parse().unwrap();
+                assert!(eventually(|| state(orphan).is_none()), "{:?}", state(orphan));
+            }
+        }
+        assert!(eventually(|| children(entrypoint).len() == 1));
+        kill(entrypoint, Signal::SIGTERM);
+        assert_eq!(talk.end().1, Some(143), "{way}");
+        world.assert_nothing_left();
+    }
+}
+
+#[test]
+fn what_the_service_leaves_is_told_to_end() {
+    for (way, started) in ways() {
+        let world = World::new();
+        // One in the service's group, one in a session of its own; both write what they got.
+        let leave = "for how in '' setsid; do $how sh -c 'trap \"echo told >>left; exit\" TERM; echo ready >>left; while :; do sleep 0.02; done' & done; \
+                     while [ \"$(wc -l <left 2>/dev/null)\" != 2 ]; do sleep 0.02; done; exit 5";
+        let run = Run::of(&mut started(&world, &[], &["sh", "-c", leave]));
+        run.exits(5);
+        assert_eq!(world.read("left").unwrap(), "ready\nready\ntold\ntold\n", "{way}");
+        world.assert_nothing_left();
+    }
+}
+
+#[test]
+fn what_does_not_end_is_killed() {
+    for (way, started) in ways() {
+        let world = World::new();
+        let leave = "setsid sh -c 'trap \"\" TERM HUP; echo ready >left; exec sleep 600' & setsid sh -c 'kill -STOP $$' & \
+                     while [ ! -s left ]; do sleep 0.02; done; exit 6";
+        let run = Run::of(&mut started(&world, &[], &["sh", "-c", leave]));
+        assert_eq!(run.code(), Some(6), "{way}: {}", run.stderr);
+        world.assert_nothing_left();
+    }
+}
+
+#[test]
+fn a_second_signal_cuts_the_grace_short() {
+    let world = World::new();
+    let leave = "setsid sh -c 'trap \"\" TERM HUP; echo ready; exec sleep 600' & sleep 0.3; exit 6";
+    let mut talk = Talk::start(&mut supervised(&world, &[], &["sh", "-c", leave]));
+    assert_eq!(talk.line(), "ready");
+    let entrypoint = talk.entrypoint();
+    // Once the service is gone.
+    let gone = || !children(entrypoint).iter().any(|pid| comm(*pid) == "sh");
+    assert!(eventually(gone));
+    kill(entrypoint, Signal::SIGTERM);
+    assert_eq!(talk.end().1, Some(6));
+    world.assert_nothing_left();
+}
+
+fn comm(pid: u32) -> String {
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    name.trim().to_string()
+}
+
+#[test]
+fn whoever_kills_it_kills_the_service() {
+    for (_, started) in ways() {
+        let world = World::new();
+        let mut talk = Talk::start(&mut started(
+            &world,
+            &[],
+            &["sh", "-c", "echo ready; sleep 600; :"],
+        ));
+        assert_eq!(talk.line(), "ready");
+        let entrypoint = talk.entrypoint();
+        let service = children(entrypoint)[0];
+        kill(entrypoint, Signal::SIGKILL);
+        assert!(eventually(|| state(service).is_none_or(|s| s == 'Z')));
+        let _ = talk.child.wait();
+        world.kill_survivors(); // its sleep, which nobody has told
+    }
+}
+
+/// Background jobs of a shell that then becomes the entrypoint.
+#[test]
+fn who_was_here_before_is_reaped_and_not_ended() {
+    let world = World::new();
+    let mut command = world.command("sh");
+    let script = "sleep 0.1 & setsid sleep 99.5 >/dev/null 2>&1 & exec \"$@\"";
+    command.args(["-c", script, "sh", super::ENTRYPOINT]);
+    command.args(["run", "--init", "--mode", "off", "--", "sleep", "0.6"]);
+    let running = Running::start(&mut command);
+    let entrypoint = running.pid();
+    // The short one has ended; the long one and the service are there.
+    assert!(eventually(|| children(entrypoint).len() == 3));
+    assert!(
+        eventually(|| children(entrypoint).len() == 2),
+        "{:?}",
+        children(entrypoint)
+    );
+    running.finish().exits(0);
+    assert_eq!(world.survivors(&[]).len(), 1, "{:?}", world.survivors(&[]));
+    world.kill_survivors();
+}
