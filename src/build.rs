@@ -12,17 +12,12 @@ use std::{env, fs};
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
+/// What the two binaries are made of.
+const SOURCES: [&str; 3] = ["src", "Cargo.toml", "Cargo.lock"];
+
 fn main() {
     println!("cargo::rerun-if-env-changed=CUDA_ENTRYPOINT_HELPER_BIN");
-    for input in [
-        "src/build.rs",
-        "src/bin/cuda-helper",
-        "src/facts",
-        "src/facts.rs",
-        "src/lib.rs",
-        "Cargo.toml",
-        "Cargo.lock",
-    ] {
+    for input in SOURCES {
         println!("cargo::rerun-if-changed={input}");
     }
     if env::var_os("CARGO_FEATURE_ENTRYPOINT").is_none() {
@@ -36,8 +31,39 @@ fn main() {
     println!("cargo::rerun-if-changed={}", helper.display());
     let bytes =
         fs::read(&helper).unwrap_or_else(|e| panic!("cannot read the helper {}: {e}", helper.display()));
+    println!("cargo::rustc-env=CUDA_ENTRYPOINT_BUILD={:016x}", build_id(&bytes));
     pack(&bytes, &out.join("cuda-helper.z"));
     pack(&texts(), &out.join("texts.z"));
+}
+
+/// A number that another build has only by chance: over the names and contents of all sources, and the helper's bytes.
+/// It says whose facts a receipt holds. Two builds of the same sources have the same number, and so have copies.
+fn build_id(helper: &[u8]) -> u64 {
+    let mut files: Vec<PathBuf> = Vec::new();
+    let mut paths: Vec<PathBuf> = SOURCES.iter().map(PathBuf::from).collect();
+    while let Some(path) = paths.pop() {
+        if path.is_dir() {
+            let entries = fs::read_dir(&path).unwrap_or_else(|e| panic!("cannot list {}: {e}", path.display()));
+            paths.extend(entries.map(|entry| entry.expect("readable").path()));
+        } else {
+            files.push(path);
+        }
+    }
+    files.sort();
+    let read = |path: &PathBuf| fs::read(path).unwrap_or_else(|e| panic!("cannot read {}: {e}", path.display()));
+    // FNV-1a, <http://www.isthe.com/chongo/tech/comp/fnv/>; the length keeps what is in one file from being in the next.
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    let mut take = |bytes: &[u8]| {
+        for byte in (bytes.len() as u64).to_le_bytes().iter().chain(bytes) {
+            hash = (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
+        }
+    };
+    for file in &files {
+        take(file.as_os_str().as_encoded_bytes());
+        take(&read(file));
+    }
+    take(helper);
+    hash
 }
 
 /// The pages of `explain` and the smoke's Python: each a NUL byte, its file's name, another, and its content.
