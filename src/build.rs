@@ -43,14 +43,16 @@ fn build_id(helper: &[u8]) -> u64 {
     let mut paths: Vec<PathBuf> = SOURCES.iter().map(PathBuf::from).collect();
     while let Some(path) = paths.pop() {
         if path.is_dir() {
-            let entries = fs::read_dir(&path).unwrap_or_else(|e| panic!("cannot list {}: {e}", path.display()));
+            let entries =
+                fs::read_dir(&path).unwrap_or_else(|e| panic!("cannot list {}: {e}", path.display()));
             paths.extend(entries.map(|entry| entry.expect("readable").path()));
         } else {
             files.push(path);
         }
     }
     files.sort();
-    let read = |path: &PathBuf| fs::read(path).unwrap_or_else(|e| panic!("cannot read {}: {e}", path.display()));
+    let read =
+        |path: &PathBuf| fs::read(path).unwrap_or_else(|e| panic!("cannot read {}: {e}", path.display()));
     // FNV-1a, <http://www.isthe.com/chongo/tech/comp/fnv/>; the length keeps what is in one file from being in the next.
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
     let mut take = |bytes: &[u8]| {

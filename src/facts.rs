@@ -100,6 +100,8 @@ pub enum HelperLine {
     Nvml(NvmlAnswer),
     /// One device as NVML sees it.
     NvmlDevice(NvmlDevice),
+    /// A device node that was opened, or could not be.
+    Node(DeviceNode),
     /// The last line of a run that went through.
     Done,
 }
@@ -270,6 +272,12 @@ pub struct NvmlDevice {
     /// MIG instances that exist, where MIG is on
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mig_instances: Option<u32>,
+    /// their `MIG-…`, in NVML's order
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub mig_uuids: Vec<String>,
+    /// N of its node, /dev/nvidiaN
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub minor: Option<u32>,
     /// uncorrected ECC errors since the driver was loaded
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ecc_uncorrected: Option<u64>,
@@ -285,6 +293,16 @@ pub struct NvmlDevice {
     /// the first call on this device that failed for another reason than "not supported"
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<CallError>,
+}
+
+/// A device node of the driver, opened for reading and writing as CUDA opens it, and closed at once.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct DeviceNode {
+    /// `/dev/nvidiactl`
+    pub path: String,
+    /// why it could not be opened, as errno(3) numbers it
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub errno: Option<i32>,
 }
 
 /// How a run of the helper ended.
@@ -644,7 +662,10 @@ pub struct DeviceFacts {
     pub nvml: Option<NvmlAnswer>,
     /// physical GPUs
     pub nvml_devices: Vec<NvmlDevice>,
-    /// the helper run that asked NVML
+    /// nodes of the driver that exist, in the order /dev/nvidiactl, /dev/nvidia-uvm, GPUs by number
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub opened: Vec<DeviceNode>,
+    /// the helper run that asked NVML and opened the nodes
     pub nvml_helper: HelperRun,
     /// copies of libcuda.so.1 in folders that the loader does not search
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -688,7 +709,7 @@ pub struct Facts {
     pub environment: BTreeMap<String, String>,
 }
 
-lines!(HelperLine { "step" Step, "library" Library, "driver" Driver, "device" Device, "nvml" Nvml, "nvml-device" NvmlDevice; "done" Done });
+lines!(HelperLine { "step" Step, "library" Library, "driver" Driver, "device" Device, "nvml" Nvml, "nvml-device" NvmlDevice, "node" Node; "done" Done });
 object!(LibraryAnswer {
     index,
     path,
@@ -737,6 +758,8 @@ object!(NvmlDevice {
     memory,
     mig_enabled,
     mig_instances,
+    mig_uuids,
+    minor,
     ecc_uncorrected,
     remap_pending,
     remap_failed,
@@ -744,6 +767,7 @@ object!(NvmlDevice {
     error,
     brand
 });
+object!(DeviceNode { path, errno });
 tagged!(HelperEnd by "end" {
     "not-run" NotRun {},
     "done" Done {},
@@ -822,6 +846,7 @@ object!(DeviceFacts {
     helper,
     nvml,
     nvml_devices,
+    opened,
     nvml_helper,
     driver_elsewhere,
     nodes

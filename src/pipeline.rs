@@ -461,6 +461,7 @@ impl<'a> Run<'a> {
                 HelperLine::Device(device) => self.facts.device.devices.push(device),
                 HelperLine::Nvml(answer) => self.facts.device.nvml = Some(answer),
                 HelperLine::NvmlDevice(device) => self.facts.device.nvml_devices.push(device),
+                HelperLine::Node(node) => self.facts.device.opened.push(node),
                 HelperLine::Step(_) | HelperLine::Done => {}
             }
         }

@@ -448,6 +448,8 @@ fn nvml_and_its_gpu_are_described() {
             memory: Some(150_754_820_096),
             mig_enabled: Some(false),
             mig_instances: None,
+            mig_uuids: Vec::new(),
+            minor: Some(0),
             ecc_uncorrected: Some(7),
             remap_pending: Some(true),
             remap_failed: Some(false),
@@ -685,6 +687,9 @@ fn mig_instances_are_counted_over_gaps_and_carry_their_own_uuid() {
         mig,
         [(Some(true), Some(2)), (Some(true), Some(0)), (Some(false), None)]
     );
+    let uuids: Vec<_> = seen.nvml_devices().iter().map(|d| d.mig_uuids.clone()).collect();
+    let instance = |number: u8| format!("MIG-a5{number:02x}0000-0000-4000-8000-000000000000");
+    assert_eq!(uuids, [vec![instance(0), instance(1)], vec![], vec![]]);
     let seen = run("driver", script).complete();
     let devices = seen.devices();
     assert_eq!(devices.len(), 2); // a GPU without instances is none
@@ -768,6 +773,7 @@ fn optional_functions_may_be_missing() {
         "nvmlDeviceGetMigMode",
         "nvmlDeviceGetRemappedRows",
         "nvmlDeviceGetPciInfo_v3",
+        "nvmlDeviceGetMinorNumber",
     ] {
         let run = run_without("nvml", "libnvidia-ml.so.1", function);
         assert_eq!(
@@ -811,6 +817,57 @@ fn visible_devices_are_the_drivers_business_and_not_nvmls() {
         let run = Run::of(command.env("CUDA_VISIBLE_DEVICES", value)).complete();
         assert_eq!(run.nvml().device_count, Some(4));
     }
+}
+
+/// A /dev of its own in which there are nodes of all kinds, made of files: nothing of the driver is needed to open them.
+#[test]
+fn nodes_of_the_driver_are_opened_in_their_order_and_errors_are_facts() {
+    let unshare = ["unshare", "-m", "mount", "-t", "tmpfs", "none", "/dev"];
+    if !Command::new(unshare[0])
+        .args(&unshare[1..])
+        .output()
+        .is_ok_and(|o| o.status.success())
+    {
+        eprintln!(
+            "NOT TESTED: device nodes: `{}` does not work here",
+            unshare.join(" ")
+        );
+        return;
+    }
+    let (helper, dir) = scripted("nvml", "{}");
+    let script = "mount -t tmpfs none /dev && cd /dev && touch nvidiactl nvidia10 nvidia2 nvidia-uvm-tools nvidia-modeset \
+        nvidia-caps nvidia2x nvidia sda && mkdir nvidia3 && ln -s nowhere nvidia-uvm && exec \"$@\"";
+    let mut command = Command::new("unshare");
+    command
+        .args(["-m", "sh", "-c", script, "sh"])
+        .arg(helper.get_program())
+        .args(helper.get_args());
+    command.envs(helper.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let run = Run::of(&mut command).complete();
+    drop(dir);
+    let nodes: Vec<_> = run
+        .lines
+        .iter()
+        .filter_map(|line| match line {
+            HelperLine::Node(node) => Some((node.path.as_str(), node.errno)),
+            _ => None,
+        })
+        .collect();
+    let (gone, folder) = (Some(nix::libc::ENOENT), Some(nix::libc::EISDIR));
+    assert_eq!(
+        nodes,
+        [
+            ("/dev/nvidiactl", None),
+            ("/dev/nvidia-uvm", gone),
+            ("/dev/nvidia2", None),
+            ("/dev/nvidia3", folder),
+            ("/dev/nvidia10", None)
+        ]
+    );
+    assert!(
+        run.lines
+            .contains(&HelperLine::Step("open /dev/nvidia-uvm".into()))
+    );
 }
 
 // A driver that misbehaves

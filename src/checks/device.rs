@@ -7,6 +7,7 @@ use crate::facts::{CallError, CudaVersion, Device, DriverAnswer, Facts, HelperEn
 use crate::signal::Number;
 use crate::stack::{CudaRule, Stack};
 
+mod nodes;
 #[cfg(test)]
 mod tests;
 
@@ -24,6 +25,7 @@ pub fn judge(stack: &Stack, gpu: Gpu, facts: &Facts) -> Vec<Finding> {
         judge_driver(driver, stack, gpu, facts, &mut findings);
     }
     judge_nvml(gpu, facts, false, &mut findings);
+    findings.extend(nodes::judge(gpu, facts, false));
     findings
 }
 
@@ -34,6 +36,7 @@ pub fn judge_health(gpu: Gpu, facts: &Facts) -> Vec<Finding> {
     }
     let mut findings = Vec::new();
     judge_nvml(gpu, facts, true, &mut findings);
+    findings.extend(nodes::judge(gpu, facts, true));
     findings
 }
 

@@ -107,6 +107,7 @@ functions! {
     NvmlDeviceGetHandleByIndex = c"nvmlDeviceGetHandleByIndex_v2" (c_uint, *mut NvmlHandle);
     NvmlDeviceGetName = c"nvmlDeviceGetName" (NvmlHandle, *mut c_char, c_uint);
     NvmlDeviceGetUuid = c"nvmlDeviceGetUUID" (NvmlHandle, *mut c_char, c_uint);
+    NvmlDeviceGetMinorNumber = c"nvmlDeviceGetMinorNumber" (NvmlHandle, *mut c_uint);
     NvmlDeviceGetPciInfo = c"nvmlDeviceGetPciInfo_v3" (NvmlHandle, *mut NvmlPciInfo);
     NvmlDeviceGetCapability = c"nvmlDeviceGetCudaComputeCapability" (NvmlHandle, *mut c_int, *mut c_int);
     NvmlDeviceGetBrand = c"nvmlDeviceGetBrand" (NvmlHandle, *mut c_uint);

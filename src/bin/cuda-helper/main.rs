@@ -6,7 +6,7 @@
 //! ```text
 //! cuda-helper [--fd N] libraries cudart=PATH nvrtc=PATH...   each copy's own version
 //! cuda-helper [--fd N] driver                                libcuda.so.1 and the devices that it shows
-//! cuda-helper [--fd N] nvml                                  libnvidia-ml.so.1 and the GPUs that it shows
+//! cuda-helper [--fd N] nvml                                  libnvidia-ml.so.1, the GPUs that it shows, their nodes
 //! ```
 //!
 //! What it finds goes to descriptor N (1 if not given) as one [`cuda_entrypoint::facts::HelperLine`] a line, in JSON.
@@ -19,10 +19,12 @@ mod driver;
 mod foreign;
 mod glibc;
 mod libraries;
+mod nodes;
 mod nvml;
 mod output;
 mod text;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use arguments::{Arguments, Request};
@@ -60,7 +62,11 @@ fn main() -> ExitCode {
     match arguments.request {
         Request::Libraries(wanted) => libraries::ask(&out, &wanted),
         Request::Driver => driver::ask(&out),
-        Request::Nvml => nvml::ask(&out),
+        Request::Nvml => {
+            nvml::ask(&out);
+            // While NVML holds the GPUs: without persistence mode the first who opens one waits for its initialisation.
+            nodes::open(&out, Path::new("/dev"));
+        }
     }
     out.finish()
 }

@@ -126,8 +126,17 @@ fn ask_device(nvml: &Foreign, index: u32) -> NvmlDevice {
         device.memory = keep_if_offered(&mut first, one.memory());
         device.mig_enabled = keep_if_offered(&mut first, one.mig_enabled());
         if device.mig_enabled == Some(true) {
-            device.mig_instances = keep_if_offered(&mut first, one.mig_instances());
+            let uuids = keep_if_offered(&mut first, one.mig_uuids());
+            device.mig_instances = uuids
+                .as_ref()
+                .map(|all| u32::try_from(all.len()).unwrap_or(MOST_INSTANCES));
+            device.mig_uuids = uuids
+                .into_iter()
+                .flatten()
+                .filter(|uuid| !uuid.is_empty())
+                .collect();
         }
+        device.minor = keep_if_offered(&mut first, one.minor());
         device.ecc_uncorrected = keep_if_offered(&mut first, one.ecc_uncorrected());
         (device.remap_pending, device.remap_failed) =
             keep_if_offered(&mut first, one.remapped_rows()).unzip();
@@ -158,12 +167,22 @@ impl OneGpu<'_> {
     }
 
     fn uuid(&self) -> Result<String, CallError> {
+        self.uuid_of(self.handle)
+    }
+
+    /// The UUID of this GPU or of one of its instances.
+    fn uuid_of(&self, handle: NvmlHandle) -> Result<String, CallError> {
         let mut buffer = [0u8; 256];
         // SAFETY: writes at most as many bytes as it is told that there are.
-        self.check(|get: abi::NvmlDeviceGetUuid| unsafe {
-            get.0(self.handle, buffer.as_mut_ptr().cast(), 256)
-        })?;
+        self.check(|get: abi::NvmlDeviceGetUuid| unsafe { get.0(handle, buffer.as_mut_ptr().cast(), 256) })?;
         Ok(text::until_nul(&buffer))
+    }
+
+    fn minor(&self) -> Result<u32, CallError> {
+        let mut number = 0;
+        // SAFETY: stores one unsigned int.
+        self.check(|get: abi::NvmlDeviceGetMinorNumber| unsafe { get.0(self.handle, &mut number) })?;
+        Ok(number)
     }
 
     fn pci_bus_id(&self) -> Result<String, CallError> {
@@ -205,12 +224,13 @@ impl OneGpu<'_> {
         Ok(current == abi::MIG_ENABLED)
     }
 
-    /// Instances need not be numbered without gaps, so every place is looked at.
-    fn mig_instances(&self) -> Result<u32, CallError> {
+    /// One for each instance, empty where the library does not tell it. Instances need not be numbered without gaps, so
+    /// every place is looked at.
+    fn mig_uuids(&self) -> Result<Vec<String>, CallError> {
         let mut places = 0;
         // SAFETY: stores one unsigned int.
         self.check(|get: abi::NvmlDeviceGetMaxMigDeviceCount| unsafe { get.0(self.handle, &mut places) })?;
-        let mut instances = 0;
+        let mut instances = Vec::new();
         for place in 0..places.min(MOST_INSTANCES) {
             let mut instance = ptr::null_mut();
             // SAFETY: stores one handle.
@@ -218,7 +238,7 @@ impl OneGpu<'_> {
                 get.0(self.handle, place, &mut instance)
             });
             match found {
-                Ok(()) => instances += 1,
+                Ok(()) => instances.push(self.uuid_of(instance).unwrap_or_default()),
                 Err(error) if error.code == abi::NVML_NOT_FOUND => {}
                 Err(error) => return Err(error),
             }

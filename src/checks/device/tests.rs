@@ -561,3 +561,51 @@ fn nodes_of_gpus_are_told_from_shared_ones() {
         assert_eq!(has_gpu_node(&[node.to_string()]), expected, "{node}");
     }
 }
+
+/// Problems with nodes, where libcuda answers with an error, or where NVML alone is asked.
+fn closed_nodes(gpu: Gpu, alone: bool, opened: serde_json::Value) -> Vec<(String, Status, bool)> {
+    let error = json!({"call": "cuInit", "code": 999, "name": "CUDA_ERROR_UNKNOWN", "description": ""});
+    let facts = facts(
+        json!({
+            "driver": {"error": error}, "devices": [], "opened": opened,
+            "nvml_devices": [{"index": 0, "minor": 3, "pci_bus_id": "0000:3b:00.0"}]
+        }),
+        json!({}),
+    );
+    let findings = if alone {
+        judge_health(gpu, &facts)
+    } else {
+        judge(&Stack::default(), gpu, &facts)
+    };
+    let of_nodes = findings.into_iter().filter(|f| f.subject.starts_with("/dev/"));
+    let checked = of_nodes.map(|f| {
+        assert_eq!(f.code, Code::GpuNotReady);
+        assert!(f.observed.starts_with("open: E") && !f.hint.is_empty(), "{f:?}");
+        (f.subject, f.status, f.can_mend)
+    });
+    checked.collect()
+}
+
+#[test]
+fn nodes_that_do_not_open_are_named_where_cuda_needs_them() {
+    let opened = json!([
+        {"path": "/dev/nvidiactl"}, {"path": "/dev/nvidia-uvm", "errno": 1}, {"path": "/dev/nvidia2", "errno": 1},
+        {"path": "/dev/nvidia3", "errno": 6}
+    ]);
+    let uvm = |status| ("/dev/nvidia-uvm".to_string(), status, false);
+    let ours = |status| ("/dev/nvidia3".to_string(), status, true);
+    for (gpu, alone, status) in [
+        (Gpu::Required, false, Status::Fail),
+        (Gpu::Required, true, Status::Fail),
+        (Gpu::Optional, false, Status::Warn),
+        (Gpu::Optional, true, Status::Fail),
+    ] {
+        // nvidia2 is another container's: NVML does not show it here.
+        let found = closed_nodes(gpu, alone, opened.clone());
+        assert_eq!(found, [uvm(status), ours(status)], "{gpu:?} {alone}");
+    }
+    assert_eq!(closed_nodes(Gpu::Off, false, opened.clone()), []);
+    // CUDA shows its devices: it opened what it needs.
+    let findings = judged(&facts(json!({"opened": opened}), json!({})));
+    assert!(findings.iter().all(|f| f.status == Status::Pass), "{findings:#?}");
+}

@@ -83,24 +83,7 @@ fn shown_uuid(gpu: &Gpu) -> String {
     if !gpu.shows_instance() {
         return gpu.uuid.clone();
     }
-    let hex: String = instance_uuid(gpu)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    format!(
-        "MIG-{}-{}-{}-{}-{}",
-        &hex[..8],
-        &hex[8..12],
-        &hex[12..16],
-        &hex[16..20],
-        &hex[20..]
-    )
-}
-
-fn instance_uuid(gpu: &Gpu) -> [u8; 16] {
-    let mut uuid = gpu.uuid_bytes();
-    uuid[0] ^= 0xA5;
-    uuid
+    gpu.instance_text(0)
 }
 
 /// The device behind a handle or ordinal once the script has had its say.
@@ -216,7 +199,7 @@ pub unsafe extern "C" fn cuDeviceGetUuid(uuid: *mut [u8; 16], handle: c_int) -> 
 pub unsafe extern "C" fn cuDeviceGetUuid_v2(uuid: *mut [u8; 16], handle: c_int) -> c_int {
     let own = |gpu: &Gpu| {
         if gpu.shows_instance() {
-            instance_uuid(gpu)
+            gpu.instance_uuid(0)
         } else {
             gpu.uuid_bytes()
         }

@@ -35,8 +35,12 @@ static EXIT: extern "C" fn() = {
 
 static INITIALISED: AtomicBool = AtomicBool::new(false);
 
-/// Handles are numbers of devices plus one, so that null is none.
+/// Handles are numbers of devices plus one, so that null is none; those of MIG instances are that many times
+/// [`INSTANCES`] further on.
 type Handle = *mut c_void;
+
+/// More than there are devices.
+const INSTANCES: usize = 1 << 20;
 
 fn handle(number: usize) -> Handle {
     ptr::without_provenance_mut(number + 1)
@@ -44,7 +48,7 @@ fn handle(number: usize) -> Handle {
 
 /// The device behind a handle once the script has had its say.
 fn device(function: &str, handle: Handle) -> Result<&'static Gpu, c_int> {
-    let number = handle.addr().checked_sub(1);
+    let number = (handle.addr() % INSTANCES).checked_sub(1);
     if let Some(code) = act(function, number) {
         return Err(code);
     }
@@ -157,11 +161,21 @@ pub unsafe extern "C" fn nvmlDeviceGetUUID(handle: Handle, uuid: *mut c_char, le
     // SAFETY: as declared in nvml.h.
     unsafe {
         answer_text(
-            device("nvmlDeviceGetUUID", handle).map(|gpu| gpu.uuid.clone()),
+            device("nvmlDeviceGetUUID", handle).map(|gpu| match handle.addr() / INSTANCES {
+                0 => gpu.uuid.clone(),
+                instance => gpu.instance_text(instance as u8 - 1),
+            }),
             uuid,
             length,
         )
     }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn nvmlDeviceGetMinorNumber(handle: Handle, minor: *mut c_uint) -> c_int {
+    let result = device("nvmlDeviceGetMinorNumber", handle).and_then(|gpu| gpu.minor.ok_or(NOT_SUPPORTED));
+    // SAFETY: as declared in nvml.h.
+    unsafe { answer(result, minor) }
 }
 
 /// `nvmlPciInfo_t`, as far as it is filled in.
@@ -250,7 +264,11 @@ pub unsafe extern "C" fn nvmlDeviceGetMigDeviceHandleByIndex(
 ) -> c_int {
     let result = device("nvmlDeviceGetMigDeviceHandleByIndex", handle).and_then(|gpu| match index {
         MOST_INSTANCES.. => Err(INVALID_ARGUMENT),
-        index if index + gpu.mig_instances >= MOST_INSTANCES => Ok(handle),
+        index if index + gpu.mig_instances >= MOST_INSTANCES => {
+            let instance = index + gpu.mig_instances - MOST_INSTANCES;
+            let address = handle.addr() + INSTANCES * (instance as usize + 1);
+            Ok(ptr::without_provenance_mut(address))
+        }
         _ => Err(NOT_FOUND),
     });
     // SAFETY: as declared in nvml.h.

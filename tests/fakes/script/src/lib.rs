@@ -10,7 +10,7 @@
 //!   "device_count": 3,
 //!   "devices": [
 //!     {"repeat": 8, "name": "NVIDIA H200", "cc": "9.0", "brand": 14, "memory": 150754820096, "uuid": "GPU-…",
-//!      "pci": "00000000:3B:00.0", "compute_mode": 0, "mig": false, "mig_instances": 0, "ecc": 0,
+//!      "pci": "00000000:3B:00.0", "minor": 0, "compute_mode": 0, "mig": false, "mig_instances": 0, "ecc": 0,
 //!      "remap_pending": false, "remap_failed": false}
 //!   ],
 //!   "calls": {
@@ -25,8 +25,8 @@
 //!
 //! - `driver_api` is what the version calls return, 1000 × major + 10 × minor.
 //! - `device_count` is what the count calls return in place of the number of devices.
-//! - A device's `uuid` and `pci` are made up from its number if they are left out. `null` for `brand`, `mig`, `ecc`,
-//!   `remap_pending` or `remap_failed` makes NVML answer "not supported".
+//! - A device's `uuid`, `pci` and `minor` are made up from its number if they are left out. `null` for `brand`,
+//!   `mig`, `ecc`, `remap_pending` or `remap_failed` makes NVML answer "not supported".
 //! - A call does, in this order: print and flood to standard output, fork a daemon that keeps the descriptors open for
 //!   a minute, wait for a time, wait for a file to be there, make a file, hang, die of a signal, exit, return an error.
 //!   `device` limits that to one device, by its number in the script.
@@ -49,7 +49,7 @@ use std::{env, fs, thread};
 use serde::{Deserialize, Deserializer};
 
 /// Functions that the fakes export, and so the keys that `calls` may have.
-pub const FUNCTIONS: [&str; 34] = [
+pub const FUNCTIONS: [&str; 35] = [
     "load libcuda",
     "exit libcuda",
     "load libnvidia-ml",
@@ -74,6 +74,7 @@ pub const FUNCTIONS: [&str; 34] = [
     "nvmlDeviceGetHandleByIndex_v2",
     "nvmlDeviceGetName",
     "nvmlDeviceGetUUID",
+    "nvmlDeviceGetMinorNumber",
     "nvmlDeviceGetPciInfo_v3",
     "nvmlDeviceGetCudaComputeCapability",
     "nvmlDeviceGetBrand",
@@ -136,6 +137,8 @@ pub struct Gpu {
     pub memory: u64,
     /// address as NVML writes it; filled in when the script is loaded
     pub pci: String,
+    /// N of /dev/nvidiaN; filled in when the script is loaded
+    pub minor: Option<u32>,
     /// `NVML_COMPUTEMODE_*`
     pub compute_mode: c_int,
     /// MIG on or off
@@ -160,6 +163,7 @@ impl Default for Gpu {
             brand: Some(14), // NVML_BRAND_NVIDIA
             memory: 150_754_820_096,
             pci: String::new(),
+            minor: None,
             compute_mode: 0,
             mig: Some(false),
             mig_instances: 0,
@@ -181,6 +185,25 @@ impl Gpu {
                 u8::from_str_radix(pair, 16).unwrap_or_else(|_| refuse(&format!("bad uuid {:?}", self.uuid)));
         }
         bytes
+    }
+
+    /// The 16 bytes of the UUID of one of its MIG instances.
+    pub fn instance_uuid(&self, instance: u8) -> [u8; 16] {
+        let mut uuid = self.uuid_bytes();
+        uuid[0] ^= 0xA5;
+        uuid[1] ^= instance;
+        uuid
+    }
+
+    /// The same as nvidia-smi -L prints it.
+    pub fn instance_text(&self, instance: u8) -> String {
+        let hex: String = self
+            .instance_uuid(instance)
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        let parts = [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]];
+        format!("MIG-{}", parts.join("-"))
     }
 
     /// Whether CUDA shows a MIG instance in place of the GPU.
@@ -284,6 +307,7 @@ pub fn parse(text: &str) -> Result<Script, String> {
             if gpu.pci.is_empty() {
                 gpu.pci = format!("{:08X}:{:02X}:00.0", number / 256, number % 256);
             }
+            gpu.minor = gpu.minor.or(u32::try_from(number).ok());
             script.devices.push(gpu);
         }
     }
