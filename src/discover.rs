@@ -9,6 +9,7 @@ pub mod elf;
 pub mod fatbin;
 pub mod files;
 pub mod kernels;
+pub mod ld_cache;
 pub mod libraries;
 pub mod loader;
 pub mod machine;

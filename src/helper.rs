@@ -263,7 +263,7 @@ fn refuse_noexec(file: &File) -> std::io::Result<()> {
     Ok(())
 }
 
-fn unguessable() -> u64 {
+pub(crate) fn unguessable() -> u64 {
     use std::hash::{BuildHasher, RandomState};
     RandomState::new().hash_one(std::process::id())
 }

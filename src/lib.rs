@@ -59,6 +59,8 @@ pub mod packed;
 #[cfg(feature = "entrypoint")]
 pub mod pipeline;
 #[cfg(feature = "entrypoint")]
+pub mod receipt;
+#[cfg(feature = "entrypoint")]
 pub mod report;
 #[cfg(feature = "entrypoint")]
 pub mod signal;

@@ -5,7 +5,7 @@
 //! (so: in site-packages itself), or when any folder of `sys.path` has `<package>.egg-link`. A build leaves
 //! `<package>/build` behind, beside the compiled module that it overwrites.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::facts::{EditableTrap, TrapKind};
 
@@ -18,6 +18,18 @@ pub fn traps(site_packages: &[String]) -> Vec<EditableTrap> {
         .into_iter()
         .flat_map(|package| traps_of(package, site_packages))
         .collect()
+}
+
+/// Calls with what has to stay as it is for [`traps`] to stay the same: the packages and what a build leaves in them.
+/// What lies beside them is among the names of the folders themselves.
+pub fn places(site_packages: &[String], take: &mut dyn FnMut(&Path)) {
+    for folder in site_packages {
+        for package in PACKAGES {
+            let package = Path::new(folder).join(package);
+            take(&package.join("__init__.py"));
+            take(&package.join("build"));
+        }
+    }
 }
 
 fn traps_of(package: &str, site_packages: &[String]) -> Vec<EditableTrap> {
@@ -39,7 +51,7 @@ fn traps_of(package: &str, site_packages: &[String]) -> Vec<EditableTrap> {
     });
     let build = (TrapKind::Build, holder.join(package).join("build"));
     // pccm asks `exists()` of the first two and `isfile()` of the links; spconv's own build.py is no leftover.
-    let there = |(kind, path): &(TrapKind, std::path::PathBuf)| match kind {
+    let there = |(kind, path): &(TrapKind, PathBuf)| match kind {
         TrapKind::SetupPy | TrapKind::GitIgnore => path.exists(),
         TrapKind::EggLink => path.is_file(),
         TrapKind::Build => path.is_dir(),

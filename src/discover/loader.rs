@@ -25,6 +25,20 @@ const MAX_OBJECTS: usize = 4096;
 /// Most complaints of one kind.
 const MAX_COMPLAINTS: usize = 64;
 
+/// Libraries that come with the driver when a container starts, and are in no image.
+pub fn is_drivers(name: &str) -> bool {
+    const STARTS: [&str; 7] = [
+        "libcuda.so",
+        "libnvidia-",
+        "libnvcuvid.so",
+        "libnvoptix.so",
+        "libcudadebugger.so",
+        "libGLX_nvidia.so",
+        "libEGL_nvidia.so",
+    ];
+    STARTS.iter().any(|start| name.starts_with(start))
+}
+
 /// One line of the list.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Listed {

@@ -57,18 +57,13 @@ fn in_folder(folder: &Path) -> Vec<Distribution> {
             }
             let path = folder.join(name);
             if let Some(stem) = name.strip_suffix(".dist-info") {
-                entry.may_be_dir().then(|| dist_info(folder, &path, stem))
+                entry.may_be_dir().then(|| dist_info(&path, stem))
             } else if let Some(stem) = name.strip_suffix(".egg-info") {
-                Some(egg_info(folder, &path, stem, entry.may_be_dir()))
+                Some(egg_info(&path, stem, entry.may_be_dir()))
             } else if name.eq_ignore_ascii_case("egg-info") && entry.may_be_dir() {
                 // An egg is a folder of `sys.path` of its own, and carries its metadata inside.
                 let stem = folder.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-                Some(egg_info(
-                    folder,
-                    &path,
-                    stem.strip_suffix(".egg").unwrap_or(stem),
-                    true,
-                ))
+                Some(egg_info(&path, stem.strip_suffix(".egg").unwrap_or(stem), true))
             } else {
                 None
             }
@@ -76,7 +71,7 @@ fn in_folder(folder: &Path) -> Vec<Distribution> {
         .collect()
 }
 
-fn dist_info(folder: &Path, path: &Path, stem: &str) -> Distribution {
+fn dist_info(path: &Path, stem: &str) -> Distribution {
     let mut dist = described(path, &path.join("METADATA"), stem);
     match read_headers(&path.join("WHEEL")) {
         Ok(text) => {
@@ -92,11 +87,11 @@ fn dist_info(folder: &Path, path: &Path, stem: &str) -> Distribution {
             .problems
             .push(format!("{}: {e}", path.join("WHEEL").display())),
     }
-    add_module_version(folder, &mut dist);
+    add_module_version(&mut dist);
     dist
 }
 
-fn egg_info(folder: &Path, path: &Path, stem: &str, is_dir: bool) -> Distribution {
+fn egg_info(path: &Path, stem: &str, is_dir: bool) -> Distribution {
     let metadata = if is_dir {
         path.join("PKG-INFO")
     } else {
@@ -109,7 +104,7 @@ fn egg_info(folder: &Path, path: &Path, stem: &str, is_dir: bool) -> Distributio
     {
         dist.requires = egg_requirements(&text);
     }
-    add_module_version(folder, &mut dist);
+    add_module_version(&mut dist);
     dist
 }
 
@@ -267,11 +262,14 @@ fn egg_requirements(text: &str) -> Vec<String> {
     found
 }
 
-fn add_module_version(folder: &Path, dist: &mut Distribution) {
-    let Some((_, file)) = VERSION_FILES.iter().find(|(name, _)| *name == dist.name) else {
-        return;
-    };
-    let path: PathBuf = folder.join(file);
+/// The file in which a distribution's module states its own version, whether it is there or not.
+pub fn version_file(dist: &Distribution) -> Option<PathBuf> {
+    let (_, file) = VERSION_FILES.iter().find(|(name, _)| *name == dist.name)?;
+    Some(Path::new(&dist.path).parent()?.join(file))
+}
+
+fn add_module_version(dist: &mut Distribution) {
+    let Some(path) = version_file(dist) else { return };
     match files::read_text(&path, files::SMALL_FILE) {
         Ok(text) => {
             dist.module_version = assigned_text(&text, "__version__");

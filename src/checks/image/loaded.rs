@@ -6,6 +6,7 @@ use std::path::Path;
 
 use super::{Scene, clean, listed};
 use crate::check::{Code, Finding, Severity};
+use crate::discover::loader::is_drivers;
 use crate::facts::{FoundBy, LoadedObject, LoaderEnd, MissingVersion, RefusedObject, ShadowedCopy};
 
 const FOUND: &str = "a file that the loader finds and can use";
@@ -121,20 +122,6 @@ fn missing_versions(all: &[MissingVersion]) -> Vec<Finding> {
 
 fn name_of(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
-}
-
-/// Libraries that come with the driver when a container starts, and are in no image.
-fn is_drivers(name: &str) -> bool {
-    const STARTS: [&str; 7] = [
-        "libcuda.so",
-        "libnvidia-",
-        "libnvcuvid.so",
-        "libnvoptix.so",
-        "libcudadebugger.so",
-        "libGLX_nvidia.so",
-        "libEGL_nvidia.so",
-    ];
-    STARTS.iter().any(|start| name.starts_with(start))
 }
 
 fn missing(scene: &Scene<'_>) -> Vec<Finding> {
