@@ -62,7 +62,7 @@ options! {
     }
     "The smoke": {
         "smoke" "MODE" "separate" "separate: in a process of its own\nhandoff: in the service's own, which must be Python\noff: not at all";
-        "smoke-devices" "WHICH" "first" "first or all visible devices";
+        "smoke-devices" "WHICH" "first" "first or all visible devices; always all with a receipt";
         "smoke-timeout" "DURATION" "300s" "deadline of the smoke";
     }
     "Where to look": {
@@ -74,7 +74,7 @@ options! {
         "format" "FORMAT" "human" "human\njson: one object a line on stderr, and check prints its report as JSON";
         "report" "FILE" "" "write the JSON report here; - is stdout, for check";
         "termination-log" "FILE" "" "write the verdict here, at most 4096 bytes\n(default: /dev/termination-log if it exists)";
-        "receipt" "FILE" "" "where passes are recorded and recognised (not in this version)";
+        "receipt" "FILE" "" "where passes are recorded and recognised";
         "log" "LEVEL" "info" "error, warn, info, debug or trace";
     }
 }

@@ -120,6 +120,8 @@ pub struct Config {
     pub init: Option<Whom>,
     /// `--helper-path`
     pub helper_path: Option<PathBuf>,
+    /// `--receipt`
+    pub receipt: Option<PathBuf>,
     /// how much is logged
     pub log: LevelFilter,
 }
@@ -224,9 +226,8 @@ impl Config {
     /// Parses every setting.
     ///
     /// # Errors
-    /// The first that makes no sense, or that this version does not have: nobody is told that something ran that did not.
+    /// The first that makes no sense.
     pub fn from_settings(settings: &Settings) -> Result<Self, SettingError> {
-        absent_in_this_version(settings)?;
         Ok(Self {
             mode: choice(
                 settings,
@@ -256,11 +257,7 @@ impl Config {
                     ("off", SmokeMode::Off),
                 ],
             )?,
-            smoke_devices: choice(
-                settings,
-                "smoke-devices",
-                &[("first", SmokeDevices::First), ("all", SmokeDevices::All)],
-            )?,
+            smoke_devices: smoke_devices(settings)?,
             smoke_timeout: deadline(settings, "smoke-timeout", Duration::from_secs(300))?,
             archs: archs(settings)?,
             python: path(settings, "python")?,
@@ -279,19 +276,18 @@ impl Config {
             overrides: overrides(settings)?,
             init: init(settings)?,
             helper_path: path(settings, "helper-path")?,
+            receipt: path(settings, "receipt")?,
             log: choice(settings, "log", LEVELS)?,
         })
     }
 }
 
-/// Options of the contract that later versions bring. Taking them in silence would be a lie.
-fn absent_in_this_version(settings: &Settings) -> Result<(), SettingError> {
-    let absent =
-        |setting: &Setting, instead: &str| wrong(setting, "this version does not have it yet", instead);
-    if let Some(setting) = settings.get("receipt") {
-        return Err(absent(setting, "leave it out: every start checks in full"));
-    }
-    Ok(())
+/// A receipt counts wherever any of the proven GPUs is visible, so that none of them may be left out.
+fn smoke_devices(settings: &Settings) -> Result<SmokeDevices, SettingError> {
+    let words = [("first", SmokeDevices::First), ("all", SmokeDevices::All)];
+    let chosen = choice(settings, "smoke-devices", &words)?;
+    let has_receipt = settings.get("receipt").is_some();
+    Ok(if has_receipt { SmokeDevices::All } else { chosen })
 }
 
 /// One of a few words; the first is the default.
@@ -472,9 +468,9 @@ mod tests {
                 78,
                 "explain lists",
             ),
-            ("--receipt /x", &[], 64, "leave it out"),
             ("--init=5", &[], 64, "none of off, on, group, service"),
             ("", &[("CUDA_ENTRYPOINT_INIT", "maybe")], 78, "service alone"),
+            ("--receipt=", &[], 64, "leave it out"),
             ("--stack=", &[], 64, "leave it out"),
         ] {
             let error = config(line, variables).expect_err(line);

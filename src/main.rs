@@ -16,6 +16,7 @@ use cuda_entrypoint::facts::Facts;
 use cuda_entrypoint::init::{self, Whom};
 use cuda_entrypoint::launch::{self, LaunchError};
 use cuda_entrypoint::pipeline::{self, Gathered, Plan, Task};
+use cuda_entrypoint::receipt::Part;
 use cuda_entrypoint::report::human::{self, Colour};
 use cuda_entrypoint::report::{Report, headline, json, sanitize, termination};
 use cuda_entrypoint::signal::Number;
@@ -244,6 +245,7 @@ impl Session<'_> {
         } else {
             pipeline::gather(&task, &mut crew).and_then(|gathered| self.hand_off(&task, &mut crew, gathered))
         };
+        let gathered = gathered.and_then(|gathered| pipeline::keep_smoke(&task, &mut crew, gathered));
         let gathered = match gathered {
             Ok(gathered) => gathered,
             Err(signal) => return ended_by(signal, crew, &config.termination_log),
@@ -309,7 +311,8 @@ impl Session<'_> {
     /// Makes the service's own Python run the smoke, where that is how it is to run and nothing has failed by now.
     fn hand_off(&self, task: &Task<'_>, crew: &mut Crew, mut gathered: Gathered) -> Result<Gathered, Number> {
         let failed = Outcome::of(&gathered.findings).verdict == Verdict::Fail && task.plan.stop_early;
-        if task.smoke != SmokeMode::Handoff || failed {
+        let is_proven = gathered.receipt.as_ref().is_some_and(|r| r.has_used(Part::Smoke));
+        if task.smoke != SmokeMode::Handoff || failed || is_proven {
             return Ok(gathered);
         }
         if !gathered.facts.device.has_usable() {
@@ -330,6 +333,7 @@ impl Session<'_> {
         };
         let state = State {
             facts: gathered.facts.clone(),
+            receipt: gathered.receipt.clone(),
             began_ms: handoff::unix_ms(SystemTime::now() - self.started.elapsed()),
         };
         match handoff::prepare(&order, &state) {
@@ -342,7 +346,11 @@ impl Session<'_> {
                 gathered.handoff = Some(prepared);
                 Ok(gathered)
             }
-            Err(why) => self.smoke_here(task, crew, gathered.facts, &why),
+            Err(why) => {
+                let receipt = gathered.receipt.take();
+                let smoked = self.smoke_here(task, crew, gathered.facts, &why);
+                smoked.map(|gathered| Gathered { receipt, ..gathered })
+            }
         }
     }
 
@@ -377,7 +385,11 @@ impl Session<'_> {
                 Ok(pipeline::judge(task, facts, Vec::new()))
             }
         }
-        .map(|gathered| Gathered { before, ..gathered })
+        .map(|gathered| Gathered {
+            before,
+            receipt: state.receipt,
+            ..gathered
+        })
     }
 
     fn check(&self, stage: StageChoice, mut crew: Crew) -> u8 {
@@ -455,7 +467,11 @@ impl Session<'_> {
     /// Prints a manifest of what is here, and tells what fails here even under it.
     fn capture(&self, mut crew: Crew) -> u8 {
         let config = match self.configure() {
-            Ok(config) => config,
+            // What is captured is what is there, not what was.
+            Ok(config) => Config {
+                receipt: None,
+                ..config
+            },
             Err(error) => {
                 complain(&error.to_string(), &error.hint);
                 return error.exit_code();
@@ -602,6 +618,7 @@ impl Session<'_> {
             facts: &gathered.facts,
             findings: &gathered.findings,
             outcome: Outcome::of(&gathered.findings),
+            receipt: gathered.receipt.as_ref(),
             smoke: pipeline::smoke_report(task, gathered),
             timing,
         }

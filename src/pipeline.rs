@@ -5,7 +5,7 @@
 
 use std::ffi::{CString, OsString};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use crate::arch::ArchList;
@@ -21,12 +21,18 @@ use crate::facts::{
 };
 use crate::helper::{self, Helper, Request};
 use crate::launch;
+use crate::receipt::Account;
 use crate::report::SmokeReport;
 use crate::signal::Number;
 use crate::smoke::handoff::Prepared;
 use crate::smoke::{Part, Smoke, Word};
 use crate::stack::Stack;
 use crate::sys::Program;
+
+mod receipts;
+
+pub use receipts::keep_smoke;
+use receipts::{Offer, Proof, Receipts};
 
 /// Which stages are looked at.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -77,6 +83,8 @@ pub struct Gathered {
     pub handoff: Option<Prepared>,
     /// how long the run that this one goes on with had taken
     pub before: Duration,
+    /// what became of the receipt, where there is one
+    pub receipt: Option<Account>,
 }
 
 /// Runs the stages.
@@ -140,7 +148,7 @@ struct Run<'a> {
     libraries: Option<JobId>,
     /// the loader's run, and what it was asked
     trace: Option<(JobId, loader::Request)>,
-    explained: Option<mpsc::Receiver<explain::Explained>>,
+    explained: Option<Awaited<explain::Explained>>,
     /// what the loader would map, until both it and the libraries have answered
     runtimes: Vec<explain::MappedRuntime>,
     /// the run that asks copies which only the loader knew, and the position of the first
@@ -152,6 +160,7 @@ struct Run<'a> {
     part: Part,
     /// when to smoke again, under `--wait`
     smoke_again_at: Option<Instant>,
+    receipt: Option<Receipts>,
     image_findings: Option<Vec<Finding>>,
     device_findings: Option<Vec<Finding>>,
     smoke_findings: Option<Vec<Finding>>,
@@ -188,6 +197,7 @@ impl<'a> Run<'a> {
             smoke: Smoke::new(task.stack, task.config, part),
             part,
             smoke_again_at: None,
+            receipt: None,
             image_findings: None,
             device_findings: None,
             smoke_findings: None,
@@ -198,6 +208,12 @@ impl<'a> Run<'a> {
     }
 
     fn begin(&mut self, crew: &mut Crew) {
+        if !self.open_receipt(crew) {
+            self.begin_checks(crew);
+        }
+    }
+
+    fn begin_checks(&mut self, crew: &mut Crew) {
         // The driver is the slowest by far, so it goes first.
         self.start_device(crew);
         self.start_image(crew);
@@ -208,6 +224,14 @@ impl<'a> Run<'a> {
     }
 
     fn go(mut self, crew: &mut Crew) -> Result<Gathered, Number> {
+        self.attend(crew)?;
+        if self.write_receipt(crew) {
+            self.attend(crew)?;
+        }
+        Ok(self.finish())
+    }
+
+    fn attend(&mut self, crew: &mut Crew) -> Result<(), Number> {
         self.settle(crew);
         while self.is_waiting() {
             match crew.next(self.retry_at.or(self.smoke_again_at)) {
@@ -230,11 +254,12 @@ impl<'a> Run<'a> {
             }
             self.settle(crew);
         }
-        Ok(self.finish())
+        Ok(())
     }
 
     fn is_waiting(&self) -> bool {
         self.image_is_open()
+            || self.receipt_is_open()
             || self.kernels.is_some()
             || self.driver.is_some()
             || self.nvml.is_some()
@@ -260,15 +285,16 @@ impl<'a> Run<'a> {
             return;
         }
         self.facts.device = DeviceFacts::default();
+        let may_be_known = self.may_know_devices();
         let time = self.task.config.device_timeout;
-        if asks_driver {
+        if asks_driver && !may_be_known {
             match self.helper.start(crew, &Request::Driver, time) {
                 Ok(id) => self.driver = Some(id),
                 Err(end) => self.facts.device.helper = HelperRun { end, ms: 0.0 },
             }
         }
         // Without a process for libcuda there is none for NVML either; one finding says it.
-        if plan.health || (plan.device && self.driver.is_some()) {
+        if plan.health || (plan.device && (may_be_known || self.driver.is_some())) {
             match self.helper.start(crew, &Request::Nvml, time) {
                 Ok(id) => self.nvml = Some(id),
                 Err(end) => self.facts.device.nvml_helper = HelperRun { end, ms: 0.0 },
@@ -278,6 +304,7 @@ impl<'a> Run<'a> {
 
     /// Reads the image's files in a thread of its own: a file system that hangs must not make us deaf to signals.
     fn start_image(&mut self, crew: &Crew) {
+        let offer = self.offer();
         let Task {
             config, plan, archs, ..
         } = *self.task;
@@ -297,9 +324,11 @@ impl<'a> Run<'a> {
             env: launch::to_os_pairs(self.task.env).collect(),
             listed: archs.map(|list| list.iter().map(|a| a.capability).collect()),
             everything: plan.image,
-            kernels: judges_devices || (plan.image && archs.is_some()),
+            kernels: judges_devices || (plan.image && (archs.is_some() || self.keeps())),
             // The image stage judges that there is one, wherever the smoke is to run.
-            smoke: self.smoke.is_some() || (plan.image && !self.task.stack.smoke.is_empty()),
+            smoke: self.smoke.is_some()
+                || ((plan.image || self.keeps()) && !self.task.stack.smoke.is_empty()),
+            offer,
         };
         let here_and_now = survey.clone();
         let (to_image, to_kernels) = (image_sender.clone(), kernels_sender.clone());
@@ -333,7 +362,13 @@ impl<'a> Run<'a> {
             ..discovered.facts
         };
         self.timing.push(("image_files", self.started.elapsed()));
-        self.start_smoke(crew);
+        let is_taken = self.took_image(discovered.taken);
+        if !self.may_know_smoke() {
+            self.start_smoke(crew);
+        }
+        if is_taken {
+            return;
+        }
         let time = self.task.config.device_timeout;
         if !self.facts.image.libraries.is_empty() {
             let request = Request::libraries(&self.facts.image.libraries);
@@ -400,7 +435,7 @@ impl<'a> Run<'a> {
     }
 
     fn loader_explained(&mut self) {
-        if let Some(Ok(explained)) = self.explained.as_ref().map(mpsc::Receiver::try_recv) {
+        if let Some(explained) = self.explained.as_ref().and_then(Awaited::take) {
             self.explained = None;
             self.facts.image.loaded = explained.objects;
             self.facts.image.loader.stubs = explained.stubs;
@@ -469,7 +504,13 @@ impl<'a> Run<'a> {
 
     /// Judges the stages that have become complete.
     fn settle(&mut self, crew: &mut Crew) {
+        if !self.receipt_is_read(crew) {
+            return;
+        }
+        self.receipt_written();
+        self.recognise_devices(crew);
         self.image_discovered(crew);
+        self.recognise_smoke(crew);
         self.loader_explained();
         self.ask_more_libraries(crew);
         let plan = self.task.plan;
@@ -484,6 +525,7 @@ impl<'a> Run<'a> {
                     crew.cancel(job);
                 }
                 self.retry_at = None;
+                self.forget_devices();
                 self.cancel_smoke(crew);
             }
         }
@@ -693,6 +735,7 @@ impl<'a> Run<'a> {
     }
 
     fn finish(mut self) -> Gathered {
+        let receipt = self.account();
         let plan = self.task.plan;
         let mut findings = self.image_findings.take().unwrap_or_default();
         let image_failed = Outcome::of(&findings).decisive.is_some();
@@ -723,7 +766,19 @@ impl<'a> Run<'a> {
             smoke: self.task.smoke,
             handoff: None,
             before: Duration::ZERO,
+            receipt,
         }
+    }
+}
+
+/// What a thread makes; a channel would do, at five times the code.
+struct Awaited<T>(Arc<Mutex<Option<T>>>);
+
+impl<T> Awaited<T> {
+    /// Takes it, once it is there.
+    fn take(&self) -> Option<T> {
+        // A panic ends the process.
+        self.0.lock().ok()?.take()
     }
 }
 
@@ -732,21 +787,22 @@ fn in_thread<T: Send + 'static>(
     crew: &Crew,
     name: &str,
     work: impl FnOnce() -> T + Clone + Send + 'static,
-) -> mpsc::Receiver<T> {
-    let (sender, receiver) = mpsc::channel();
+) -> Awaited<T> {
+    let place = Arc::new(Mutex::new(None));
     let spawned = crew.waker().and_then(|waker| {
-        let work = work.clone();
+        let (work, place) = (work.clone(), Arc::clone(&place));
         std::thread::Builder::new().name(name.into()).spawn(move || {
-            let _ = sender.send(work());
+            let made = work();
+            if let Ok(mut place) = place.lock() {
+                *place = Some(made);
+            }
             waker.wake();
         })
     });
-    if spawned.is_ok() {
-        return receiver;
+    match spawned {
+        Ok(_) => Awaited(place),
+        Err(_) => Awaited(Arc::new(Mutex::new(Some(work())))),
     }
-    let (sender, receiver) = mpsc::channel();
-    let _ = sender.send(work());
-    receiver
 }
 
 /// How a run of the loader ended.
@@ -770,6 +826,8 @@ fn loader_end(ended: &Ended, listing: &loader::Listing, deadline: Duration) -> L
 struct Discovered {
     facts: ImageFacts,
     asked: loader::Asked,
+    /// what came of the receipt's image part, if there was one
+    taken: Option<Result<Proof, Vec<String>>>,
 }
 
 /// Reading of the image's files.
@@ -788,6 +846,8 @@ struct Survey {
     kernels: bool,
     /// a smoke wants a Python
     smoke: bool,
+    /// a receipt's image part
+    offer: Option<Offer>,
 }
 
 impl Survey {
@@ -798,10 +858,23 @@ impl Survey {
         to_kernels: mpsc::Sender<Vec<ModuleKernels>>,
         wake: &dyn Fn(),
     ) {
-        let Some(python) = self.python() else {
+        let python = self.python();
+        let offer = self.offer.as_ref();
+        let taken = offer.map(|offer| offer.take(&python.clone().unwrap_or_default()));
+        let refused = match taken {
+            Some(Ok((facts, taken))) => {
+                self.pass_on(facts, taken, to_image, &to_kernels);
+                drop(to_kernels);
+                return wake();
+            }
+            Some(Err(reasons)) => Some(Err(reasons)),
+            None => None,
+        };
+        let Some(python) = python else {
             let nothing = Discovered {
                 facts: ImageFacts::default(),
                 asked: loader::Asked::Nothing,
+                taken: refused,
             };
             let _ = to_image.send(nothing);
             drop(to_kernels);
@@ -816,7 +889,8 @@ impl Survey {
         let scanning = self
             .kernels
             .then(|| std::thread::Builder::new().spawn(scan.clone()));
-        let found = self.read(python);
+        let mut found = self.read(python);
+        found.taken = refused;
         let distributions = if self.kernels {
             found.facts.distributions.clone()
         } else {
@@ -832,6 +906,32 @@ impl Survey {
         }
         drop(to_kernels);
         wake();
+    }
+
+    /// Sends what a receipt holds, as far as it would have been read.
+    fn pass_on(
+        &self,
+        mut facts: ImageFacts,
+        taken: Proof,
+        to_image: &mpsc::Sender<Discovered>,
+        to_kernels: &mpsc::Sender<Vec<ModuleKernels>>,
+    ) {
+        let kernels = std::mem::take(&mut facts.kernels);
+        if !self.everything {
+            facts = ImageFacts {
+                distributions: facts.distributions,
+                python: facts.python,
+                ..ImageFacts::default()
+            };
+        }
+        let _ = to_image.send(Discovered {
+            facts,
+            asked: loader::Asked::Nothing,
+            taken: Some(Ok(taken)),
+        });
+        if self.kernels {
+            let _ = to_kernels.send(kernels);
+        }
     }
 
     /// The interpreter; `None` where nothing asks for one.
@@ -867,6 +967,7 @@ impl Survey {
                     ..ImageFacts::default()
                 },
                 asked: loader::Asked::Nothing,
+                taken: None,
             };
         }
         let wanted = libraries::Wanted::by(&self.stack.cuda);
@@ -884,7 +985,11 @@ impl Survey {
             python,
             ..ImageFacts::default()
         };
-        Discovered { facts, asked }
+        Discovered {
+            facts,
+            asked,
+            taken: None,
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::check::{Finding, Outcome};
 use crate::config::Mode;
 use crate::facts::Facts;
+use crate::receipt::Account;
 
 pub mod human;
 pub mod json;
@@ -27,6 +28,8 @@ pub struct Report<'a> {
     pub findings: &'a [Finding],
     /// what that comes to
     pub outcome: Outcome<'a>,
+    /// what became of the receipt, where one was named
+    pub receipt: Option<&'a Account>,
     /// how the smoke was to run and why it did or did not
     pub smoke: SmokeReport,
     /// what took how long

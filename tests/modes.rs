@@ -81,12 +81,12 @@ const BREAKAGES: &[Breakage] = &[
         says: "-x",
     },
     Breakage {
-        name: "an option of a later version",
+        name: "a variable that makes no sense",
         options: &["--stack", "stack.json"],
-        variables: &[("CUDA_ENTRYPOINT_RECEIPT", "/tmp/receipt")],
+        variables: &[("CUDA_ENTRYPOINT_DEVICE_TIMEOUT", "soon")],
         driver: None,
         code: 78,
-        says: "does not have it yet",
+        says: "no duration",
     },
     Breakage {
         name: "a report on stdout",

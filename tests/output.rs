@@ -206,7 +206,7 @@ fn what_keeps_it_from_checking_is_an_object_too() {
         (run(&["--stack", "none"], &["true"]), 78, "none"),
         (run(&["--wait", "soon"], &["true"]), 64, "--wait"),
         (run(&["--no-such"], &["true"]), 64, "--no-such"),
-        (run(&["--receipt", "r"], &["true"]), 64, "--receipt"),
+        (run(&["--receipt="], &["true"]), 64, "--receipt"),
         (run(&["--no-such", "--mode", "warn"], &["true"]), 0, "unchecked"),
         (
             run(&["--stack", "none", "--mode", "warn"], &["true"]),

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use super::{Report, headline, milliseconds, sanitize, says};
 use crate::check::{Code, Finding, Stage, Status, Verdict};
 use crate::config::Mode;
+use crate::receipt::Account;
 
 /// Whether to colour.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -54,6 +55,9 @@ fn mark(status: Status, colour: Colour) -> String {
 pub fn table(report: &Report<'_>, colour: Colour) -> String {
     let all: Vec<&Finding> = report.findings.iter().collect();
     let mut text = findings(&all, site(report), colour);
+    if let Some(receipt) = report.receipt {
+        let _ = writeln!(text, "{}", sanitize(&receipt.line()));
+    }
     let _ = writeln!(text, "{}", verdict_line(report, colour));
     text
 }
@@ -245,6 +249,7 @@ pub fn success(report: &Report<'_>, service: &str) -> String {
     proven.extend(gpus(facts));
     let smoked = |f: &&Finding| f.code == Code::SmokeForward && f.status == Status::Pass;
     proven.extend(report.findings.iter().filter(smoked).map(|f| f.message.clone()));
+    proven.extend(report.receipt.and_then(Account::proven));
     let warnings = report
         .findings
         .iter()

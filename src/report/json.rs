@@ -28,6 +28,9 @@ pub fn value(report: &Report<'_>) -> Value {
         "smoke": report.smoke,
         "timing_ms": timing,
     });
+    if let (Some(receipt), Some(entries)) = (report.receipt, value.as_object_mut()) {
+        entries.insert("receipt".to_string(), json!(receipt));
+    }
     sanitize_strings(&mut value);
     value
 }

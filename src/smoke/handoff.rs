@@ -21,6 +21,7 @@ use crate::facts::read::{lines, object};
 use crate::facts::smoke::SmokeRun;
 use crate::facts::{self, Facts};
 use crate::packed;
+use crate::receipt::Account;
 use crate::stack::Builtin;
 use crate::sys;
 
@@ -32,6 +33,8 @@ pub const RESUME: &str = "CUDA_ENTRYPOINT_HANDOFF";
 pub struct State {
     /// what was found out so far
     pub facts: Facts,
+    /// what became of the receipt so far
+    pub receipt: Option<Account>,
     /// when the first run began, in milliseconds since 1970
     pub began_ms: u64,
 }
@@ -246,7 +249,11 @@ pub struct Resumed {
     pub came: Came,
 }
 
-object!(State { facts, began_ms });
+object!(State {
+    facts,
+    receipt,
+    began_ms
+});
 
 /// A line that handoff.py adds to the protocol.
 enum Tail {
