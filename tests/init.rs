@@ -47,8 +47,10 @@ fn can_be_pid_1() -> bool {
 }
 
 /// Both ways of being started that are possible here.
-fn ways() -> Vec<(&'static str, fn(&World, &[&str], &[&str]) -> Command)> {
-    let mut ways: Vec<(&str, fn(&World, &[&str], &[&str]) -> Command)> = vec![("subreaper", supervised)];
+type Way = fn(&World, &[&str], &[&str]) -> Command;
+
+fn ways() -> Vec<(&'static str, Way)> {
+    let mut ways: Vec<(&str, Way)> = vec![("subreaper", supervised)];
     if can_be_pid_1() {
         ways.push(("PID 1", as_pid_1));
     }

@@ -218,10 +218,7 @@ fn python(found: &Python) -> String {
 fn stamps(facts: &ImageFacts) -> Texts {
     let mut all = Texts::new();
     let mut add = |path: &Path| {
-        let name = text(path);
-        if !all.contains_key(&name) {
-            all.insert(name, stamp(path));
-        }
+        all.entry(text(path)).or_insert_with(|| stamp(path));
     };
     let sites = &facts.python.site_packages;
     if let Some(path) = real_interpreter(&facts.python) {

@@ -85,8 +85,11 @@ pub fn differences(was: &Texts, is: &Texts) -> Vec<String> {
     found
 }
 
+/// Called with a name, the text that it had and the one that it has.
+pub type Differs<'a> = dyn FnMut(&str, Option<&str>, Option<&str>) + 'a;
+
 /// Calls for every name whose texts differ: those that were there, then those that are new.
-pub fn each(was: &Texts, is: &Texts, differs: &mut dyn FnMut(&str, Option<&str>, Option<&str>)) {
+pub fn each(was: &Texts, is: &Texts, differs: &mut Differs<'_>) {
     for (name, text) in was {
         let now = is.get(name);
         if now != Some(text) {

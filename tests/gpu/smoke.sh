@@ -100,10 +100,37 @@ for step in report["facts"]["smoke"]["builtin"]["steps"]:
 PY
 expect "handed off, no device" 82 env CUDA_VISIBLE_DEVICES= "$binary" run --smoke handoff --stack "$stack" -- python3 "$here/service.py"
 
+echo "== receipts"
+receipt=$work/receipt.json
+gpus=$(nvidia-smi -L | wc -l)
+expect "receipt: written, $gpus GPU(s) smoked" 0 "$binary" run --receipt "$receipt" --stack "$stack" -- true
+expect "receipt: recognised" 0 "$binary" run --receipt "$receipt" --stack "$stack" -- true
+says "as proven"
+expect "receipt: another manifest" 0 "$binary" run --receipt "$receipt" --stack "$stack" --archs "9.0" --smoke off -- true
+says "receipt: "
+"$binary" run --receipt "$receipt" --stack "$stack" -- true 2>/dev/null
+if ((gpus > 1)); then
+  "$here/first-gpu-alone.sh" true
+  if (($? == 125)); then
+    echo "   NOT TESTED: one of $gpus GPUs alone: no right to mount here"
+  else
+    expect "receipt: proven on $gpus GPUs, one of them there" 0 \
+      "$here/first-gpu-alone.sh" "$binary" run --receipt "$receipt" --stack "$stack" -- true
+    says "as proven"
+  fi
+  expect "smoke on all devices" 0 "$binary" check --stage smoke --smoke-devices all --stack "$stack"
+  cp "$work/stdout" "$out/smoke-all.txt"
+fi
+echo '{"schema": 1, "name": "device-only", "cuda": {"driver": ">=12.4"}, "archs": "9.0"}' >"$work/device.json"
+python3 "$here/measure.py" "${ROUNDS:-15}" \
+  "start with a receipt=$binary run --receipt $receipt --stack $stack --log error -- true" \
+  "the same without the smoke and the receipt=$binary run --smoke off --stack $stack --log error -- true" \
+  "health=$binary check --stage health --stack $stack" | tee "$out/receipt-times.jsonl"
+
 # What the service imports itself: what it does not would be imported for the smoke alone.
 sed 's/, "torchvision"//' "$work/stack.json" >"$work/pair.json"
 echo "== service ready after, in turns: s"
-for round in $(seq "${ROUNDS:-3}"); do
+for round in $(seq "${SERVICE_ROUNDS:-3}"); do
   for way in none handoff separate; do
     BEGAN=$(date +%s.%N)
     case $way in
@@ -113,5 +140,5 @@ for round in $(seq "${ROUNDS:-3}"); do
   done
 done | tee "$out/ready.jsonl"
 sed -i -E -e "s#$work#/work#g" -e "s#$binary#cuda-entrypoint#g" -e 's/GPU-[0-9a-f-]{36}/GPU-00000000-0000-0000-0000-000000000000/g' \
-  "$out"/smoke.* "$out"/handoff.json
+  "$out"/*
 exit "$failed"
