@@ -330,6 +330,11 @@ impl<'a> Run<'a> {
                 || ((plan.image || self.keeps()) && !self.task.stack.smoke.is_empty()),
             offer,
         };
+        if !survey.asks_for_python() {
+            // There is nothing to read, and a thread costs more than all the rest of such a start.
+            survey.make(&image_sender, kernels_sender, &|| ());
+            return;
+        }
         let here_and_now = survey.clone();
         let (to_image, to_kernels) = (image_sender.clone(), kernels_sender.clone());
         let spawned = crew.waker().and_then(|waker| {
@@ -936,16 +941,7 @@ impl Survey {
 
     /// The interpreter; `None` where nothing asks for one.
     fn python(&self) -> Option<Python> {
-        let stack = &self.stack;
-        let wanted = !stack.packages.is_empty()
-            || !stack.files.is_empty()
-            || stack.python.is_some()
-            || !libraries::Wanted::by(&stack.cuda).is_empty()
-            || self.explicit.is_some()
-            || self.smoke
-            // Where the smoke is not to run now, the image stage still tells whether it could.
-            || (self.everything && !stack.smoke.is_empty());
-        if !wanted {
+        if !self.asks_for_python() {
             return None;
         }
         Some(with_query(
@@ -954,6 +950,18 @@ impl Survey {
             &self.env,
             |query| query.find(),
         ))
+    }
+
+    fn asks_for_python(&self) -> bool {
+        let stack = &self.stack;
+        !stack.packages.is_empty()
+            || !stack.files.is_empty()
+            || stack.python.is_some()
+            || !libraries::Wanted::by(&stack.cuda).is_empty()
+            || self.explicit.is_some()
+            || self.smoke
+            // Where the smoke is not to run now, the image stage still tells whether it could.
+            || (self.everything && !stack.smoke.is_empty())
     }
 
     fn read(&self, python: Python) -> Discovered {

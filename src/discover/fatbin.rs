@@ -221,6 +221,7 @@ pub fn scan(
             next.saturating_add(8 - unaligned)
         };
     }
+    scan.reader.expect_header_alone(false);
     // What is shorter than a header can only be padding.
     let rest = end.saturating_sub(at);
     if rest > 0 && scan.reader.up_to(at, end)?.iter().any(|&b| b != 0) {
@@ -372,6 +373,9 @@ impl Scan<'_, '_> {
             ));
         }
         let entry = Entry::read(self.reader, at)?;
+        // Neighbours are of one kind. Nothing is read behind the header of compressed code, and the next header lies
+        // far away.
+        self.reader.expect_header_alone(entry.compressed() && entry.kind == KIND_CUBIN);
         if entry.header_size < ENTRY_HEADER {
             return Err(malformed("an entry whose header is shorter than 64 bytes", at));
         }

@@ -313,6 +313,22 @@ fn payloads_are_not_read() {
     );
 }
 
+/// torch's 3,000 entries are compressed: each is one read of a header, and nothing behind it.
+#[test]
+fn behind_compressed_headers_nothing_is_read() {
+    let big = |arch| Entry {
+        payload: vec![7; 1 << 16],
+        ..Entry::packed_sass(arch)
+    };
+    let bytes = container(&[50, 60, 70, 75, 80, 86, 90].map(big)).repeat(10);
+    let source = bytes.as_slice();
+    let mut reader = Reader::new(&source);
+    let found = scan(&mut reader, 0, bytes.len() as u64, Linkage::Loadable).unwrap();
+    assert_eq!((found.count, found.entries.values().sum::<u64>()), (10, 70));
+    // The first one is read before anybody knows.
+    assert!(reader.fetched() < (70 + 20) * 128, "{}", reader.fetched());
+}
+
 #[test]
 fn sums_of_sections_are_sums() {
     let one = loadable(&container(&[Entry::sass(80, true), Entry::ptx(90, PTX)]));
