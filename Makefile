@@ -4,7 +4,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 
-.PHONY: help build verify verify-reproducible demo test test-stack lint clean
+.PHONY: help build verify verify-reproducible demo test test-stack bench lint clean
 
 help: ## list these targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ test: build ## every test; CUDA_ENTRYPOINT_SKIP_DOCKER=1 leaves out those that n
 
 test-stack: ## the image stage on a full torch 2.5.0 environment: 5 GB from PyPI, once, or CUDA_ENTRYPOINT_TORCH_ENV
 	@tests/stack_full/run.sh
+
+bench: build ## what the image stage costs on that environment, beside a Python entrypoint and cuobjdump
+	@tests/bench/run.sh
 
 lint: ## formats, clippy, shell, Dockerfiles, licenses, texts
 	@tests/lint/lint.sh
