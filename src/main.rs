@@ -315,10 +315,10 @@ impl Session<'_> {
         if task.smoke != SmokeMode::Handoff || failed || is_proven {
             return Ok(gathered);
         }
-        if !gathered.facts.device.has_usable() {
+        if let Some(why) = pipeline::nothing_to_hand_off(task, &gathered) {
             gathered
                 .findings
-                .extend(checks::smoke::skipped(task.stack, "no usable GPU to prove"));
+                .extend(checks::smoke::builtins_skipped(task.stack, &why));
             return Ok(gathered);
         }
         let builtins = smoke::builtins(task.stack);
@@ -334,6 +334,7 @@ impl Session<'_> {
         let state = State {
             facts: gathered.facts.clone(),
             receipt: gathered.receipt.clone(),
+            timing_ms: handoff::timing_ms(&gathered.timing),
             began_ms: handoff::unix_ms(SystemTime::now() - self.started.elapsed()),
         };
         match handoff::prepare(&order, &state) {
@@ -370,26 +371,35 @@ impl Session<'_> {
 
     /// The second run of a hand-off: takes what the first one found out and what the service's Python saw.
     fn resume(&self, task: &Task<'_>, crew: &mut Crew, resumed: Resumed) -> Result<Gathered, Number> {
-        let Resumed { state, came } = resumed;
+        let Resumed { mut state, came } = resumed;
         let began = SystemTime::UNIX_EPOCH + Duration::from_millis(state.began_ms);
         let before = began
             .elapsed()
             .unwrap_or_default()
             .saturating_sub(self.started.elapsed());
-        let mut facts = state.facts;
-        match came {
-            Came::Refused(why) => self.smoke_here(task, crew, facts, &why),
+        let mut facts = std::mem::take(&mut state.facts);
+        let mut gathered = match came {
+            Came::Refused(why) => self.smoke_here(task, crew, facts, &why)?,
             Came::Proven(run) => {
-                let smoke = facts.smoke.get_or_insert_default();
-                smoke.builtin = *run;
-                Ok(pipeline::judge(task, facts, Vec::new()))
+                let known = facts.clone();
+                facts.smoke.get_or_insert_default().builtin = *run;
+                let judged = pipeline::judge(task, facts, vec![("smoke", self.started.elapsed())]);
+                if pipeline::is_worth_waiting(task, &judged.findings) {
+                    // Those imports are over; what fails now is tried again from the start.
+                    self.smoke_here(task, crew, known, "what failed may mend itself")?
+                } else {
+                    judged
+                }
             }
-        }
-        .map(|gathered| Gathered {
-            before,
-            receipt: state.receipt,
-            ..gathered
-        })
+        };
+        let since = gathered
+            .timing
+            .into_iter()
+            .map(|(name, time)| (name, before + time));
+        gathered.timing = state.timing().chain(since).collect();
+        gathered.before = before;
+        gathered.receipt = state.receipt;
+        Ok(gathered)
     }
 
     fn check(&self, stage: StageChoice, mut crew: Crew) -> u8 {

@@ -614,11 +614,7 @@ impl<'a> Run<'a> {
         if self.facts.device.has_usable() {
             return Some(Word::Go);
         }
-        let why = self.why_no_gpu();
-        let why = why.map_or("no usable GPU".to_string(), |f| {
-            format!("no usable GPU ({})", f.code)
-        });
-        Some(Word::NoGpu(why))
+        Some(Word::NoGpu(no_gpu(self.why_no_gpu().as_ref())))
     }
 
     /// The device stage's first problem, also where that stage is not to be told of.
@@ -758,9 +754,14 @@ impl<'a> Run<'a> {
         }
         if plan.smoke {
             let reason = || smoke_skipped(self.task.smoke, &findings);
-            let smoked = self.smoke_findings.take();
-            let smoked = smoked.unwrap_or_else(|| checks::smoke::skipped(self.task.stack, &reason()));
-            findings.extend(smoked);
+            // What is to be handed off now is judged after that.
+            let failed = findings.iter().any(|f| f.status == Status::Fail);
+            let comes = self.task.smoke == SmokeMode::Handoff && !(failed && plan.stop_early);
+            match self.smoke_findings.take() {
+                Some(smoked) => findings.extend(smoked),
+                None if comes => {}
+                None => findings.extend(checks::smoke::skipped(self.task.stack, &reason())),
+            }
         }
         // A loader that only the device stage missed is the image's matter all the same.
         findings.sort_by_key(|f| f.stage);
@@ -1022,6 +1023,31 @@ fn with_query<T>(
 pub fn handoff_hindrance(service: &[OsString], env: &[CString]) -> Option<String> {
     let env = launch::to_os_pairs(env).collect();
     with_query(None, service, &env, |query| query.hindrance())
+}
+
+/// Why no kernel is run, with the device stage's first problem where there is one.
+fn no_gpu(why: Option<&Finding>) -> String {
+    why.map_or("no usable GPU".to_string(), |f| {
+        format!("no usable GPU ({})", f.code)
+    })
+}
+
+/// Why there is nothing that a hand-off could prove; `None` where there is a GPU.
+pub fn nothing_to_hand_off(task: &Task<'_>, gathered: &Gathered) -> Option<String> {
+    if gathered.facts.device.has_usable() {
+        return None;
+    }
+    let of_device = |f: &&Finding| f.stage == Stage::Device && f.problem;
+    Some(match task.config.gpu {
+        Gpu::Off => "--gpu off".to_string(),
+        _ => no_gpu(gathered.findings.iter().find(of_device)),
+    })
+}
+
+/// Whether what failed may be waited for: a hand-off itself cannot be repeated.
+pub fn is_worth_waiting(task: &Task<'_>, findings: &[Finding]) -> bool {
+    let mut failures = findings.iter().filter(|f| f.status == Status::Fail).peekable();
+    task.config.wait > Duration::ZERO && failures.peek().is_some() && failures.all(|f| f.can_mend)
 }
 
 /// Why there is no smoke.

@@ -452,6 +452,20 @@ pub fn environ() -> Vec<CString> {
     all
 }
 
+/// Takes a descriptor by a number that came from outside, and may be anything: also that of one of our own.
+///
+/// # Errors
+/// EBADF where nothing is open under that number, or what this process has opened itself: all of that is close-on-exec,
+/// and nothing that was inherited is.
+pub fn inherited_descriptor(fd: c_int) -> nix::Result<OwnedFd> {
+    // SAFETY: F_GETFD touches no memory.
+    let flags = Errno::result(unsafe { libc::fcntl(fd, libc::F_GETFD) })?;
+    if flags & libc::FD_CLOEXEC != 0 {
+        return Err(Errno::EBADF);
+    }
+    own_descriptor(fd)
+}
+
 /// Takes a descriptor by its number: one that another process left open for this one, and named.
 ///
 /// # Errors

@@ -39,11 +39,19 @@ pub fn judge(stack: &Stack, facts: &SmokeFacts) -> Vec<Finding> {
 
 /// A finding of the smoke that did not run, for whatever reason.
 pub fn skipped(stack: &Stack, reason: &str) -> Vec<Finding> {
-    let names: Vec<&str> = stack.smoke.iter().map(SmokeEntry::name).collect();
-    if names.is_empty() {
-        return Vec::new();
-    }
-    vec![Finding::skip(Code::SmokeForward, names.join(", ")).message(format!("not run: {reason}"))]
+    let names = stack.smoke.iter().map(SmokeEntry::name).collect();
+    skip(names, reason).into_iter().collect()
+}
+
+/// The same for the entries that come with this program alone: the manifest's own commands were run.
+pub fn builtins_skipped(stack: &Stack, reason: &str) -> Option<Finding> {
+    let names = smoke::builtins(stack).iter().map(|b| b.name()).collect();
+    skip(names, reason)
+}
+
+fn skip(names: Vec<&str>, reason: &str) -> Option<Finding> {
+    (!names.is_empty())
+        .then(|| Finding::skip(Code::SmokeForward, names.join(", ")).message(format!("not run: {reason}")))
 }
 
 /// That nothing could be proven on a GPU, where one is required and no other stage says so. `why` is what that stage

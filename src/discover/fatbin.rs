@@ -375,7 +375,8 @@ impl Scan<'_, '_> {
         let entry = Entry::read(self.reader, at)?;
         // Neighbours are of one kind. Nothing is read behind the header of compressed code, and the next header lies
         // far away.
-        self.reader.expect_header_alone(entry.compressed() && entry.kind == KIND_CUBIN);
+        self.reader
+            .expect_header_alone(entry.compressed() && entry.kind == KIND_CUBIN);
         if entry.header_size < ENTRY_HEADER {
             return Err(malformed("an entry whose header is shorter than 64 bytes", at));
         }

@@ -5,6 +5,7 @@
 //! memory file and runs this program again, as its child, with the same arguments and with [`RESUME`] set: so verdict,
 //! report, receipt and exit code come from one place, whichever way the smoke runs.
 
+use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fmt::Write as _;
 use std::fs::File;
@@ -35,8 +36,28 @@ pub struct State {
     pub facts: Facts,
     /// what became of the receipt so far
     pub receipt: Option<Account>,
+    /// what took how long by then, in milliseconds, by the report's names
+    pub timing_ms: BTreeMap<String, f64>,
     /// when the first run began, in milliseconds since 1970
     pub began_ms: u64,
+}
+
+impl State {
+    /// What took how long, in the form in which the rest of it is kept.
+    pub fn timing(&self) -> impl Iterator<Item = (&'static str, Duration)> {
+        // A handful of names, once in this process's life.
+        let known = |(name, ms): (&String, &f64)| {
+            let time = Duration::try_from_secs_f64(ms / 1000.0).ok()?;
+            Some((&*name.clone().leak(), time))
+        };
+        self.timing_ms.iter().filter_map(known)
+    }
+}
+
+/// [`State::timing_ms`] of what took how long.
+pub fn timing_ms(timing: &[(&'static str, Duration)]) -> BTreeMap<String, f64> {
+    let ms = |(name, time): &(&str, Duration)| (name.to_string(), time.as_secs_f64() * 1000.0);
+    timing.iter().map(ms).collect()
 }
 
 /// What is asked of the service's Python.
@@ -252,6 +273,7 @@ pub struct Resumed {
 object!(State {
     facts,
     receipt,
+    timing_ms,
     began_ms
 });
 
@@ -288,7 +310,8 @@ impl Resumed {
         let value = crate::launch::lookup(environ, RESUME).unwrap_or(OsStr::new(""));
         let descriptors = value.to_str().and_then(|v| v.split_once(','));
         let number = |text: &str| text.parse::<i32>().ok().filter(|fd| *fd > 2);
-        let Some((state, results)) = descriptors.and_then(|(a, b)| Some((number(a)?, number(b)?))) else {
+        let pair = descriptors.and_then(|(a, b)| Some((number(a)?, number(b)?)));
+        let Some((state, results)) = pair.filter(|(state, results)| state != results) else {
             return Err(format!("{RESUME} is no pair of descriptors"));
         };
         let state = read(state)?;
@@ -307,7 +330,7 @@ const RESULTS_LIMIT: u64 = 16 << 20;
 
 fn read(fd: i32) -> Result<Vec<u8>, String> {
     let fail = |error: std::io::Error| format!("{RESUME}: descriptor {fd}: {error}");
-    let mut file = File::from(sys::own_descriptor(fd).map_err(|e| fail(e.into()))?);
+    let mut file = File::from(sys::inherited_descriptor(fd).map_err(|e| fail(e.into()))?);
     file.rewind().map_err(fail)?;
     let mut bytes = Vec::new();
     file.take(RESULTS_LIMIT).read_to_end(&mut bytes).map_err(fail)?;
