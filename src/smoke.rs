@@ -66,6 +66,8 @@ pub struct Smoke {
     script_is_over: bool,
     command: Option<(JobId, Own)>,
     word: Option<Word>,
+    /// somebody was told how to skip it
+    announced: bool,
     facts: SmokeFacts,
 }
 
@@ -128,6 +130,7 @@ impl Smoke {
             script: None,
             command: None,
             word: None,
+            announced: false,
             facts: SmokeFacts::default(),
         })
     }
@@ -247,8 +250,9 @@ impl Smoke {
                 Word::NoGpu(reason) if own.gpu => SmokeEnd::NotRun {
                     reason: reason.clone(),
                 },
-                _ => match start_command(crew, &own, env) {
+                _ => match start_command(crew, &own, env, self.builtins.is_empty() && !self.announced) {
                     Ok(id) => {
+                        self.announced = true;
                         self.command = Some((id, own));
                         return;
                     }
@@ -318,7 +322,7 @@ fn strings(words: Vec<&str>) -> Vec<CString> {
         .collect()
 }
 
-fn start_command(crew: &mut Crew, own: &Own, env: &[CString]) -> Result<JobId, String> {
+fn start_command(crew: &mut Crew, own: &Own, env: &[CString], first: bool) -> Result<JobId, String> {
     let name = own.argv.first().map_or("", String::as_str);
     let path = launch::resolve(OsStr::new(name), launch::lookup(env, "PATH")).map_err(|e| e.message)?;
     let path = CString::new(OsString::from(path).into_vec()).map_err(|_| "its path has a NUL byte")?;
@@ -328,7 +332,12 @@ fn start_command(crew: &mut Crew, own: &Own, env: &[CString]) -> Result<JobId, S
         envp: env,
         time: own.timeout,
     };
-    tracing::info!("smoke: {}", sanitize(&own.name));
+    let skips = if first {
+        " (CUDA_ENTRYPOINT_SMOKE=off skips it)"
+    } else {
+        ""
+    };
+    tracing::info!("smoke: {}{skips}", sanitize(&own.name));
     crew.start_talking(&start)
         .map_err(|error| format!("{}: {error}", Path::new(name).display()))
 }

@@ -173,18 +173,25 @@ fn whose_fault_a_failed_kernel_is() {
 }
 
 #[test]
-fn a_device_that_is_busy_may_mend_itself() {
-    let facts = run(
-        failed("RuntimeError", "CUDA error: out of memory"),
-        SmokeEnd::Done,
-    );
-    let findings = judge(&stack(r#"["torch", "spconv"]"#, JIT_OFF), &facts);
-    assert!(
-        findings
-            .iter()
-            .filter(|f| f.status == Status::Fail)
-            .all(|f| f.can_mend)
-    );
+fn a_device_that_is_busy_may_mend_itself_and_a_broken_one_does_not() {
+    for (message, can_mend) in [
+        ("CUDA error: out of memory", true),
+        ("Error 802: system not yet initialized", true),
+        ("No CUDA GPUs are available", true),
+        ("CUDA error: uncorrectable ECC error encountered", false),
+        ("The NVIDIA driver on your system is too old", false),
+        ("DefaultCPUAllocator: can't allocate memory", false),
+        ("forward compatibility was attempted on non supported HW", false),
+    ] {
+        let facts = run(failed("RuntimeError", message), SmokeEnd::Done);
+        let findings = judge(&stack(r#"["torch", "spconv"]"#, JIT_OFF), &facts);
+        let failed = findings.iter().find(|f| f.status == Status::Fail).unwrap();
+        assert_eq!(
+            (failed.code, failed.can_mend),
+            (Code::SmokeDevice, can_mend),
+            "{message}"
+        );
+    }
 }
 
 #[test]
@@ -376,5 +383,91 @@ fn own_commands_speak_for_themselves() {
         let findings = judge(&stack, &command(end.clone(), said));
         assert_eq!(findings.len(), 1, "{end:?}");
         assert_eq!((findings[0].code, findings[0].status), (code, status), "{end:?}");
+    }
+}
+
+#[test]
+fn what_was_not_reached_is_told_apart_from_what_failed() {
+    let crashed = run(SmokeOutcome::Unfinished, SmokeEnd::Crashed { signal: 11 });
+    let findings = judge(&stack(r#"["torch", "spconv", "mmcv"]"#, JIT_OFF), &crashed);
+    let skipped: Vec<&str> = findings
+        .iter()
+        .filter(|f| f.status == Status::Skip)
+        .map(|f| f.subject.as_str())
+        .collect();
+    assert_eq!(skipped, ["mmcv"]);
+    // Imported, and no more.
+    let mut imported = crashed;
+    imported.builtin.steps.truncate(2);
+    imported
+        .builtin
+        .steps
+        .push(step("torch", "init", None, SmokeOutcome::Unfinished));
+    let findings = judge(&stack(r#"["torch", "spconv"]"#, JIT_OFF), &imported);
+    let said: Vec<(Status, &str)> = findings.iter().map(|f| (f.status, f.message.as_str())).collect();
+    assert!(said.contains(&(Status::Pass, "spconv imports")), "{said:?}");
+    assert!(
+        said.contains(&(Status::Skip, "not run on a GPU: the smoke's process had ended")),
+        "{said:?}"
+    );
+}
+
+#[test]
+fn the_worst_of_all_devices_is_shown() {
+    let mut facts = run(passed("spconv forward OK"), SmokeEnd::Done);
+    let worse = SmokeOutcome::Passed(SmokePassed {
+        difference: Some(7e-3),
+        ..SmokePassed::default()
+    });
+    facts
+        .builtin
+        .steps
+        .push(step("spconv", "forward float32", Some(1), worse));
+    facts.builtin.devices.push(SmokeDevice::default());
+    let findings = judge(&stack(r#"["spconv"]"#, JIT_OFF), &facts);
+    assert!(
+        findings[0].observed.contains("float32 within 7.0e-3, on 2 GPUs"),
+        "{}",
+        findings[0].observed
+    );
+}
+
+#[test]
+fn without_a_gpu_nothing_was_proven_where_one_is_needed() {
+    for (smoke, names) in [
+        (
+            r#"["torch", {"name": "model", "argv": ["x"], "gpu": true}]"#,
+            Some("torch, model"),
+        ),
+        (r#"[{"name": "model", "argv": ["x"]}]"#, None),
+        ("[]", None),
+    ] {
+        let found = without_gpu(&stack(smoke, "{}"), None);
+        assert_eq!(found.as_ref().map(|f| f.subject.as_str()), names, "{smoke}");
+        assert!(found.is_none_or(|f| f.code == Code::SmokeDevice && !f.hint.is_empty()));
+    }
+    let why = Finding::problem(Code::GpuMissing, "").message("no device is visible");
+    let found = without_gpu(&stack(r#"["torch"]"#, "{}"), Some(&why)).unwrap();
+    assert_eq!(found.observed, "no device is visible (gpu-missing)");
+}
+
+#[test]
+fn of_a_crash_the_innermost_call_is_shown() {
+    let mut facts = run(SmokeOutcome::Unfinished, SmokeEnd::Crashed { signal: 11 });
+    for (said, shown) in [
+        (
+            "chatter\nFatal Python error: Aborted\n  File \"/a.py\", line 3 in f\n  File \"/b.py\", line 4 in g",
+            "GPU 0; its innermost call: File \"/a.py\", line 3 in f",
+        ),
+        (
+            "chatter\nFatal Python error: Aborted",
+            "GPU 0; its last line: Fatal Python error: Aborted",
+        ),
+        ("", "GPU 0"),
+    ] {
+        facts.builtin.said = said.into();
+        let findings = judge(&stack(r#"["spconv"]"#, JIT_OFF), &facts);
+        let failed = findings.iter().find(|f| f.status == Status::Fail).unwrap();
+        assert!(failed.observed.ends_with(shown), "{}", failed.observed);
     }
 }
