@@ -31,6 +31,13 @@ fn they_run_after_the_others_and_say_how_it_went() {
     let subjects: Vec<String> = said(&found).into_iter().map(|(subject, ..)| subject).collect();
     assert_eq!(subjects, ["spconv", "torch", "spconv", "first", "second"]);
     assert_eq!(scene.world.read("order").unwrap(), "1\n2\n1\n2\n");
+    // Where they are all there is, the first one says how to skip them.
+    let alone = Scene::new().smoke(json!([shell("first", ":"), shell("second", ":")]));
+    let ran = alone.run(&[]);
+    let text = String::from_utf8_lossy(&ran.output.stderr).into_owned();
+    let lines: Vec<&str> = text.lines().take(2).collect();
+    let skips = "cuda-entrypoint: smoke: first (CUDA_ENTRYPOINT_SMOKE=off skips it)";
+    assert_eq!(lines, [skips, "cuda-entrypoint: smoke: second"], "{ran}");
     let ran = scene.run(&[]);
     let text = String::from_utf8_lossy(&ran.output.stderr).into_owned();
     assert!(

@@ -1,0 +1,781 @@
+//! The smoke in the service's own Python, through the binary: what the service sees, what is told of a failure, and
+//! where the smoke gets a process of its own after all. The Python program alone is tests/handoff_script.rs's.
+// Everything here is test code, also outside of the functions marked so.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+use support::fakes;
+
+#[path = "support/device.rs"]
+#[allow(dead_code)]
+mod device;
+#[path = "support/sandbox.rs"]
+mod sandbox;
+#[path = "support/smoke.rs"]
+mod scene;
+
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use device::Checked;
+use nix::sys::signal::Signal;
+use scene::Scene;
+use serde_json::{Value, json};
+use support::run::{ENTRYPOINT, Run, Running, can, children, eventually, kill};
+
+const HANDED: [&str; 2] = ["--smoke", "handoff"];
+const ONLY_STARTS: &str = "print('started')";
+
+/// A scene whose service can say all that it sees: tests/smoke_script/observe.py.
+fn observing(scene: Scene) -> Scene {
+    let observe = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/smoke_script/observe.py");
+    fs::copy(observe, scene.site().join("observe.py")).unwrap();
+    scene.var("LANG", "C.UTF-8")
+}
+
+/// `run` of the service that Python's arguments make.
+fn run(scene: &Scene, options: &[&str], arguments: &[&str]) -> Checked {
+    let python = scene.python();
+    scene.run_service(options, &[&[python.as_str()], arguments].concat())
+}
+
+fn stderr(ran: &Checked) -> String {
+    String::from_utf8_lossy(&ran.output.stderr).into_owned()
+}
+
+/// The service sees the same with and without the smoke before it, and the smoke passed.
+#[track_caller]
+fn same(scene: &Scene, service: &[&str]) -> Value {
+    let without = scene.run_service(&["--smoke", "off"], service);
+    let with = scene.run_service(&HANDED, service);
+    assert_eq!(with.exit(), without.exit(), "{service:?}: {with}");
+    assert_eq!(
+        with.report["smoke"],
+        json!({"mode": "handoff", "status": "passed", "reason": ""}),
+        "{with}"
+    );
+    assert!(stderr(&with).contains("spconv forward OK"), "{with}");
+    scene.world.assert_nothing_left();
+    let parse = |ran: &Checked| -> Value {
+        serde_json::from_slice(&ran.output.stdout)
+            .unwrap_or_else(|error| panic!("{service:?}: {error}: {ran}"))
+    };
+    let (before, after) = (parse(&without), parse(&with));
+    for (key, value) in before.as_object().unwrap() {
+        assert_eq!(after[key], *value, "{service:?}: {key}");
+    }
+    assert_eq!(before, after, "{service:?}");
+    after
+}
+
+#[test]
+fn a_service_sees_no_difference() {
+    let scene = observing(Scene::new());
+    let world = &scene.world;
+    world.write("service.py", "from observe import observe\nobserve()\n");
+    world.write("package/__init__.py", "");
+    world.write("package/__main__.py", "from .inner import observe\nobserve()\n");
+    world.write("package/inner.py", "from observe import observe\n");
+    let python = scene.python();
+    let console = world.program(
+        "env/bin/serve",
+        format!("#!{python}\nimport sys\nfrom observe import observe\nif __name__ == '__main__':\n    sys.exit(observe())\n"),
+    );
+    for service in [
+        &[&python, "service.py", "--port", "80"][..],
+        &[&python, "-u", "-m", "package", "-c", "x"],
+        &[
+            &python,
+            "-X",
+            "dev",
+            "-c",
+            "from observe import observe; observe()",
+            "-m",
+            "y",
+        ],
+        &[console.to_str().unwrap(), "--smoke", "off"],
+    ] {
+        let seen = same(&scene, service);
+        // It is the service that was asked: not the smoke, nor the entrypoint.
+        let cmdline: Vec<&str> = seen["cmdline"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter_map(Value::as_str)
+            .collect();
+        assert!(cmdline.concat().ends_with(&service[1..].concat()), "{cmdline:?}");
+        let environ = seen["environ"].to_string();
+        assert!(
+            !environ.contains("HANDOFF") && !environ.contains("/proc/self/fd"),
+            "{environ}"
+        );
+        assert!(environ.contains("SPCONV_DISABLE_JIT=1"), "{environ}");
+    }
+    // By PATH, as a Dockerfile has it.
+    let path = format!("{}:/usr/bin:/bin", world.path("env/bin").display());
+    let scene = observing(Scene::new()).var("PATH", &path);
+    same(&scene, &["serve", "--", "x"]);
+}
+
+#[test]
+fn a_service_with_processes_of_its_own_sees_no_difference() {
+    let scene = observing(Scene::new());
+    scene.world.write(
+        "spawns.py",
+        "if __name__ == '__main__':\n    from observe import observe\n    observe(True, numbers=False)\n",
+    );
+    same(&scene, &[&scene.python(), "spawns.py"]);
+    // A server that forks its workers, each of which uses the GPU.
+    let server = "import json, os, torch\n\
+                  def work(n):\n    torch.cuda.init()\n    return torch.cuda.device_count() + n\n\
+                  found = []\n\
+                  for n in range(3):\n    r, w = os.pipe()\n    pid = os.fork()\n    if pid == 0:\n        \
+                  os.write(w, b'%d' % work(n))\n        os._exit(0)\n    os.close(w)\n    \
+                  found.append([os.read(r, 9).decode(), os.waitpid(pid, 0)[1]])\n    os.close(r)\n\
+                  print(json.dumps({'workers': found, 'fds': len(os.listdir('/proc/self/fd'))}))\n";
+    scene.world.write("server.py", server);
+    let seen = same(&scene, &[&scene.python(), "server.py"]);
+    assert_eq!(seen["workers"], json!([["1", 0], ["2", 0], ["3", 0]]));
+}
+
+#[test]
+fn the_images_own_sitecustomize_is_run_as_ever() {
+    let scene = observing(Scene::new());
+    let custom = "import os, sys\nsys.own_site = [__name__, __file__, os.environ.get('PYTHONPATH')]\n";
+    // In front of the one that Debian has.
+    scene.world.write("more/sitecustomize.py", custom);
+    let show = "import json, sys; print(json.dumps({'own': sys.own_site, 'path': sys.path}))";
+    let scene = scene.var("PYTHONPATH", "{dir}/more");
+    let seen = same(&scene, &[&scene.python(), "-c", show]);
+    assert_eq!(seen["own"][2], scene.world.path("more").to_str().unwrap());
+    same(
+        &scene,
+        &[&scene.python(), "-c", "from observe import observe; observe()"],
+    );
+}
+
+/// A report without what differs between the two ways: times, the mode, and what a process of its own said.
+fn comparable(scene: &Scene, ran: &Checked) -> Value {
+    let mut report = ran.report.clone();
+    report["timing_ms"] = Value::Null;
+    report["smoke"]["mode"] = Value::Null;
+    timeless(&mut report);
+    serde_json::from_str(&scene.readable(&report.to_string())).unwrap()
+}
+
+fn timeless(value: &mut Value) {
+    match value {
+        Value::Object(entries) => {
+            entries.remove("said");
+            for (key, value) in entries {
+                match value {
+                    Value::Number(_) if key == "ms" => *value = Value::Null,
+                    Value::String(text) if key == "observed" => *text = without_time(text),
+                    _ => timeless(value),
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(timeless),
+        _ => {}
+    }
+}
+
+/// What was observed, without how long it took and without what the process said last, which a service's own Python
+/// says to the service's own standard error.
+fn without_time(text: &str) -> String {
+    let text = match text.split_once("; its ") {
+        Some((before, after)) => {
+            let required = after.find("; required").map_or("", |at| &after[at..]);
+            format!("{before}{required}")
+        }
+        None => text.to_string(),
+    };
+    match text.rsplit_once(' ') {
+        Some((before, "ms" | "s")) => before
+            .rsplit_once(' ')
+            .map_or("", |(before, _)| before)
+            .to_string(),
+        _ => text,
+    }
+}
+
+#[test]
+fn a_failure_is_told_as_by_a_smoke_of_its_own() {
+    let timeout: &[&str] = &["--smoke-timeout", "1s"];
+    for (script, options, exit, code) in [
+        ("{}", &[][..], 0, ""),
+        (
+            r#"{"import torch": {"raise": "ImportError", "message": "libcudart.so.12: cannot open shared object file"}}"#,
+            &[],
+            84,
+            "smoke-import",
+        ),
+        (
+            r#"{"import spconv": {"raise": "RuntimeError", "message": "outer", "cause": "inner"}}"#,
+            &[],
+            84,
+            "smoke-import",
+        ),
+        (r#"{"import spconv": {"exit": 3}}"#, &[], 84, "smoke-import"),
+        (
+            r#"{"import spconv": {"raise_signal": 11}}"#,
+            &[],
+            84,
+            "smoke-import",
+        ),
+        (
+            r#"{"import torch": {"hang": "sleep"}}"#,
+            timeout,
+            85,
+            "smoke-timeout",
+        ),
+        (
+            r#"{"import spconv": {"hang": "hold"}}"#,
+            timeout,
+            85,
+            "smoke-timeout",
+        ),
+        (
+            r#"{"init": {"raise": "RuntimeError", "message": "Error 802: system not yet initialized"}}"#,
+            &[],
+            82,
+            "smoke-device",
+        ),
+        (
+            r#"{"matmul float32": {"raise": "torch.OutOfMemoryError", "message": "CUDA out of memory"}}"#,
+            &[],
+            82,
+            "smoke-device",
+        ),
+        (
+            r#"{"matmul float16": {"raise": "RuntimeError", "message": "CUDA error: no kernel image is available for execution on the device"}}"#,
+            &[],
+            84,
+            "smoke-forward",
+        ),
+        (
+            r#"{"forward float32": {"difference": 0.5}}"#,
+            &[],
+            84,
+            "smoke-wrong",
+        ),
+        (
+            r#"{"forward float16": {"not_finite": 3}}"#,
+            &[],
+            84,
+            "smoke-wrong",
+        ),
+        (
+            r#"{"forward float32": {"nvrtc": ["a", "b"]}}"#,
+            &[],
+            84,
+            "jit-at-runtime",
+        ),
+        (
+            r#"{"forward float32": {"broken": "CUDA error: an illegal memory access", "raise": "RuntimeError", "message": "CUDA error"}}"#,
+            &[],
+            84,
+            "smoke-forward",
+        ),
+        (
+            r#"{"forward float32": {"raise_signal": 8}}"#,
+            &[],
+            84,
+            "smoke-forward",
+        ),
+        (
+            r#"{"forward float32": {"raise_signal": 9}}"#,
+            &[],
+            82,
+            "smoke-device",
+        ),
+        (r#"{"forward float16": {"leave": 0}}"#, &[], 84, "smoke-forward"),
+        (
+            r#"{"forward float16": {"hang": "sleep"}}"#,
+            timeout,
+            85,
+            "smoke-timeout",
+        ),
+    ] {
+        println!("{script}");
+        let scene = Scene::acting(script);
+        let service = ["-c", ONLY_STARTS];
+        let separate = run(&scene, options, &service);
+        let words = scene.world.read("termination");
+        let _ = fs::remove_file(scene.world.path("termination"));
+        let handed = run(&scene, &[&HANDED, options].concat(), &service);
+        assert_eq!(
+            (separate.exit(), handed.exit()),
+            (exit, exit),
+            "{separate}\n{handed}"
+        );
+        assert_eq!(handed.output.stdout, separate.output.stdout, "{handed}");
+        assert_eq!(
+            handed.codes("fail"),
+            if exit == 0 { vec![] } else { vec![code] },
+            "{handed}"
+        );
+        assert_eq!(
+            comparable(&scene, &handed),
+            comparable(&scene, &separate),
+            "{script}"
+        );
+        let plain = |words: Option<String>| -> Option<Vec<String>> {
+            Some(scene.readable(&words?).lines().map(without_time).collect())
+        };
+        assert_eq!(plain(scene.world.read("termination")), plain(words), "{script}");
+        assert_eq!(
+            (&separate.report["smoke"]["mode"], &handed.report["smoke"]["mode"]),
+            (&json!("separate"), &json!("handoff"))
+        );
+        scene.world.assert_nothing_left();
+    }
+}
+
+#[test]
+fn severities_and_mode_warn_are_the_same_too() {
+    let scene = Scene::acting(r#"{"forward float32": {"difference": 0.5}}"#);
+    let service = ["-c", ONLY_STARTS];
+    let warned = run(
+        &scene,
+        &[&HANDED[..], &["--warn", "smoke-wrong"]].concat(),
+        &service,
+    );
+    assert_eq!(
+        (warned.exit(), warned.output.stdout.as_slice()),
+        (0, &b"started\n"[..]),
+        "{warned}"
+    );
+    warned.says("smoke-wrong", "warn", ["", "", "", ""]);
+    assert_eq!(warned.report["smoke"]["status"], "failed");
+    for script in [
+        r#"{"forward float32": {"difference": 0.5}}"#,
+        r#"{"import torch": {"raise": "ImportError"}}"#,
+        r#"{"forward float32": {"hang": "sleep"}}"#,
+    ] {
+        let scene = Scene::acting(script);
+        let options = [&HANDED[..], &["--mode", "warn", "--smoke-timeout", "1s"]].concat();
+        let ran = run(&scene, &options, &service);
+        assert_eq!(
+            (ran.exit(), ran.output.stdout.as_slice()),
+            (0, &b"started\n"[..]),
+            "{ran}"
+        );
+        assert_eq!(ran.report["verdict"], "fail");
+        assert!(
+            stderr(&ran).contains("starting /") && stderr(&ran).contains("mode is warn"),
+            "{ran}"
+        );
+        scene.world.assert_nothing_left();
+    }
+    // By variables, as a container has them.
+    let scene = scene
+        .var("CUDA_ENTRYPOINT_SMOKE", "handoff")
+        .var("CUDA_ENTRYPOINT_MODE", "warn");
+    let ran = run(&scene, &[], &service);
+    assert_eq!(
+        (ran.exit(), ran.report["smoke"]["mode"].as_str()),
+        (0, Some("handoff")),
+        "{ran}"
+    );
+}
+
+#[test]
+fn json_logs_and_the_report_are_as_ever() {
+    let scene = Scene::new();
+    let python = scene.python();
+    let mut command = scene.command("run", &[&HANDED[..], &["--format", "json"]].concat());
+    let run = Run::of(command.args(["--", &python, "-c", ONLY_STARTS]));
+    let log = run.exits(0).prints("started\n").log();
+    let last = log.last().unwrap();
+    assert_eq!(last["verdict"], "pass");
+    let text = last["message"].as_str().unwrap();
+    assert!(
+        text.contains("spconv forward OK") && text.contains("exec /"),
+        "{text}"
+    );
+    // How long it took counts from the first line on.
+    let ran = self::run(
+        &Scene::acting(r#"{"import torch": {"pause": 0.5}}"#),
+        &HANDED,
+        &["-c", ONLY_STARTS],
+    );
+    assert!(
+        ran.report["timing_ms"]["total"].as_f64().unwrap() > 500.0,
+        "{}",
+        ran.report["timing_ms"]
+    );
+    assert!(
+        ran.report["timing_ms"]["device"].is_number(),
+        "{}",
+        ran.report["timing_ms"]
+    );
+}
+
+#[test]
+fn what_comes_before_keeps_the_service_from_being_started() {
+    let imports = r#"{"import torch": {"mark": "{dir}/imported"}}"#;
+    let service = ["-c", "open('served', 'w')"];
+    let untouched =
+        |scene: &Scene| !scene.world.path("imported").exists() && !scene.world.path("served").exists();
+    let image = Scene::acting(imports)
+        .manifest(json!({"schema": 1, "name": "t", "packages": {"nowhere": "*"}, "smoke": ["torch"]}));
+    let ran = run(&image, &HANDED, &service);
+    assert_eq!(
+        (ran.exit(), ran.codes("fail")),
+        (81, vec!["package-missing"]),
+        "{ran}"
+    );
+    assert!(untouched(&image));
+    let device = Scene::acting(imports).driver(r#"{"devices": []}"#);
+    let ran = run(&device, &HANDED, &service);
+    assert_eq!(
+        (ran.exit(), ran.codes("fail")),
+        (82, vec!["gpu-missing"]),
+        "{ran}"
+    );
+    assert!(untouched(&device));
+    // The manifest's own commands are run before, in processes of their own.
+    let own = |script: &str| {
+        Scene::acting(imports).smoke(json!(["torch", {"name": "own", "argv": ["sh", "-c", script]}]))
+    };
+    let fails = own("test ! -e imported; exit 7");
+    let ran = run(&fails, &HANDED, &service);
+    assert_eq!(
+        (ran.exit(), ran.codes("fail")),
+        (84, vec!["smoke-forward"]),
+        "{ran}"
+    );
+    assert!(untouched(&fails));
+    let passes = own("test ! -e imported && touch own");
+    let ran = run(&passes, &HANDED, &service);
+    assert_eq!(ran.exit(), 0, "{ran}");
+    assert!(passes.world.path("served").exists() && passes.world.path("own").exists());
+    assert!(stderr(&ran).contains("torch OK, own OK"), "{ran}");
+    assert_eq!(ran.report["facts"]["smoke"]["commands"][0]["end"], "done");
+}
+
+#[test]
+fn without_a_gpu_to_prove_the_service_starts_by_itself() {
+    for (scene, options, reason) in [
+        (Scene::new(), &["--gpu", "off"][..], "--gpu off"),
+        (
+            Scene::new().without_driver(),
+            &["--gpu", "optional"],
+            "no usable GPU (driver-missing)",
+        ),
+    ] {
+        let ran = run(&scene, &[&HANDED, options].concat(), &["-c", ONLY_STARTS]);
+        assert_eq!(
+            (ran.exit(), ran.output.stdout.as_slice()),
+            (0, &b"started\n"[..]),
+            "{ran}"
+        );
+        assert_eq!(ran.report["smoke"]["status"], "not-run", "{ran}");
+        ran.says("smoke-forward", "skip", ["", "", reason, ""]);
+        assert!(!stderr(&ran).contains("smoke: torch"), "{ran}");
+    }
+    for options in [&["--smoke", "off"][..], &HANDED] {
+        let scene = Scene::new().manifest(json!({"schema": 1, "name": "t"}));
+        let ran = run(&scene, options, &["-c", ONLY_STARTS]);
+        assert_eq!(
+            (ran.exit(), ran.output.stdout.as_slice()),
+            (0, &b"started\n"[..]),
+            "{ran}"
+        );
+    }
+}
+
+#[test]
+fn what_cannot_be_handed_off_gets_a_process_of_its_own_and_a_line_saying_why() {
+    let scene = Scene::new();
+    let python = scene.python();
+    let shell = scene.world.program(
+        "start.sh",
+        format!("#!/bin/sh\nexec {python} -c \"{ONLY_STARTS}\"\n"),
+    );
+    for (service, why) in [
+        (&[&python, "-I", "-c", ONLY_STARTS][..], "-E or -I"),
+        (&[&python, "-E", "-c", ONLY_STARTS], "-E or -I"),
+        (&[&python, "-S", "-c", ONLY_STARTS], "-S"),
+        (&["sh", "-c", "echo started"], "not a Python program"),
+        (&["./start.sh"], "shell script"),
+        (&[shell.to_str().unwrap()], "shell script"),
+    ] {
+        let exit = i32::from(service.contains(&"-S")) * 84;
+        let ran = scene.run_service(&HANDED, service);
+        // Without the site module there is no torch for the service either.
+        assert_eq!(ran.exit(), exit, "{service:?}: {ran}");
+        let said = stderr(&ran);
+        let line = said
+            .lines()
+            .find(|line| line.contains("no hand-off, in a process of its own instead"));
+        assert!(line.is_some_and(|line| line.contains(why)), "{service:?}: {said}");
+        assert_eq!(ran.report["smoke"]["mode"], "separate", "{ran}");
+        if exit == 0 {
+            assert_eq!(ran.output.stdout, b"started\n", "{ran}");
+            assert!(said.contains("spconv forward OK"), "{ran}");
+        }
+        scene.world.assert_nothing_left();
+    }
+    // There is nothing to hand off where there is no service.
+    let checked = scene.check(&HANDED);
+    assert_eq!(
+        (checked.exit(), &checked.report["smoke"]["mode"]),
+        (0, &json!("separate")),
+        "{checked}"
+    );
+}
+
+#[test]
+fn a_service_that_has_touched_cuda_gets_a_smoke_of_its_own() {
+    for (forward, exit) in [("{}", 0), (r#"{"difference": 0.5}"#, 84)] {
+        let scene = Scene::acting(&format!(
+            r#"{{"import spconv": {{"cuda": "always"}}, "forward float32": {forward}}}"#
+        ));
+        let ran = run(&scene, &HANDED, &["-c", ONLY_STARTS]);
+        assert_eq!(ran.exit(), exit, "{ran}");
+        assert_eq!(
+            ran.output.stdout,
+            if exit == 0 { &b"started\n"[..] } else { b"" },
+            "{ran}"
+        );
+        let said = stderr(&ran);
+        let line = said
+            .lines()
+            .find(|line| line.contains("no hand-off, in a process of its own instead"));
+        assert!(line.is_some_and(|line| line.contains("spconv")), "{said}");
+        assert_eq!(ran.report["smoke"]["mode"], "separate", "{ran}");
+        assert_eq!(
+            ran.report["smoke"]["status"],
+            if exit == 0 { "passed" } else { "failed" }
+        );
+        scene.world.assert_nothing_left();
+    }
+    // With the manifest's own commands, which are not run again.
+    let scene = Scene::acting(r#"{"import spconv": {"cuda": "always"}}"#)
+        .smoke(json!(["torch", "spconv", {"name": "own", "argv": ["sh", "-c", "echo own >>runs"]}]));
+    let ran = run(&scene, &HANDED, &["-c", ONLY_STARTS]);
+    assert_eq!(ran.exit(), 0, "{ran}");
+    assert_eq!(scene.world.read("runs").unwrap(), "own\n");
+    assert!(stderr(&ran).contains("spconv forward OK, own OK"), "{ran}");
+    assert_eq!(
+        ran.report["facts"]["smoke"]["commands"].as_array().unwrap().len(),
+        1
+    );
+}
+
+#[test]
+#[allow(unsafe_code)] // between fork and exec: the sandbox makes system calls alone
+fn without_memory_files_there_is_no_hand_off() {
+    let scene = Scene::new();
+    let python = scene.python();
+    let mut command = scene.command("run", &HANDED);
+    command.args(["--", &python, "-c", ONLY_STARTS]);
+    // SAFETY: the sandbox allocates nothing and takes no lock.
+    unsafe {
+        command.pre_exec(|| {
+            sandbox::no_memfd();
+            Ok(())
+        });
+    }
+    let run = Run::of(&mut command);
+    run.exits(0).prints("started\n");
+    run.says("no hand-off, in a process of its own instead: memory file")
+        .says("spconv forward OK");
+}
+
+#[test]
+fn waiting_smokes_again_in_a_process_of_its_own() {
+    let busy = r#"{"raise": "RuntimeError", "message": "CUDA error: CUDA-capable device(s) is/are busy or unavailable"}"#;
+    let script = format!(r#"{{"init": [{busy}, {busy}, {{}}], "state": "{{dir}}/state"}}"#);
+    let scene = Scene::acting(&script);
+    let ran = run(
+        &scene,
+        &[&HANDED[..], &["--wait", "60s"]].concat(),
+        &["-c", ONLY_STARTS],
+    );
+    assert_eq!(
+        (ran.exit(), ran.output.stdout.as_slice()),
+        (0, &b"started\n"[..]),
+        "{ran}"
+    );
+    assert!(stderr(&ran).contains("waiting up to"), "{ran}");
+    assert_eq!(ran.report["smoke"]["status"], "passed", "{ran}");
+    scene.world.assert_nothing_left();
+    let scene = Scene::acting(&format!(r#"{{"init": {busy}}}"#));
+    let ran = run(
+        &scene,
+        &[&HANDED[..], &["--wait", "1s"]].concat(),
+        &["-c", ONLY_STARTS],
+    );
+    assert_eq!(
+        (ran.exit(), ran.codes("fail")),
+        (82, vec!["smoke-device"]),
+        "{ran}"
+    );
+    let scene = Scene::acting(&script);
+    assert_eq!(run(&scene, &HANDED, &["-c", ONLY_STARTS]).exit(), 82);
+}
+
+// Signals
+
+/// Scenes that come to a halt, which they tell by the file `here`.
+fn halting() -> Vec<(&'static str, Scene)> {
+    let at = |place: &str, hang: &str| {
+        Scene::acting(&format!(
+            r#"{{"{place}": {{"mark": "{{dir}}/here", "hang": "{hang}"}}}}"#
+        ))
+    };
+    vec![
+        ("an import", at("import spconv", "sleep")),
+        ("an import with the lock held", at("import spconv", "hold")),
+        ("the proof", at("forward float32", "sleep")),
+        (
+            "a smoke of its own",
+            Scene::acting(
+                r#"{"import torch": {"cuda": "always"}, "init": {"mark": "{dir}/here", "hang": "sleep"}}"#,
+            ),
+        ),
+    ]
+}
+
+#[track_caller]
+fn ended(scene: &Scene, what: &str, run: &Run, signal: Signal, since: Instant) {
+    let took = since.elapsed();
+    // `docker stop` gives ten seconds.
+    assert!(took < Duration::from_secs(8), "{what}: {took:?}");
+    assert_eq!(
+        run.code(),
+        Some(128 + signal as i32),
+        "{what} {signal}: {} {}",
+        run.status,
+        run.stderr
+    );
+    run.prints("");
+    scene.world.assert_nothing_left();
+}
+
+#[test]
+fn a_signal_ends_it() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        for (what, scene) in halting() {
+            let python = scene.python();
+            let running =
+                Running::start(
+                    scene
+                        .command("run", &HANDED)
+                        .args(["--", &python, "-c", ONLY_STARTS]),
+                );
+            assert!(eventually(|| scene.world.path("here").exists()), "{what}");
+            let since = Instant::now();
+            running.kill(signal);
+            ended(&scene, what, &running.finish(), signal, since);
+        }
+    }
+}
+
+/// `unshare` with the entrypoint as PID 1 of a namespace of its own.
+fn as_pid_1(scene: &Scene, options: &[&str]) -> Command {
+    let mut command = scene.world.command("unshare");
+    command.args(["--fork", "--pid", "--mount-proc", "--kill-child", ENTRYPOINT]);
+    command.args(scene.command("run", options).get_args());
+    scene.equip(&mut command);
+    command
+}
+
+fn can_be_pid_1() -> bool {
+    can(
+        "the hand-off as PID 1",
+        &["unshare", "--fork", "--pid", "--mount-proc", "true"],
+    )
+}
+
+#[test]
+fn as_pid_1_a_signal_ends_it() {
+    if !can_be_pid_1() {
+        return;
+    }
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        for (what, scene) in halting() {
+            let python = scene.python();
+            let running = Running::start(as_pid_1(&scene, &HANDED).args(["--", &python, "-c", ONLY_STARTS]));
+            assert!(eventually(|| scene.world.path("here").exists()), "{what}");
+            let init = running.child_that(|pid| !children(pid).is_empty());
+            let since = Instant::now();
+            kill(init, signal);
+            ended(&scene, what, &running.finish(), signal, since);
+        }
+    }
+}
+
+#[test]
+fn as_pid_1_the_deadline_ends_every_hang() {
+    if !can_be_pid_1() {
+        return;
+    }
+    for (place, hang) in [
+        ("import torch", "hold"),
+        ("import spconv", "sleep"),
+        ("forward float32", "hold"),
+    ] {
+        let scene = Scene::acting(&format!(r#"{{"{place}": {{"hang": "{hang}"}}}}"#));
+        let python = scene.python();
+        let options = [&HANDED[..], &["--smoke-timeout", "1s"]].concat();
+        let run = Run::of(as_pid_1(&scene, &options).args(["--", &python, "-c", ONLY_STARTS]));
+        run.exits(85).prints("").says("smoke-timeout").says("hangs in");
+        assert!(
+            scene.last_words().starts_with("smoke-timeout (exit 85): "),
+            "{}",
+            scene.last_words()
+        );
+        scene.world.assert_nothing_left();
+    }
+}
+
+#[test]
+fn as_pid_1_it_becomes_the_service_and_nothing_else_is_there() {
+    if !can_be_pid_1() {
+        return;
+    }
+    let scene = Scene::acting(r#"{"forward float32": {"daemon": "setsid"}}"#);
+    let python = scene.python();
+    let show = "import os; print(os.getpid(), sorted(p for p in os.listdir('/proc') if p.isdigit()), len(os.listdir('/proc/self/fd')))";
+    let plain = Run::of(as_pid_1(&scene, &["--smoke", "off"]).args(["--", &python, "-c", show]));
+    plain.exits(0);
+    assert!(plain.text().starts_with("1 ['1']"), "{}", plain.text());
+    let run = Run::of(as_pid_1(&scene, &HANDED).args(["--", &python, "-c", show]));
+    run.exits(0).prints(plain.text()).says("spconv forward OK");
+    scene.world.assert_nothing_left();
+}
+
+// What is none of ours
+
+#[test]
+fn a_variable_that_somebody_else_set_is_refused() {
+    let scene = Scene::new();
+    scene.world.write("nonsense", "{}");
+    for value in ["x", "1", "1,2", "77,78", "3,3", "-3,4", "99999999999,4"] {
+        let mut command = scene.command("run", &[]);
+        command.env("CUDA_ENTRYPOINT_HANDOFF", value);
+        let run = Run::of(command.args(["--", "echo", "started"]));
+        run.exits(78)
+            .prints("")
+            .says("CUDA_ENTRYPOINT_HANDOFF")
+            .says("unset it");
+    }
+    let mut command = scene.world.command("sh");
+    let inner = scene.command("run", &[]);
+    command.args(["-c", "exec 7<nonsense 8<nonsense; exec \"$0\" \"$@\""]);
+    command.arg(inner.get_program()).args(inner.get_args());
+    command.envs(inner.get_envs().filter_map(|(k, v)| Some((k, v?))));
+    let run = Run::of(
+        command
+            .env("CUDA_ENTRYPOINT_HANDOFF", "7,8")
+            .args(["--", "echo", "started"]),
+    );
+    run.exits(78).prints("").says("the state makes no sense");
+}
