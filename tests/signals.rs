@@ -391,3 +391,218 @@ fn a_daemon_is_ended_with_the_checks() {
     running.kill(Signal::SIGTERM);
     ended(&world, &running.finish(), Signal::SIGTERM, since);
 }
+
+// Signals at random moments
+
+/// Numbers that are different each time, and the same for the same seed.
+struct Random(u64);
+
+impl Random {
+    /// From 0 up to `end`, without it.
+    fn below(&mut self, end: u64) -> u64 {
+        // Knuth's MMIX generator; its upper bits are the better ones.
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % end
+    }
+}
+
+fn number_of(variable: &str, default: u64) -> u64 {
+    std::env::var(variable).map_or(default, |text| text.parse().unwrap())
+}
+
+/// A whole life in the course of which a signal comes: image, device helper, exec or `--init`, service.
+struct Life {
+    init: bool,
+    pid_1: bool,
+    signal: i32,
+    /// from the start to the signal, in microseconds
+    moment: u64,
+}
+
+/// What became of the signal.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Fate {
+    /// it ended the checks
+    EndedTheChecks,
+    /// it ended whatever was there without a word: before main, between the checks and the service, or the service
+    /// before that had said that it wants to hear of it
+    EndedIt,
+    /// the service got it, once
+    ReachedTheService,
+    /// it came before the service was there, and its default is to do nothing
+    HadNoMeaning,
+    /// PID 1 had become the service when it came, and the service had not said yet that it wants to hear of it
+    CameTooEarlyForPid1,
+}
+
+impl std::fmt::Display for Life {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let init = if self.init { " --init" } else { "" };
+        let pid_1 = if self.pid_1 { " as PID 1" } else { "" };
+        write!(f, "signal {}{init}{pid_1} after {} us", self.signal, self.moment)
+    }
+}
+
+impl Life {
+    fn command(&self, world: &World) -> Command {
+        let mut args = vec!["run", "--stack", "life.json", "--mode", "warn", "--log", "error"];
+        if self.init {
+            args.push("--init");
+        }
+        args.extend(["--", support::probe::counter().to_str().unwrap()]);
+        if self.pid_1 {
+            return as_pid_1(world, &args);
+        }
+        world.entrypoint(args)
+    }
+
+    /// Lives it. The signal of no life is 0.
+    fn live(&self, world: &World, driver: &str) -> (Option<Fate>, Duration) {
+        let mut command = self.command(world);
+        world.with_gpu(&mut command, driver);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let (sender, said) = std::sync::mpsc::channel();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let reader =
+            thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        let mut errors = child.stderr.take().unwrap();
+        let complaints = thread::spawn(move || {
+            let mut text = String::new();
+            errors.read_to_string(&mut text).unwrap();
+            text
+        });
+        let mut entrypoint = child.id();
+        // Before its main nothing of ours runs: a signal ends it there, and PID 1 never hears of it.
+        if self.pid_1 {
+            let first = || children(child.id()).first().copied();
+            assert!(eventually(|| first().is_some_and(holds_signals)), "{self}");
+            entrypoint = children(child.id())[0];
+        }
+        let since = Instant::now();
+        if self.signal == 0 {
+            assert_eq!(said.recv_timeout(Duration::from_secs(60)).as_deref(), Ok("ready"));
+            let took = since.elapsed();
+            kill(entrypoint, Signal::SIGTERM);
+            child.wait().unwrap();
+            return (None, took);
+        }
+        thread::sleep(Duration::from_micros(self.moment));
+        let was_service = fs::read_link(format!("/proc/{entrypoint}/exe"))
+            .is_ok_and(|exe| exe != std::path::Path::new(ENTRYPOINT));
+        kill_by_number(entrypoint, self.signal);
+        let mut heard: Vec<String> = Vec::new();
+        let mut ended = None;
+        let until = Instant::now() + Duration::from_secs(60);
+        // Until it is over, or the service has heard of it, or it should have.
+        let got = format!("got {}", self.signal);
+        let mut ready_at = None;
+        while ended.is_none() && !heard.contains(&got) && Instant::now() < until {
+            heard.extend(said.recv_timeout(Duration::from_millis(2)));
+            if heard.iter().any(|line| line == "ready") {
+                ready_at = ready_at.or(Some(Instant::now()));
+            }
+            if ready_at.is_some_and(|at| at.elapsed() > Duration::from_millis(500)) {
+                break;
+            }
+            ended = child.try_wait().unwrap();
+        }
+        if ended.is_none() && self.signal != 15 {
+            kill(entrypoint, Signal::SIGTERM);
+        }
+        let status = child.wait().unwrap();
+        reader.join().unwrap().unwrap();
+        heard.extend(said.try_iter());
+        let complaint = complaints.join().unwrap();
+        let times = heard.iter().filter(|line| **line == got).count();
+        let started = heard.iter().any(|line| line == "ready");
+        let tell = || format!("{self}: {status}, heard {heard:?}, said {complaint:?}");
+        use std::os::unix::process::ExitStatusExt;
+        let by_signal = status.signal() == Some(self.signal) || status.code() == Some(128 + self.signal);
+        let fate = match (times, started) {
+            (1, true) => {
+                assert_eq!(status.code(), Some(7), "{}", tell());
+                Fate::ReachedTheService
+            }
+            (0, false) if by_signal && complaint.contains("during the checks") => Fate::EndedTheChecks,
+            (0, false) if by_signal => Fate::EndedIt,
+            (0, true) if DOES_NOTHING.contains(&self.signal) => Fate::HadNoMeaning,
+            (0, true) if self.pid_1 && !self.init && was_service => Fate::CameTooEarlyForPid1,
+            _ => panic!("lost or doubled: {}", tell()),
+        };
+        world.assert_nothing_left();
+        (Some(fate), since.elapsed())
+    }
+}
+
+/// Whether this process blocks or handles SIGTERM, or is the service already. While one waits for signals the kernel
+/// does not show that it blocks them.
+fn holds_signals(pid: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let has = |field: &str| {
+        let mask = status.lines().find_map(|line| line.strip_prefix(field));
+        mask.is_some_and(|mask| u64::from_str_radix(mask.trim(), 16).unwrap() & 1 << 14 != 0)
+    };
+    let exe = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+    (exe == std::path::Path::new(ENTRYPOINT) && (has("SigBlk:") || has("SigCgt:")))
+        || exe == support::probe::counter()
+}
+
+/// SIGCONT, SIGURG, SIGWINCH
+const DOES_NOTHING: [i32; 3] = [18, 23, 28];
+
+/// `SIGNAL_RUNS=1000 SIGNAL_SEED=7 cargo test --test signals random -- --nocapture` for more of it.
+#[test]
+fn a_signal_at_a_random_moment_is_neither_lost_nor_doubled() {
+    let (runs, seed) = (number_of("SIGNAL_RUNS", 40), number_of("SIGNAL_SEED", 1));
+    let mut random = Random(seed);
+    let world = World::new();
+    // The image stage has files to read, whatever it finds.
+    let manifest = r#"{"schema": 1, "name": "t", "python": ">=3", "archs": "9.0", "packages": {"pip": "*"}}"#;
+    world.write("life.json", manifest);
+    let signals: Vec<i32> = cuda_entrypoint::crew::ENDING
+        .iter()
+        .map(|n| n.0)
+        .chain(DOES_NOTHING)
+        .collect();
+    let can_be_pid_1 = can_be_pid_1();
+    let mut fates = std::collections::BTreeMap::new();
+    for _ in 0..runs {
+        let mut delay = || random.below(30);
+        let driver = format!(
+            r#"{{"calls": {{"load libcuda": {{"delay_ms": {}}}, "cuInit": {{"delay_ms": {}}}, "nvmlInit_v2": {{"delay_ms": {}}}}}}}"#,
+            delay(),
+            delay(),
+            delay()
+        );
+        let (init, pid_1) = (random.below(2) == 0, can_be_pid_1 && random.below(2) == 0);
+        let mut life = Life {
+            init,
+            pid_1,
+            signal: 0,
+            moment: 0,
+        };
+        // How long it takes by itself, so that each part of it has its share, and the exec a greater one.
+        let (_, took) = life.live(&world, &driver);
+        let took = u64::try_from(took.as_micros()).unwrap().max(1000);
+        life.signal = signals[usize::try_from(random.below(signals.len() as u64)).unwrap()];
+        life.moment = match random.below(2) {
+            0 => random.below(took * 5 / 4),
+            _ => took * 9 / 10 + random.below(took / 5),
+        };
+        let (fate, _) = life.live(&world, &driver);
+        let key = (fate.unwrap(), life.init, life.pid_1);
+        *fates.entry(key).or_insert(0) += 1;
+    }
+    println!("{runs} runs of seed {seed}:");
+    for ((fate, init, pid_1), count) in &fates {
+        println!("  {count:4} {fate:?}, --init: {init}, PID 1: {pid_1}");
+    }
+    assert_eq!(fates.values().sum::<u64>(), runs);
+}

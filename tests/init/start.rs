@@ -5,7 +5,7 @@ use std::fs;
 use nix::sys::signal::Signal;
 
 use super::support::probe::{Told, launcher, probe, probe_without_loader};
-use super::support::run::{ENTRYPOINT, Run, Running, World, kill};
+use super::support::run::{ENTRYPOINT, Run, Running, World, eventually, kill};
 use super::{Talk, ways};
 
 /// What the probe is started with behind the entrypoint with these options, and behind nothing but the launcher.
@@ -201,7 +201,8 @@ fn what_the_checks_left_is_none_of_its_children() {
     // It has no descriptor that the service has not got as well.
     let fds = |pid: u32| fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
     let service = super::children(talk.entrypoint())[0];
-    assert_eq!(fds(talk.entrypoint()), fds(service));
+    let same = || fds(talk.entrypoint()) == fds(service);
+    assert!(eventually(same), "{} {}", fds(talk.entrypoint()), fds(service));
     kill(talk.entrypoint(), Signal::SIGTERM);
     assert_eq!(talk.end().1, Some(143));
     world.assert_nothing_left();
