@@ -98,7 +98,7 @@ pub struct Config {
     pub smoke: SmokeMode,
     /// where it runs
     pub smoke_devices: SmokeDevices,
-    /// deadline of the smoke, from when the device stage is over
+    /// deadline of the smoke, from when the stages before it are over
     pub smoke_timeout: Duration,
     /// `--archs`, before which the manifest's stands back
     pub archs: Option<ArchList>,

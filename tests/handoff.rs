@@ -204,7 +204,7 @@ fn without_time(text: &str) -> String {
 
 #[test]
 fn a_failure_is_told_as_by_a_smoke_of_its_own() {
-    let timeout: &[&str] = &["--smoke-timeout", "1s"];
+    let timeout: &[&str] = &["--smoke-timeout", "2s"];
     for (script, options, exit, code) in [
         ("{}", &[][..], 0, ""),
         (
@@ -724,7 +724,7 @@ fn as_pid_1_the_deadline_ends_every_hang() {
     ] {
         let scene = Scene::acting(&format!(r#"{{"{place}": {{"hang": "{hang}"}}}}"#));
         let python = scene.python();
-        let options = [&HANDED[..], &["--smoke-timeout", "1s"]].concat();
+        let options = [&HANDED[..], &["--smoke-timeout", "2s"]].concat();
         let run = Run::of(as_pid_1(&scene, &options).args(["--", &python, "-c", ONLY_STARTS]));
         run.exits(85).prints("").says("smoke-timeout").says("hangs in");
         assert!(

@@ -78,10 +78,10 @@ fn every_way_to_fail_is_told_with_what_was_said() {
             "model: the manifest's own command cannot be started",
         ),
         (
-            json!({"name": "model", "argv": ["sh", "-c", "echo half; sleep 3600"], "timeout": "500ms"}),
+            json!({"name": "model", "argv": ["sh", "-c", "echo half; sleep 3600"], "timeout": "2s"}),
             85,
             "smoke-timeout",
-            "no end in its command after 500 ms: half",
+            "no end in its command after 2000 ms: half",
             "model: the smoke hangs in its command",
         ),
         (
@@ -138,11 +138,11 @@ fn the_smokes_own_deadline_counts_where_a_command_has_none() {
     // Its own is not the others'.
     let scene = Scene::acting(r#"{"forward float32": {"hang": "sleep"}}"#)
         .smoke(json!(["spconv", {"name": "model", "argv": ["true"], "timeout": "1h"}]));
-    let found = scene.prove(85, &["--smoke-timeout", "1s"]);
+    let found = scene.prove(85, &["--smoke-timeout", "2s"]);
     found.says(
         "smoke-timeout",
         "fail",
-        ["forward float32 on GPU 0 after 1000 ms", "", "spconv", ""],
+        ["forward float32 on GPU 0 after 2000 ms", "", "spconv", ""],
     );
     assert!(
         said(&found).contains(&("model".into(), "pass".into(), "model OK".into())),

@@ -165,8 +165,8 @@ const FAILURES: &[Failure] = &[
     Failure {
         exit: 85,
         code: "smoke-timeout",
-        options: &["--smoke-timeout", "1s"],
-        observed: "no end in import spconv.pytorch after 1000 ms",
+        options: &["--smoke-timeout", "2s"],
+        observed: "no end in import spconv.pytorch after 2000 ms",
         message: "spconv: the smoke hangs in import spconv.pytorch",
         hint: "CUDA_ENTRYPOINT_SMOKE_TIMEOUT",
         ..failure("a hang in an import", r#"{"import spconv": {"hang": "sleep"}}"#)
@@ -174,8 +174,8 @@ const FAILURES: &[Failure] = &[
     Failure {
         exit: 85,
         code: "smoke-timeout",
-        options: &["--smoke-timeout", "1s"],
-        observed: "no end in forward float32 on GPU 0 after 1000 ms",
+        options: &["--smoke-timeout", "2s"],
+        observed: "no end in forward float32 on GPU 0 after 2000 ms",
         message: "spconv: the smoke hangs in forward float32 on GPU 0",
         ..failure(
             "a hang with the interpreter's lock held",
