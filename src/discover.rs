@@ -17,6 +17,7 @@ pub mod modules;
 pub mod named_files;
 pub mod nvidia_require;
 pub mod python;
+pub mod reading;
 pub mod requirement;
 pub mod wheels;
 

@@ -4,14 +4,16 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use crate::discover::kernels::{KernelTable, scan_all};
+use crate::discover::reading::Reading;
 use crate::facts::ComputeCapability;
 use crate::report::kernels::{KernelsReport, Printable, ScanError, human, json as write_json};
+use crate::report::progress;
 
 /// Exit code where something could not be read or is damaged: the image's fault.
 const UNREADABLE: u8 = 81;
 
 /// Scans `paths` and prints what they carry on `out`, with what serves each of `devices`; what could not be read is
-/// said on `err`, a line each. Returns the exit code: 0, or 81 where something could not be read.
+/// said on `err`, a line each. `watched`: somebody at a terminal sees what is being read, if it takes long. Returns the exit code: 0, or 81 where something could not be read.
 ///
 /// # Errors
 /// Those of `out` and `err`.
@@ -19,10 +21,13 @@ pub fn run(
     paths: &[PathBuf],
     devices: &[ComputeCapability],
     json: bool,
+    watched: bool,
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> io::Result<u8> {
-    let scanned = scan_all(paths);
+    let reading = Reading::new(watched);
+    let what = || progress::reading(&reading);
+    let scanned = progress::beside(watched, what, || scan_all(paths, &reading));
     let report = KernelsReport {
         files: scanned
             .tables
@@ -62,7 +67,7 @@ mod tests {
         let paths: Vec<_> = names.iter().map(|n| dir.path().join(n)).collect();
         let devices = [ComputeCapability { major: 8, minor: 0 }];
         let (mut out, mut err) = (Vec::new(), Vec::new());
-        let code = run(&paths, &devices, json, &mut out, &mut err).unwrap();
+        let code = run(&paths, &devices, json, false, &mut out, &mut err).unwrap();
         (
             code,
             String::from_utf8(out).unwrap(),

@@ -10,6 +10,7 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::config::Format;
+use crate::report::progress;
 
 static JSON: AtomicBool = AtomicBool::new(false);
 
@@ -22,7 +23,10 @@ pub fn is_json() -> bool {
 pub fn start(level: LevelFilter, format: Format) {
     // A stderr that is closed must not become a panic, so its errors are nobody's.
     let builder = tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
+        .with_writer(|| {
+            progress::clear();
+            std::io::stderr()
+        })
         .with_max_level(level)
         .log_internal_errors(false);
     let started = match format {

@@ -18,7 +18,7 @@ use cuda_entrypoint::launch::{self, LaunchError};
 use cuda_entrypoint::pipeline::{self, Gathered, Plan, Task};
 use cuda_entrypoint::receipt::Part;
 use cuda_entrypoint::report::human::{self, Colour};
-use cuda_entrypoint::report::{Report, headline, json, sanitize, termination};
+use cuda_entrypoint::report::{Report, headline, json, progress, sanitize, termination};
 use cuda_entrypoint::signal::Number;
 use cuda_entrypoint::smoke::handoff::{self, Came, Order, Resumed, State};
 use cuda_entrypoint::stack::{self, Stack};
@@ -225,6 +225,7 @@ impl Session<'_> {
             env: &env,
             plan,
             smoke: self.smoke_mode(&config, &loaded.stack, &env),
+            watched: is_watched(&config),
         };
         let resumes = Resumed::is_named(self.environ);
         let gathered = if resumes {
@@ -446,6 +447,7 @@ impl Session<'_> {
                 SmokeMode::Handoff => SmokeMode::Separate,
                 other => other,
             },
+            watched: is_watched(&config),
         };
         let gathered = match pipeline::gather(&task, &mut crew) {
             Ok(gathered) => gathered,
@@ -565,6 +567,7 @@ impl Session<'_> {
                 stop_early: false,
             },
             smoke: SmokeMode::Off,
+            watched: is_watched(config),
         };
         pipeline::gather(&task, crew).map_err(|signal| {
             crew.terminate(signal);
@@ -943,8 +946,9 @@ fn list_kernels(archs: Option<OsString>, json: bool, paths: Vec<OsString>) -> u8
         .map(|a: &arch::Arch| a.capability)
         .collect();
     let paths: Vec<PathBuf> = paths.into_iter().map(PathBuf::from).collect();
-    let (out, err) = (std::io::stdout(), std::io::stderr());
-    match kernels::run(&paths, &capabilities, json, &mut out.lock(), &mut err.lock()) {
+    let (out, mut err) = (std::io::stdout(), std::io::stderr());
+    let watched = !json && colour_of(&err) == Colour::Yes;
+    match kernels::run(&paths, &capabilities, json, watched, &mut out.lock(), &mut err) {
         Ok(exit) => exit,
         Err(error) => write_failed(&error),
     }
@@ -1017,6 +1021,13 @@ fn colour_of(stream: &impl IsTerminal) -> Colour {
     )
 }
 
+/// Whether somebody is at a terminal, to be told what takes long.
+fn is_watched(config: &Config) -> bool {
+    config.format == Format::Human
+        && config.log >= tracing::level_filters::LevelFilter::INFO
+        && colour_of(&std::io::stderr()) == Colour::Yes
+}
+
 /// Writes to stdout; 0, or the exit code of a failed write. A reader that went away (`| head`) is no failure.
 fn print(text: &str) -> u8 {
     let mut out = std::io::stdout().lock();
@@ -1063,5 +1074,6 @@ fn say(message: &str) {
 
 /// One write; a stderr that is closed changes nothing.
 fn to_stderr(text: &str) {
+    progress::clear();
     let _ = std::io::stderr().write_all(text.as_bytes());
 }

@@ -14,6 +14,7 @@ use crate::checks;
 use crate::config::{Config, Gpu, Mode, SmokeMode};
 use crate::crew::{Crew, Ended, Event, Exit, JobId, Start};
 use crate::discover::loader::{self, explain};
+use crate::discover::reading::Reading;
 use crate::discover::{editable, libraries, machine, modules, named_files, python, wheels};
 use crate::facts::{
     ComputeCapability, DeviceFacts, Facts, HelperEnd, HelperLine, HelperRun, ImageFacts, LoaderEnd,
@@ -23,6 +24,7 @@ use crate::helper::{self, Helper, Request};
 use crate::launch;
 use crate::receipt::Account;
 use crate::report::SmokeReport;
+use crate::report::progress::{self, Progress};
 use crate::signal::Number;
 use crate::smoke::handoff::Prepared;
 use crate::smoke::{Part, Smoke, Word};
@@ -66,6 +68,8 @@ pub struct Task<'a> {
     pub plan: Plan,
     /// how the smoke runs: as the settings say, or in a process of its own where it cannot be handed off
     pub smoke: SmokeMode,
+    /// somebody at a terminal is told what is being read, if it takes long
+    pub watched: bool,
 }
 
 /// What came out.
@@ -168,6 +172,8 @@ struct Run<'a> {
     /// when to ask the driver again, under `--wait`
     retry_at: Option<Instant>,
     pause: Duration,
+    reading: Reading,
+    progress: Progress,
 }
 
 /// Pauses under `--wait`: short at first, since a fabric manager often is seconds away, then patient.
@@ -204,6 +210,8 @@ impl<'a> Run<'a> {
             timing: Vec::new(),
             retry_at: None,
             pause: FIRST_PAUSE,
+            reading: Reading::new(task.watched),
+            progress: Progress::new(task.watched),
         }
     }
 
@@ -234,9 +242,11 @@ impl<'a> Run<'a> {
     fn attend(&mut self, crew: &mut Crew) -> Result<(), Number> {
         self.settle(crew);
         while self.is_waiting() {
-            match crew.next(self.retry_at.or(self.smoke_again_at)) {
+            let again_at = self.retry_at.or(self.smoke_again_at);
+            match crew.next(again_at.into_iter().chain(self.progress.due()).min()) {
                 Event::Signal(signal) => return Err(signal),
                 Event::Woken => {}
+                Event::Elapsed if again_at.is_none_or(|at| Instant::now() < at) => {}
                 Event::Elapsed if self.retry_at.take().is_some() => self.start_device(crew),
                 Event::Elapsed => {
                     self.smoke_again_at = None;
@@ -253,8 +263,34 @@ impl<'a> Run<'a> {
                 }
             }
             self.settle(crew);
+            if self.progress.is_due() {
+                let occupation = self.occupation(crew);
+                self.progress.show(occupation);
+            }
         }
         Ok(())
+    }
+
+    /// What is being done, for who watches: of several things the one that comes first in the report.
+    fn occupation(&self, crew: &Crew) -> Option<String> {
+        let step = |id: JobId| helper::decode(crew.output(id)).step;
+        let libraries = self.libraries.or(self.more_libraries.map(|(id, _)| id));
+        if self.image.is_some() || self.kernels.is_some() {
+            Some(progress::reading(&self.reading).unwrap_or_else(|| "looking for Python".to_string()))
+        } else if let Some(id) = libraries {
+            Some(format!("CUDA libraries: {}", step(id)))
+        } else if self.trace.is_some() || self.explained.is_some() {
+            Some("the loader's list of libraries".to_string())
+        } else if let Some(id) = self.driver {
+            Some(format!("driver: {}", step(id)))
+        } else if let Some(id) = self.nvml {
+            Some(format!("NVML: {}", step(id)))
+        } else if self.retry_at.is_some() || self.smoke_again_at.is_some() {
+            Some("waiting to try again".to_string())
+        } else {
+            let step = self.smoke.as_ref()?.step(crew)?;
+            Some(format!("smoke: {step}"))
+        }
     }
 
     fn is_waiting(&self) -> bool {
@@ -329,6 +365,7 @@ impl<'a> Run<'a> {
             smoke: self.smoke.is_some()
                 || ((plan.image || self.keeps()) && !self.task.stack.smoke.is_empty()),
             offer,
+            reading: self.reading.clone(),
         };
         if !survey.asks_for_python() {
             // There is nothing to read, and a thread costs more than all the rest of such a start.
@@ -854,6 +891,7 @@ struct Survey {
     smoke: bool,
     /// a receipt's image part
     offer: Option<Offer>,
+    reading: Reading,
 }
 
 impl Survey {
@@ -889,8 +927,8 @@ impl Survey {
         let site = python.site_packages.clone();
         let listed = self.listed.clone().unwrap_or_default();
         let scan = {
-            let site = site.clone();
-            move || modules::find(&site, &listed)
+            let (site, reading) = (site.clone(), self.reading.clone());
+            move || modules::find(&site, &listed, &reading)
         };
         let scanning = self
             .kernels
@@ -967,6 +1005,9 @@ impl Survey {
 
     fn read(&self, python: Python) -> Discovered {
         let site = &python.site_packages;
+        if let Some(first) = site.first() {
+            self.reading.at(Path::new(first));
+        }
         let distributions = wheels::distributions(site);
         if !self.everything {
             return Discovered {

@@ -11,6 +11,7 @@ use crate::receipt::Account;
 pub mod human;
 pub mod json;
 pub mod kernels;
+pub mod progress;
 pub mod termination;
 
 /// A whole run, as every form of report shows it.

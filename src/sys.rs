@@ -15,6 +15,19 @@ use nix::unistd::Pid;
 
 use crate::signal::{self, Number, Set};
 
+/// Columns of the terminal that this is; `None` where it is none or does not tell.
+pub fn terminal_columns(terminal: BorrowedFd<'_>) -> Option<usize> {
+    let mut size = libc::winsize {
+        ws_row: 0,
+        ws_col: 0,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    // SAFETY: TIOCGWINSZ (ioctl_tty(2)) stores one winsize through the pointer, which is valid for the call.
+    let told = unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCGWINSZ, &raw mut size) } == 0;
+    (told && size.ws_col > 0).then_some(size.ws_col.into())
+}
+
 /// What a child executes.
 #[derive(Clone, Copy, Debug)]
 pub enum Program<'a> {

@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 
 use cuda_entrypoint::discover::fatbin::CodeKind;
 use cuda_entrypoint::discover::kernels::{KernelTable, scan_all};
+use cuda_entrypoint::discover::reading::Reading;
 use cuda_entrypoint::facts::ComputeCapability;
 use serde_json::{Value, json};
 
@@ -59,7 +60,7 @@ fn all_entries(table: &KernelTable, kind: CodeKind) -> BTreeMap<String, u64> {
 fn published_libraries_read_as_cuobjdump_lists_them() {
     let mut folders = vec![image::real_stack().to_path_buf()];
     folders.extend(std::env::var_os("KERNELS_WHEELS").map(PathBuf::from));
-    let scanned = scan_all(&folders);
+    let scanned = scan_all(&folders, &Reading::default());
     assert!(scanned.errors.is_empty(), "{:?}", scanned.errors);
     let devices = DEVICES.map(|(major, minor)| ComputeCapability { major, minor });
     let mut compared = 0;

@@ -13,6 +13,7 @@ use serde::Serialize;
 use super::bytes::{RandomFile, Reader, Source};
 use super::elf::{self, ElfError, Section};
 use super::fatbin::{self, FatbinError, Fatbins, Linkage, Served, Target};
+use super::reading::Reading;
 use crate::facts::ComputeCapability;
 
 /// Deepest folder below the one that was named. site-packages needs about ten.
@@ -251,14 +252,14 @@ pub struct Scanned {
 /// Scans files and folders. In a folder every `*.so` and `*.so.*` below it is scanned, once; symbolic links in it are
 /// not followed, files without CUDA code are left out, and so is what is no ELF file of this machine. One file's
 /// error does not stop the others.
-pub fn scan_all(paths: &[PathBuf]) -> Scanned {
+pub fn scan_all(paths: &[PathBuf], reading: &Reading) -> Scanned {
     let mut jobs = Vec::new();
     let mut scanned = Scanned::default();
     for path in paths {
         // Follows a symbolic link: it was named. What cannot be examined fails when it is opened, with its error.
         if path.metadata().is_ok_and(|m| m.is_dir()) {
             let mut found = Vec::new();
-            list(path, &mut found, &mut scanned.errors);
+            list(path, &mut found, &mut scanned.errors, reading);
             found.sort_unstable();
             jobs.extend(found.into_iter().map(|path| Job { path, named: false }));
         } else {
@@ -269,7 +270,7 @@ pub fn scan_all(paths: &[PathBuf]) -> Scanned {
         }
     }
     let mut seen = HashSet::new();
-    for outcome in run_jobs(&jobs) {
+    for outcome in run_jobs(&jobs, reading) {
         match outcome {
             Outcome::Table(identity, table) => {
                 if seen.insert(identity) {
@@ -295,9 +296,9 @@ enum Outcome {
 }
 
 /// The outcomes in the order of the jobs.
-fn run_jobs(jobs: &[Job]) -> Vec<Outcome> {
+fn run_jobs(jobs: &[Job], reading: &Reading) -> Vec<Outcome> {
     if jobs.len() < THREADS {
-        return jobs.iter().map(run_job).collect();
+        return jobs.iter().map(|job| run_job(job, reading)).collect();
     }
     let next = Mutex::new(jobs.iter().enumerate());
     let outcomes = Mutex::new(BTreeMap::new());
@@ -306,7 +307,7 @@ fn run_jobs(jobs: &[Job]) -> Vec<Outcome> {
             // The lock is only held to take a job; a thread that died with it took nothing.
             let job = next.lock().unwrap_or_else(|e| e.into_inner()).next();
             let Some((index, job)) = job else { return };
-            let outcome = run_job(job);
+            let outcome = run_job(job, reading);
             outcomes
                 .lock()
                 .unwrap_or_else(|e| e.into_inner())
@@ -324,7 +325,8 @@ fn run_jobs(jobs: &[Job]) -> Vec<Outcome> {
     outcomes.into_values().collect()
 }
 
-fn run_job(job: &Job) -> Outcome {
+fn run_job(job: &Job, reading: &Reading) -> Outcome {
+    reading.at(&job.path);
     let failed = |reason| {
         Outcome::Failed(KernelsError {
             path: job.path.clone(),
@@ -351,7 +353,7 @@ fn run_job(job: &Job) -> Outcome {
 }
 
 /// Adds the libraries below `root` to `found`, without following symbolic links.
-fn list(root: &Path, found: &mut Vec<PathBuf>, errors: &mut Vec<KernelsError>) {
+fn list(root: &Path, found: &mut Vec<PathBuf>, errors: &mut Vec<KernelsError>, reading: &Reading) {
     let mut folders = vec![(root.to_path_buf(), 0)];
     let mut listed = 0;
     while let Some((folder, depth)) = folders.pop() {
@@ -361,6 +363,7 @@ fn list(root: &Path, found: &mut Vec<PathBuf>, errors: &mut Vec<KernelsError>) {
                 reason,
             });
         };
+        reading.at(&folder);
         let entries = match std::fs::read_dir(&folder) {
             Ok(entries) => entries,
             Err(error) => {

@@ -15,6 +15,7 @@ use super::elf::ElfError;
 use super::fatbin::{CodeKind, Fatbins, Target, Variant};
 use super::files;
 use super::kernels::{self, KernelTable, Reason};
+use super::reading::Reading;
 use super::requirement::normalize_name;
 use crate::facts::kernels::Served;
 use crate::facts::{ComputeCapability, Distribution, ModuleKernels};
@@ -67,9 +68,10 @@ const VENDOR_NAMES: [&str; 20] = [
 /// damaged come along with their error, since nobody can tell what they hold. Links to libraries are followed, as
 /// installers leave them, and links to folders where a package itself is one; others may lead to data without end.
 /// `listed` are the capabilities that are counted.
-pub fn find(site_packages: &[String], listed: &[ComputeCapability]) -> Vec<ModuleKernels> {
+pub fn find(site_packages: &[String], listed: &[ComputeCapability], reading: &Reading) -> Vec<ModuleKernels> {
     let search = Search {
         listed,
+        reading,
         state: Mutex::new(State::default()),
         changed: Condvar::new(),
     };
@@ -147,6 +149,7 @@ struct State {
 
 struct Search<'a> {
     listed: &'a [ComputeCapability],
+    reading: &'a Reading,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -189,6 +192,7 @@ impl Search<'_> {
 
     fn list(&self, folder: &Folder) -> Done {
         let wrong = |reason: Reason| Done::error(&folder.path, &reason);
+        self.reading.at(&folder.path);
         let entries = match std::fs::read_dir(&folder.path) {
             Ok(entries) => entries,
             // A folder of `sys.path` need not exist.
@@ -250,6 +254,7 @@ impl Search<'_> {
 
     fn open(&self, library: &Library) -> Done {
         let wrong = |reason: Reason| Done::error(&library.path, &reason);
+        self.reading.at(&library.path);
         let file = match RandomFile::open(&library.path) {
             Ok(file) => file,
             // A link that leads nowhere, or to something else than a file.

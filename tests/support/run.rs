@@ -166,7 +166,7 @@ impl World {
 }
 
 /// Asks until it holds or until a hang is certain.
-pub fn eventually(holds: impl Fn() -> bool) -> bool {
+pub fn eventually(mut holds: impl FnMut() -> bool) -> bool {
     let until = Instant::now() + HANGS_AFTER;
     while Instant::now() < until {
         if holds() {

@@ -140,7 +140,7 @@ fn a_folder_shows_each_library_with_cuda_code_once() {
     nix::unistd::mkfifo(&at("torch/libfifo.so"), nix::sys::stat::Mode::S_IRWXU).unwrap();
     fs::create_dir(at("torch/libfolder.so")).unwrap();
 
-    let scanned = scan_all(&[dir.path().to_path_buf()]);
+    let scanned = scan_all(&[dir.path().to_path_buf()], &Reading::default());
     let names = [
         "core_cc.cpython-311-x86_64-linux-gnu.so",
         "liba.so.12.4",
@@ -157,7 +157,10 @@ fn a_folder_shows_each_library_with_cuda_code_once() {
 
     // the same twice, and through a link that was named
     symlink("torch", at("link")).unwrap();
-    let twice = scan_all(&[at("torch"), at("link"), at("torch/lib/libsoft.so")]);
+    let twice = scan_all(
+        &[at("torch"), at("link"), at("torch/lib/libsoft.so")],
+        &Reading::default(),
+    );
     assert_eq!(paths(&twice), names);
 }
 
@@ -168,7 +171,10 @@ fn what_is_named_is_shown_or_refused() {
     fs::write(at("plain"), elf_file(EM_X86_64, &[])).unwrap();
     fs::write(at("text.so"), "text").unwrap();
     nix::unistd::mkfifo(&at("fifo.so"), nix::sys::stat::Mode::S_IRWXU).unwrap();
-    let scanned = scan_all(&["plain", "text.so", "fifo.so", "absent.so"].map(at));
+    let scanned = scan_all(
+        &["plain", "text.so", "fifo.so", "absent.so"].map(at),
+        &Reading::default(),
+    );
     assert_eq!(paths(&scanned), ["plain"]);
     assert!(!scanned.tables[0].has_cuda_code());
     let errors: Vec<_> = scanned.errors.iter().map(|e| e.reason.to_string()).collect();
@@ -187,7 +193,7 @@ fn a_folder_deeper_than_any_is_an_error() {
     }
     fs::create_dir_all(&folder).unwrap();
     fs::write(dir.path().join("lib.so"), with_kernel()).unwrap();
-    let scanned = scan_all(&[dir.path().to_path_buf()]);
+    let scanned = scan_all(&[dir.path().to_path_buf()], &Reading::default());
     assert_eq!(paths(&scanned), ["lib.so"]);
     assert_eq!(scanned.errors.len(), 1);
     assert!(

@@ -29,7 +29,7 @@ impl Site {
     }
 
     fn found(&self) -> Vec<ModuleKernels> {
-        find(&self.folders(), &[cc(9, 0)])
+        find(&self.folders(), &[cc(9, 0)], &Reading::default())
     }
 
     fn short(&self, module: &ModuleKernels) -> String {
@@ -97,9 +97,13 @@ fn every_library_with_cuda_code_is_found_once() {
     assert_eq!(site.names(), names);
     // The same folder by two names, and one inside the other.
     let root = site.folders().remove(0);
-    let twice = find(&[root.clone(), format!("{root}/a"), root], &[]);
+    let twice = find(
+        &[root.clone(), format!("{root}/a"), root],
+        &[],
+        &Reading::default(),
+    );
     assert_eq!(twice.len(), names.len(), "{twice:#?}");
-    assert_eq!(find(&["/no/such/folder".into()], &[]), []);
+    assert_eq!(find(&["/no/such/folder".into()], &[], &Reading::default()), []);
 }
 
 #[test]
