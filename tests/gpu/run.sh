@@ -78,6 +78,25 @@ print("   the report holds", len(devices), "device(s), the same by libcuda and N
 PY
 expect "health" 0 "$binary" check --stage health --stack "$stack"
 
+expect "a receipt: the first start" 0 "$binary" run --stack "$stack" --receipt "$work/receipt.json" -- true
+expect "a receipt: the second start" 0 "$binary" run --stack "$stack" --receipt "$work/receipt.json" --report "$work/second.json" -- true
+says "image and GPUs as proven"
+python3 - "$work/second.json" "$out/report.json" <<'PY' || failed=1
+import json, sys
+second, full = (json.load(open(path)) for path in sys.argv[1:])
+device = second["facts"]["device"]
+assert [used["part"] for used in second["receipt"]["used"]] == ["image", "device"], second["receipt"]
+assert device["helper"]["end"] == "not-run" and device["devices"] == full["facts"]["device"]["devices"], device
+# Nodes of GPUs that are not ours may be there without opening.
+shared = [node for node in device["opened"] if node["path"] in ("/dev/nvidiactl", "/dev/nvidia-uvm")]
+assert len(shared) == 2 and not any("errno" in node for node in shared), device["opened"]
+print("   NVML alone was asked;", len(device["opened"]), "nodes looked at")
+PY
+expect "a receipt under another variable" 0 \
+  env CUDA_VISIBLE_DEVICES=0 "$binary" run --stack "$stack" --receipt "$work/receipt.json" -- true
+says 'CUDA_VISIBLE_DEVICES was unset and is "0"'
+rm "$work/receipt.json"
+
 expect "wrong architectures" 83 "$binary" run --stack "$stack" --archs "7.5;8.0" -- true
 says "arch-unsupported"
 expect "PTX would do" 0 "$binary" run --stack "$stack" --archs "7.5;8.0+PTX" -- true
@@ -99,6 +118,7 @@ python3 "$here/measure.py" "${ROUNDS:-15}" \
   "device stage=$binary run --stack $work/device.json --log error -- true" \
   "health=$binary check --stage health --stack $work/device.json" \
   "image and device=$binary run --stack $stack --log error -- true" \
+  "the same with a receipt=$binary run --stack $stack --receipt $work/receipt.json --log error -- true" \
   "image alone=$binary run --stack $stack --gpu off --log error -- true" \
   "helper, driver alone=$work/installed/cuda-helper driver" \
   "helper, NVML alone=$work/installed/cuda-helper nvml" \
