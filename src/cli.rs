@@ -49,7 +49,7 @@ macro_rules! options {
 options! {
     "What happens": {
         "mode" "MODE" "enforce" "enforce: a failure keeps the service from starting\nwarn: check, report, start the service anyway\noff: start at once, read nothing (break-glass)";
-        "init" "" "" "stay as PID 1 instead of exec: pass signals on to the service's process group, reap orphans\n--init=service: signals to the service alone; --init=off: exec";
+        "init" "" "" "stay as PID 1 instead of exec: pass signals on, reap orphans\n--init=group: signals to the service's whole process group; --init=off: exec";
         "wait" "DURATION" "0s" "keep trying for this long while what failed can mend itself";
     }
     "What must be true": {

@@ -178,12 +178,12 @@ fn init(settings: &Settings) -> Result<Option<Whom>, SettingError> {
     let given = setting.value.to_string_lossy();
     match given.to_ascii_lowercase().as_str() {
         "0" | "false" | "no" | "off" => Ok(None),
-        "1" | "true" | "yes" | "on" | "group" => Ok(Some(Whom::Group)),
-        "service" => Ok(Some(Whom::Service)),
+        "1" | "true" | "yes" | "on" | "service" => Ok(Some(Whom::Service)),
+        "group" => Ok(Some(Whom::Group)),
         _ => Err(wrong(
             setting,
             format!("`{given}` is none of off, on, group, service"),
-            "on and group pass signals on to the service's process group, service to the service alone",
+            "on and service pass signals on to the service alone, group to its whole process group",
         )),
     }
 }
@@ -485,19 +485,19 @@ mod tests {
 
     #[test]
     fn init_is_a_flag_that_may_say_to_whom_signals_go() {
-        let group = Some(Whom::Group);
+        let service = Some(Whom::Service);
         for (line, variable, expected) in [
             ("", "", None),
             ("", "0", None),
             ("", "False", None),
-            ("", "1", group),
-            ("", "TRUE", group),
-            ("", "service", Some(Whom::Service)),
-            ("--init", "", group),
-            ("--init", "off", group),
+            ("", "1", service),
+            ("", "TRUE", service),
+            ("", "group", Some(Whom::Group)),
+            ("--init", "", service),
+            ("--init", "off", service),
             ("--init=off", "1", None),
-            ("--init=group", "", group),
-            ("--init=service", "1", Some(Whom::Service)),
+            ("--init=service", "", service),
+            ("--init=group", "1", Some(Whom::Group)),
         ] {
             let variables = [("CUDA_ENTRYPOINT_INIT", variable)];
             assert_eq!(

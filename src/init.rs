@@ -27,10 +27,11 @@ use crate::sys::{self, Change, Service};
 /// Who gets the signals that come to this process.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Whom {
+    /// the service alone, as if it were this process. Its workers are its own matter: PyTorch's data loaders die of a
+    /// SIGTERM of which the service would make a checkpoint
+    Service,
     /// the service's process group, as a terminal does it
     Group,
-    /// the service alone, which passes on to its workers what is theirs
-    Service,
 }
 
 const CHILD: Number = Number(libc::SIGCHLD);

@@ -16,7 +16,7 @@ use super::support::probe::{counter, launcher, orphans};
 use super::support::pty::Session;
 use super::support::run::{ENTRYPOINT, World, children, kill, kill_by_number, skip};
 
-/// One of the three, with what makes it a subreaper and a sender to the group where it is not by itself.
+/// One of the three, a subreaper where it is not PID 1.
 struct Init {
     name: &'static str,
     argv: Vec<String>,
@@ -27,8 +27,8 @@ fn inits() -> Vec<Init> {
     let words = |line: &str| line.split(' ').map(str::to_string).collect();
     let all = [
         ("--init", words(&format!("{ours} run --init --mode off --"))),
-        ("tini -s -g", words("/usr/bin/tini -s -g --")),
-        ("catatonit -g", words("/usr/bin/catatonit -g --")),
+        ("tini -s", words("/usr/bin/tini -s --")),
+        ("catatonit", words("/usr/bin/catatonit --")),
     ];
     let there = |argv: &Vec<String>| fs::exists(&argv[0]).unwrap();
     all.into_iter()

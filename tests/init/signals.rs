@@ -16,7 +16,7 @@ fn catchable() -> impl Iterator<Item = i32> {
 #[test]
 fn each_signal_reaches_the_service_once() {
     for (way, started) in ways() {
-        for option in ["--init=group", "--init=service"] {
+        for option in ["--init=group", "--init=on"] {
             let world = World::new();
             let mut talk = Talk::start(&mut started(&world, &[option], &[counter().to_str().unwrap()]));
             assert_eq!(talk.line(), "ready");
@@ -69,7 +69,7 @@ fn a_burst_of_signals_is_not_lost() {
 #[test]
 fn the_group_gets_what_the_service_gets_unless_it_is_meant_for_it_alone() {
     for (way, started) in ways() {
-        for (option, shared) in [("--init", true), ("--init=service", false)] {
+        for (option, shared) in [("--init=group", true), ("--init", false)] {
             let world = World::new();
             let service = [counter().to_str().unwrap(), "pair"];
             let mut talk = Talk::start(&mut started(&world, &[option], &service));
