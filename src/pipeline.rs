@@ -251,6 +251,10 @@ impl<'a> Run<'a> {
                 Event::Elapsed => {
                     self.smoke_again_at = None;
                     self.smoke = Smoke::new(self.task.stack, self.task.config, self.part);
+                    if !self.task.plan.device && !self.facts.device.has_usable() {
+                        // Nobody else asks again whether there is one by now.
+                        self.start_device(crew);
+                    }
                     self.start_smoke(crew);
                 }
                 Event::Ended(id, ended) if self.trace.as_ref().is_some_and(|(job, _)| *job == id) => {

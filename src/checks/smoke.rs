@@ -81,6 +81,10 @@ pub fn without_gpu(stack: &Stack, why: Option<&Finding>) -> Option<Finding> {
             .message("nothing was run on a GPU: there is no usable GPU")
             .hint("cuda-entrypoint check --stage device says why; --gpu optional proves the imports alone"),
     )
+    .map(|finding| match why {
+        Some(why) if why.can_mend => finding.can_mend(),
+        _ => finding,
+    })
 }
 
 /// What came out for one entry; nothing where the process ended before its turn.
@@ -210,8 +214,12 @@ fn problem(step: &SmokeResult, run: &SmokeRun) -> Option<Finding> {
         Code::SmokeForward
     };
     let found = known::find(&text, own).or_else(|| known::find(&run.said, own).filter(|k| k.code == own));
-    let first_line = failed.message.lines().next().unwrap_or_default();
-    let mut observed = format!("{}: {first_line}", failed.error);
+    // numpy's advice begins with two empty lines.
+    let first_line = failed.message.lines().map(str::trim).find(|l| !l.is_empty());
+    let mut observed = match first_line {
+        Some(line) => format!("{}: {}", failed.error, beginning(line)),
+        None => failed.error.clone(),
+    };
     // The script's own frames say what the step's name says.
     if let Some(frame) = failed.frames.iter().rfind(|f| !f.starts_with('<')) {
         observed.push_str(&format!(" ({frame})"));
@@ -230,6 +238,24 @@ fn problem(step: &SmokeResult, run: &SmokeRun) -> Option<Finding> {
         format!("{entry}: {place} {verb}"),
         fallback_hint(own),
     ))
+}
+
+/// More of one line is a wall that nobody reads; the facts have all of it.
+const LINE: usize = 500;
+
+fn beginning(line: &str) -> String {
+    match line.char_indices().nth(LINE) {
+        Some((at, _)) => format!("{}…", line.get(..at).unwrap_or_default().trim_end()),
+        None => line.to_string(),
+    }
+}
+
+fn ending_of(text: &str) -> String {
+    let from = text.char_indices().rev().nth(2 * LINE);
+    match from {
+        Some((at, _)) => format!("…{}", text.get(at..).unwrap_or_default().trim_start()),
+        None => text.to_string(),
+    }
 }
 
 fn wrong(entry: &str, place: &str, failed: &SmokeFailed) -> Finding {
@@ -360,8 +386,8 @@ fn last_words(said: &str) -> String {
         .find(|line| line.starts_with(decode::FATAL))
         .and_then(|_| lines.next());
     match (frame, said.lines().last()) {
-        (Some(frame), _) => format!("; its innermost call: {}", frame.trim()),
-        (None, Some(line)) => format!("; its last line: {}", line.trim()),
+        (Some(frame), _) => format!("; its innermost call: {}", beginning(frame.trim())),
+        (None, Some(line)) => format!("; its last line: {}", beginning(line.trim())),
         (None, None) => String::new(),
     }
 }
@@ -428,7 +454,7 @@ fn command(command: &SmokeCommand) -> Finding {
     let name = command.name.as_str();
     let said = match command.said.is_empty() {
         true => String::new(),
-        false => format!(": {}", command.said),
+        false => format!(": {}", ending_of(&command.said)),
     };
     let failed = |found: Option<&'static Known>, observed: String| {
         with_known(

@@ -181,6 +181,20 @@ fn what_they_say_is_kept_short_and_cannot_steer_a_terminal() {
         .to_string();
     assert!(observed.len() < 1000, "{observed}");
     assert!(observed.contains("\\u{1b}[31mred"), "{observed}");
+    // One line may be as long as all of it.
+    let scene = Scene::new().smoke(json!([shell(
+        "model",
+        "printf 'x%.0s' $(seq 20000); echo the end; exit 1"
+    )]));
+    let found = scene.prove(84, &[]);
+    let observed = found.problem("smoke-forward")["observed"]
+        .as_str()
+        .unwrap()
+        .to_string();
+    assert!(
+        observed.len() < 1500 && observed.ends_with("the end"),
+        "{observed}"
+    );
     // A command that goes through may say as much as it likes.
     let scene = Scene::new().smoke(json!([shell(
         "model",

@@ -215,7 +215,7 @@ fn every_failure_says_whose_it_is_what_was_seen_and_what_to_do() {
         let name = failure.name;
         println!("{name}");
         let scene = Scene::acting(failure.script);
-        let found = scene.prove(failure.exit, failure.options);
+        let (found, ran) = scene.prove_both(failure.exit, failure.options);
         let parts = [failure.observed, "", failure.message, failure.hint];
         found.says(failure.code, "fail", parts);
         assert_eq!(found.codes("fail"), [failure.code], "{name}: {found}");
@@ -227,16 +227,14 @@ fn every_failure_says_whose_it_is_what_was_seen_and_what_to_do() {
             words.contains("\nhint: ") && words.contains("\nobserved: "),
             "{name}: {words}"
         );
-        let complaint = complaint(&scene, failure.options);
+        let complaint = complaint(&scene, &ran);
         let _ = writeln!(told, "==== {name}\n{complaint}");
         assert_eq!(found.report["smoke"]["status"], "failed", "{name}");
     }
     insta::assert_snapshot!(told);
     // Nothing is hidden from who asks.
-    let said = complaint(
-        &Scene::acting(r#"{"import torch": {"print": "\u001b[31mred", "exit": 1}}"#),
-        &["--log", "debug"],
-    );
+    let scene = Scene::acting(r#"{"import torch": {"print": "\u001b[31mred", "exit": 1}}"#);
+    let said = complaint(&scene, &scene.run(&["--log", "debug"]));
     assert!(
         said.contains("smoke: its Python said: \\u{1b}[31mred\n"),
         "{said}"
@@ -244,8 +242,7 @@ fn every_failure_says_whose_it_is_what_was_seen_and_what_to_do() {
 }
 
 /// What `run` writes to standard error.
-fn complaint(scene: &Scene, options: &[&str]) -> String {
-    let ran = scene.run(options);
+fn complaint(scene: &Scene, ran: &Checked) -> String {
     let text = scene.readable(&String::from_utf8_lossy(&ran.output.stderr));
     // The fakes' own lines.
     let lines = text
@@ -354,5 +351,30 @@ fn a_daemon_that_a_package_leaves_is_gone_before_the_service_starts() {
             );
             scene.world.assert_nothing_left();
         }
+    }
+}
+
+#[test]
+fn of_an_exception_the_first_line_that_says_something_is_shown() {
+    let long = "long ".repeat(700);
+    let cases = [
+        // numpy's begins like this.
+        (
+            r"\n\nIMPORTANT: read this\n\nand more".to_string(),
+            "ImportError: IMPORTANT: read this (/",
+        ),
+        (String::new(), "ImportError (/"),
+        (r"\n \n".to_string(), "ImportError (/"),
+        (long, "ImportError: long long long"),
+    ];
+    for (message, observed) in cases {
+        let scene = Scene::acting(&format!(
+            r#"{{"import spconv": {{"raise": "ImportError", "message": "{message}"}}}}"#
+        ));
+        let found = scene.prove(84, &[]);
+        let seen = found.problem("smoke-import")["observed"].as_str().unwrap();
+        assert!(seen.starts_with(observed) && seen.len() < 1000, "{seen}");
+        assert!(seen.contains("/fake_script.py:"), "{seen}");
+        assert!(scene.last_words().len() <= 4096);
     }
 }

@@ -127,3 +127,24 @@ fn the_driver_may_take_its_time_as_well() {
     assert_eq!(ran.exit(), 0, "{ran}");
     assert!(scene.world.path("done").exists());
 }
+
+#[test]
+fn the_stage_alone_waits_for_the_driver_too() {
+    let driver =
+        r#"{"calls": {"cuInit": [{"returns": 802}, {"returns": 802}, {}]}, "state": "{dir}/driver"}"#;
+    let scene = Scene::new().driver(driver);
+    let found = scene.check(&["--stage", "smoke", "--wait", "60s"]);
+    assert_eq!((found.exit(), found.codes("fail")), (0, vec![]), "{found}");
+    assert!(found.to_string().contains("spconv forward OK"), "{found}");
+    let scene = Scene::new().driver(driver);
+    assert_eq!(scene.check(&["--stage", "smoke"]).exit(), 82);
+    // What does not mend itself is not waited for.
+    let scene =
+        Scene::new().driver(r#"{"calls": {"cuInit": [{"returns": 803}, {}]}, "state": "{dir}/driver"}"#);
+    let found = scene.check(&["--stage", "smoke", "--wait", "5s"]);
+    assert_eq!(
+        (found.exit(), found.codes("fail")),
+        (82, vec!["smoke-device"]),
+        "{found}"
+    );
+}

@@ -182,6 +182,12 @@ impl Scene {
     /// that is 0, and nothing is left running. Returns what `check` found.
     #[track_caller]
     pub fn prove(&self, exit: i32, options: &[&str]) -> Checked {
+        self.prove_both(exit, options).0
+    }
+
+    /// The same, and what `run` found.
+    #[track_caller]
+    pub fn prove_both(&self, exit: i32, options: &[&str]) -> (Checked, Checked) {
         let checked = self.check(options);
         assert_eq!(checked.exit(), exit, "check: {checked}");
         self.world.assert_nothing_left();
@@ -203,7 +209,7 @@ impl Scene {
         };
         assert_eq!(timeless(&checked), timeless(&ran));
         assert_eq!(checked.report["exit_code"], exit);
-        checked
+        (checked, ran)
     }
 
     /// The termination message of the last run.
