@@ -9,6 +9,7 @@ mod cuda;
 #[path = "../support/image.rs"]
 mod image;
 
+mod debian;
 mod libraries;
 mod python;
 mod wheels;

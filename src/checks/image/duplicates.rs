@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use pep440_rs::Version;
+
 use super::{Scene, clean, cuda_tag, listed};
 use crate::check::{Code, Finding};
 use crate::facts::Distribution;
@@ -33,6 +35,16 @@ fn folder(dist: &Distribution) -> &Path {
     Path::new(&dist.path).parent().unwrap_or(Path::new(""))
 }
 
+/// Whether records state one version: then they are of one installation. Debian leaves an egg's record beside a wheel's
+/// in python3-cryptography, furo and sublist3r.
+fn agree(dists: &[&Distribution]) -> bool {
+    let same = |a: &Distribution, b: &Distribution| match (a.version.parse(), b.version.parse()) {
+        (Ok(a), Ok(b)) => Version::eq(&a, &b),
+        _ => a.version == b.version && !a.version.is_empty(),
+    };
+    dists.windows(2).all(|pair| matches!(pair, [a, b] if same(a, b)))
+}
+
 /// Two metadata folders of one name in one folder: pip upgrades, uninstalls and reads one of them by chance.
 fn same_name(scene: &Scene<'_>) -> Vec<Finding> {
     let mut by_place: BTreeMap<(&str, &Path), Vec<&Distribution>> = BTreeMap::new();
@@ -41,7 +53,7 @@ fn same_name(scene: &Scene<'_>) -> Vec<Finding> {
     }
     by_place
         .into_iter()
-        .filter(|(_, dists)| dists.len() > 1)
+        .filter(|(_, dists)| dists.len() > 1 && !agree(dists))
         .map(|((name, folder), dists)| {
             let versions: Vec<String> = dists.iter().map(|d| d.version.clone()).collect();
             let paths: Vec<String> = dists.iter().map(|d| d.path.clone()).collect();
@@ -155,6 +167,43 @@ mod tests {
             "{}",
             findings[0].message
         );
+    }
+
+    /// Debian's python3-cryptography and sublist3r: an egg's record beside a wheel's, of one installation.
+    #[test]
+    fn two_records_that_say_the_same_are_one_installation() {
+        let record = |version: &str, kind: &str| {
+            let path = format!("/usr/lib/python3/dist-packages/cryptography{kind}");
+            Distribution {
+                path,
+                ..dist("cryptography", version)
+            }
+        };
+        let two = |first, second| {
+            let records = [record(first, "-38.0.4.dist-info"), record(second, ".egg-info")];
+            with(records.to_vec())
+        };
+        for (first, second) in [("38.0.4", "38.0.4"), ("38.0", "38.0.0"), ("unknown", "unknown")] {
+            let findings = two(first, second);
+            assert_eq!(
+                of(&findings, Code::PackageDuplicate),
+                [(Status::Pass, "packages")]
+            );
+        }
+        for (first, second) in [
+            ("38.0.4", "38.0.4+cu124"),
+            ("38.0.4", "41.0.7"),
+            ("38.0.4", ""),
+            ("", ""),
+        ] {
+            let findings = two(first, second);
+            let expected = [(Status::Fail, "cryptography")];
+            assert_eq!(
+                of(&findings, Code::PackageDuplicate),
+                expected,
+                "{first} {second}"
+            );
+        }
     }
 
     #[test]
