@@ -30,6 +30,8 @@ fi
 if [[ $purpose == lint ]]; then
   have git || packages+=(git)
   have shellcheck || packages+=(shellcheck)
+  # `kubectl kustomize` is kustomize, which Debian does not package by itself.
+  have kustomize || have kubectl || packages+=(kubernetes-client)
 fi
 
 missing=0

@@ -33,6 +33,7 @@ done < <(git ls-files -z -- 'tests/**/Cargo.toml' 'tests/*/Cargo.toml')
 
 check "shellcheck" shell_scripts
 check "hadolint" dockerfiles
+check "Kubernetes manifests" tests/kubernetes/manifests.py check
 check "Python syntax" tests/lint/python.py
 check "licenses, sources and duplicates of the crates" tests/lint/crates.py
 check "texts" tests/lint/text.py
