@@ -24,8 +24,11 @@ demo: build ## fetch real CUDA 12.4 wheels and start a command behind the entryp
 test: build ## every test; CUDA_ENTRYPOINT_SKIP_DOCKER=1 leaves out those that need Docker
 	@tests/test.sh
 
-test-stack: ## the image stage on a full torch 2.5.0 environment: 5 GB from PyPI, once, or CUDA_ENTRYPOINT_TORCH_ENV
+test-stack: build ## a full torch 2.5.0 environment, and the service image with it: 8 GB from PyPI
 	@tests/stack_full/run.sh
+	@if [[ $$CUDA_ENTRYPOINT_SKIP_DOCKER == 1 ]]; then \
+	  echo "== NOT TESTED: the service image with torch, because CUDA_ENTRYPOINT_SKIP_DOCKER=1 is set ==" >&2; \
+	else tests/docker/full.sh; fi
 
 bench: build ## what the image stage costs on that environment, beside a Python entrypoint and cuobjdump
 	@tests/bench/run.sh

@@ -6,6 +6,13 @@
 mod cuda;
 #[path = "support/docker.rs"]
 mod docker;
+#[path = "support/podman.rs"]
+mod podman;
+
+#[path = "docker/pods.rs"]
+mod pods;
+#[path = "docker/stack.rs"]
+mod stack;
 
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};

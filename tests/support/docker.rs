@@ -31,10 +31,11 @@ pub fn binary() -> PathBuf {
     path
 }
 
-/// The docker client. No command of these tests takes minutes, and one that does must fail rather than hang.
+/// The docker client. The longest of these commands builds the binary, a minute's work for an idle machine; one that
+/// hangs must fail.
 pub fn docker<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Command {
     let mut command = Command::new("timeout");
-    command.args(["--kill-after=5", "300", "docker"]).args(arguments);
+    command.args(["--kill-after=5", "900", "docker"]).args(arguments);
     // The daemon of Debian 12 knows the classic builder only.
     command.env("DOCKER_BUILDKIT", "0");
     for inherited in ["DOCKER_DEFAULT_PLATFORM", "DOCKER_CONTENT_TRUST"] {
@@ -78,6 +79,7 @@ read -r _
 for _ in 1 2 3; do
   docker ps --all --quiet --filter "label=$1" | xargs --no-run-if-empty docker rm --force --volumes
   docker images --all --quiet --filter "label=$1" | xargs --no-run-if-empty docker rmi --force
+  docker volume ls --quiet --filter "label=$1" | xargs --no-run-if-empty docker volume rm --force
   [ -z "$(docker ps --all --quiet --filter "label=$1")$(docker images --all --quiet --filter "label=$1")" ] && break
   sleep 1
 done
@@ -113,12 +115,14 @@ impl Image {
         &self.name
     }
 
+    /// What `docker inspect` says of it.
+    pub fn inspect(&self, format: &str) -> String {
+        output_of(&mut docker(["inspect", "--format", format, &self.name]))
+    }
+
     /// How many layers it is made of.
     pub fn layers(&self) -> usize {
-        let format = "{{len .RootFS.Layers}}";
-        output_of(&mut docker(["inspect", "--format", format, &self.name]))
-            .parse()
-            .unwrap()
+        self.inspect("{{len .RootFS.Layers}}").parse().unwrap()
     }
 
     fn import(archive: &Path, changes: &[String]) -> Self {
@@ -176,6 +180,32 @@ impl Image {
 impl Drop for Image {
     fn drop(&mut self) {
         quietly(&mut docker(["rmi", "--force", &self.name]));
+    }
+}
+
+/// A volume that goes with this value.
+#[derive(Debug)]
+pub struct Volume {
+    name: String,
+}
+
+impl Volume {
+    /// An empty one.
+    pub fn new() -> Self {
+        let name = fresh_name();
+        output_of(&mut docker(["volume", "create", "--label", &label(), &name]));
+        Self { name }
+    }
+
+    /// For `docker run --volume`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl Drop for Volume {
+    fn drop(&mut self) {
+        quietly(&mut docker(["volume", "rm", "--force", &self.name]));
     }
 }
 
@@ -303,6 +333,23 @@ fn debian(suite: &str, packages: &str) -> PathBuf {
     archive
 }
 
+/// [`Base::Debian12`] for builds that fetch from PyPI. Where a proxy ends TLS, its certificate is in this machine's
+/// bundle and in no image.
+pub fn pip_image() -> Image {
+    let bundle = Path::new(CA_FOLDER).join(CA_BUNDLE);
+    let mut dockerfile = format!("FROM {}\n", Base::Debian12.image().name());
+    let mut context = Vec::new();
+    if bundle.exists() {
+        dockerfile +=
+            &format!("COPY {CA_BUNDLE} /usr/local/share/\nENV PIP_CERT=/usr/local/share/{CA_BUNDLE}\n");
+        context.push((CA_BUNDLE, Content::File(bundle)));
+    }
+    Image::build(&dockerfile, &context).unwrap()
+}
+
+const CA_FOLDER: &str = "/etc/ssl/certs";
+const CA_BUNDLE: &str = "ca-certificates.crt";
+
 /// Debian 12 with this machine's Rust: what the image `rust` of a registry is to others.
 pub fn rust_image() -> Image {
     let compiler = debian(
@@ -318,12 +365,11 @@ pub fn rust_image() -> Image {
     tar.arg(&whole).args(["--transform", "s,^,usr/local/rust/,"]);
     let mut changes =
         vec!["ENV PATH=/usr/local/rust/bin:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin".to_string()];
-    // Where a proxy ends TLS, its certificate is in this machine's bundle and in no image.
-    let (folder_of_bundle, bundle) = ("/etc/ssl/certs", "ca-certificates.crt");
-    if Path::new(folder_of_bundle).join(bundle).exists() {
-        tar.args(["--directory", folder_of_bundle, bundle]);
+    // As in `pip_image`.
+    if Path::new(CA_FOLDER).join(CA_BUNDLE).exists() {
+        tar.args(["--directory", CA_FOLDER, CA_BUNDLE]);
         changes.push(format!(
-            "ENV PIP_CERT=/usr/local/rust/{bundle} CARGO_HTTP_CAINFO=/usr/local/rust/{bundle}"
+            "ENV PIP_CERT=/usr/local/rust/{CA_BUNDLE} CARGO_HTTP_CAINFO=/usr/local/rust/{CA_BUNDLE}"
         ));
     }
     // Compiler and standard library of one target: a third of a toolchain with its documentation.
@@ -340,8 +386,9 @@ pub fn rust_image() -> Image {
     Image::import(&whole, &changes)
 }
 
-/// `libcuda.so.1` and `libnvidia-ml.so.1` of tests/fakes, built for the glibc of [`Base::Debian11`] and before.
-fn fake_driver() -> &'static Path {
+/// The folder with `libcuda.so` and `libnvidia_ml.so` of tests/fakes, built for the glibc of [`Base::Debian11`] and
+/// before.
+pub fn fake_driver() -> &'static Path {
     static DIR: OnceLock<PathBuf> = OnceLock::new();
     DIR.get_or_init(|| {
         let tools = output_of(Command::new(root().join("tests/build/tools.sh")).arg("build"));
@@ -383,7 +430,7 @@ fn fake_driver() -> &'static Path {
 }
 
 /// Where Debian's loader looks without being told, and where the NVIDIA runtime mounts the host's driver.
-const LIBRARY_FOLDER: &str = "/usr/lib/x86_64-linux-gnu";
+pub const LIBRARY_FOLDER: &str = "/usr/lib/x86_64-linux-gnu";
 
 /// A `docker run` to be.
 #[derive(Debug)]
