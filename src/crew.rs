@@ -540,13 +540,16 @@ fn reap_strays() -> bool {
         match sys::wait(None, WaitPidFlag::WEXITED) {
             Err(Errno::ECHILD) => return true,
             Ok(None) => {
-                let ours: Vec<Pid> = children_of("self").into_iter().filter(|p| is_ours(*p)).collect();
-                if ours.is_empty() && killed.is_empty() {
+                let children = children_of("self");
+                // Whose it was cannot be told any more; but in a moment it will be the service's zombie.
+                let going = children.iter().any(|p| is_exiting(*p));
+                let ours: Vec<Pid> = children.into_iter().filter(|p| is_ours(*p)).collect();
+                if ours.is_empty() && killed.is_empty() && !going {
                     // Without /proc nothing can be told or killed.
                     return std::fs::exists("/proc/self/task").unwrap_or(false);
                 }
                 if Instant::now() >= until {
-                    return false;
+                    return ours.is_empty() && killed.is_empty();
                 }
                 for pid in ours {
                     sys::send(pid, KILL);
@@ -575,6 +578,19 @@ fn is_ours(pid: Pid) -> bool {
     }
     let environ = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
     mark().is_some_and(|mark| environ.split(|&b| b == 0).any(|v| v == mark.as_bytes()))
+}
+
+/// Whether a process is on its way out: killed, its memory and with it its environment gone, and no zombie yet. Field 9
+/// of proc(5)'s `stat`, counted behind the name in parentheses, has the kernel's flags; `PF_EXITING` is 4 in
+/// include/linux/sched.h.
+fn is_exiting(pid: Pid) -> bool {
+    const PF_EXITING: u64 = 4;
+    let stat = std::fs::read(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let text = String::from_utf8_lossy(&stat);
+    let flags = text
+        .rsplit_once(')')
+        .and_then(|(_, rest)| rest.split_ascii_whitespace().nth(6)?.parse::<u64>().ok());
+    flags.is_some_and(|flags| flags & PF_EXITING != 0)
 }
 
 /// Children of a process, `self` or a number, by proc(5)'s `children` file (needs CONFIG_PROC_CHILDREN, which every

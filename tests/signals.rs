@@ -321,6 +321,33 @@ fn as_pid_1_it_becomes_the_service_and_leaves_no_zombie() {
     }
 }
 
+/// What a check leaves in its process group is killed with it. The kernel gives back much memory slowly, and meanwhile
+/// nothing of a process tells whose it was.
+#[test]
+fn as_pid_1_who_is_still_on_its_way_out_is_waited_for() {
+    if !can_be_pid_1() {
+        return;
+    }
+    let world = World::new();
+    let child = "import mmap, os, sys, time\n\
+                 ready, told = os.pipe()\n\
+                 if os.fork():\n    os.read(ready, 1)\n    sys.exit()\n\
+                 held = mmap.mmap(-1, 1 << 30, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)\n\
+                 held.madvise(mmap.MADV_NOHUGEPAGE)\n\
+                 for at in range(0, 1 << 30, 4096): held[at] = 1\n\
+                 os.write(told, b'.')\n\
+                 time.sleep(60)\n";
+    let stack = serde_json::json!({
+        "schema": 1,
+        "name": "t",
+        "smoke": [{"name": "leaves", "argv": ["python3", "-c", child]}, {"name": "more", "argv": ["sleep", "0.05"]}],
+    });
+    world.write("leaves.json", &stack.to_string());
+    let mut command = as_pid_1(&world, &["run", "--gpu", "off", "--stack", "leaves.json", "--"]);
+    let run = Run::of(command.args(["sh", "-c", "echo $$; cd /proc; echo [0-9]*"]));
+    run.exits(0).prints("1\n1\n").says("more OK");
+}
+
 /// What `docker exec` or a postStart hook leaves in the background becomes a child of PID 1, and is nobody's but its own.
 #[test]
 fn as_pid_1_a_process_that_came_from_outside_is_left_alone() {
