@@ -34,14 +34,17 @@ elif ((docker)) && ! command -v podman >/dev/null; then
   exit 1
 fi
 
-cargo test --locked --no-fail-fast
+# Each half whatever the other says: one test that fails must not hide what the others would have said.
+status=0
+cargo test --locked --no-fail-fast || status=1
 if ((docker)); then
   echo "== tests of dist/cuda-entrypoint, Docker and podman"
   skipped=()
   ((podman)) || skipped=(--skip pods::)
   # Not the documentation's examples: some are ignored because they do not compile.
-  cargo test --locked --no-fail-fast --tests -- --ignored "${skipped[@]}"
+  cargo test --locked --no-fail-fast --tests -- --ignored "${skipped[@]}" || status=1
   ((podman)) || echo "== NOT TESTED: pods, because CUDA_ENTRYPOINT_SKIP_PODMAN=1 is set ==" >&2
 else
   echo "== NOT TESTED: dist/cuda-entrypoint and Docker, because CUDA_ENTRYPOINT_SKIP_DOCKER=1 is set ==" >&2
 fi
+exit "$status"
