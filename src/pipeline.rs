@@ -159,6 +159,8 @@ struct Run<'a> {
     more_libraries: Option<(JobId, usize)>,
     driver: Option<JobId>,
     nvml: Option<JobId>,
+    /// NVML was asked before anybody knew whether libcuda has to be
+    nvml_went_ahead: bool,
     smoke: Option<Smoke>,
     /// which entries that is
     part: Part,
@@ -200,6 +202,7 @@ impl<'a> Run<'a> {
             more_libraries: None,
             driver: None,
             nvml: None,
+            nvml_went_ahead: false,
             smoke: Smoke::new(task.stack, task.config, part),
             part,
             smoke_again_at: None,
@@ -217,7 +220,12 @@ impl<'a> Run<'a> {
 
     fn begin(&mut self, crew: &mut Crew) {
         if !self.open_receipt(crew) {
-            self.begin_checks(crew);
+            return self.begin_checks(crew);
+        }
+        // NVML is asked whatever the receipt says, and takes longer than all the rest of a start that has a good one.
+        if self.task.plan.device && self.task.config.gpu != Gpu::Off {
+            self.nvml_went_ahead = true;
+            self.start_nvml(crew);
         }
     }
 
@@ -324,21 +332,41 @@ impl<'a> Run<'a> {
         if self.task.config.gpu == Gpu::Off || !(asks_driver || plan.health) {
             return;
         }
-        self.facts.device = DeviceFacts::default();
+        let nvml_went_ahead = std::mem::take(&mut self.nvml_went_ahead);
+        if !nvml_went_ahead {
+            self.facts.device = DeviceFacts::default();
+        }
         let may_be_known = self.may_know_devices();
-        let time = self.task.config.device_timeout;
         if asks_driver && !may_be_known {
-            match self.helper.start(crew, &Request::Driver, time) {
+            match self
+                .helper
+                .start(crew, &Request::Driver, self.task.config.device_timeout)
+            {
                 Ok(id) => self.driver = Some(id),
                 Err(end) => self.facts.device.helper = HelperRun { end, ms: 0.0 },
             }
         }
         // Without a process for libcuda there is none for NVML either; one finding says it.
-        if plan.health || (plan.device && (may_be_known || self.driver.is_some())) {
-            match self.helper.start(crew, &Request::Nvml, time) {
-                Ok(id) => self.nvml = Some(id),
-                Err(end) => self.facts.device.nvml_helper = HelperRun { end, ms: 0.0 },
-            }
+        let wants_nvml = plan.health || (plan.device && (may_be_known || self.driver.is_some()));
+        let unstarted = matches!(
+            self.facts.device.nvml_helper.end,
+            HelperEnd::NotStarted { .. } | HelperEnd::LoaderMissing { .. }
+        );
+        if unstarted && !wants_nvml {
+            self.facts.device.nvml_helper = HelperRun::default();
+        }
+        if wants_nvml && !nvml_went_ahead {
+            self.start_nvml(crew);
+        }
+    }
+
+    fn start_nvml(&mut self, crew: &mut Crew) {
+        match self
+            .helper
+            .start(crew, &Request::Nvml, self.task.config.device_timeout)
+        {
+            Ok(id) => self.nvml = Some(id),
+            Err(end) => self.facts.device.nvml_helper = HelperRun { end, ms: 0.0 },
         }
     }
 

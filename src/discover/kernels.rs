@@ -400,7 +400,7 @@ fn list(root: &Path, found: &mut Vec<PathBuf>, errors: &mut Vec<KernelsError>, r
 }
 
 /// `*.so` or `*.so.*`
-pub(super) fn is_library(name: &OsStr) -> bool {
+pub(crate) fn is_library(name: &OsStr) -> bool {
     let name = name.as_bytes();
     name.ends_with(b".so") || name.windows(4).any(|w| w == b".so.")
 }

@@ -4,6 +4,8 @@
 //! compares: whoever adds a kind of fact adds here what it rests on. Files count by their path, size and whole second of
 //! last change, which is what image layers keep: inodes, devices and times of creation are other ones in each container.
 
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -12,7 +14,7 @@ use serde::Serialize;
 use super::Written;
 use super::key::{Texts, changed, differences, digest, each};
 use crate::discover::loader::is_drivers;
-use crate::discover::{editable, files, ld_cache, wheels};
+use crate::discover::{editable, files, kernels, ld_cache, wheels};
 use crate::facts::read::object;
 use crate::facts::{FoundBy, HelperEnd, ImageFacts, LibraryOrigin, LoadedObject, LoaderEnd, Python};
 
@@ -96,7 +98,11 @@ impl ImageKey {
             found.push(file_changed(path, was.unwrap_or(ABSENT), is.unwrap_or(ABSENT)));
         });
         each(&self.folders, &now.folders, &mut |path, was, is| {
-            found.push(folder_changed(path, was.unwrap_or(""), is.unwrap_or("")));
+            let said = folder_changed(path, was.unwrap_or(""), is.unwrap_or(""));
+            // A file that counts itself is also a name in its folder.
+            if !found.contains(&said) {
+                found.push(said);
+            }
         });
         each(&self.cached, &now.cached, &mut |name, was, is| {
             found.push(changed(&format!("{name} in ld.so.cache"), was, is, ABSENT));
@@ -294,6 +300,21 @@ fn folders(facts: &ImageFacts, library_path: Option<&str>) -> Texts {
     for site in &facts.python.site_packages {
         // The first import makes this one.
         add(PathBuf::from(site), &|name| name != "__pycache__");
+    }
+    // CUDA code mostly comes where there is some already; every folder of an environment would be a thousand.
+    let modules = facts.kernels.iter().map(|module| Path::new(&module.path));
+    let packages: BTreeSet<&Path> = modules.filter_map(Path::parent).collect();
+    for folder in packages {
+        if !facts
+            .python
+            .site_packages
+            .iter()
+            .any(|site| Path::new(site) == folder)
+        {
+            add(folder.to_path_buf(), &|name| {
+                kernels::is_library(OsStr::new(name))
+            });
+        }
     }
     if let Some(prefix) = &facts.python.prefix {
         add(Path::new(prefix).join("conda-meta"), &|_| true);
