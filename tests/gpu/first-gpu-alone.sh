@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Runs a command as a container sees the machine that was given its first GPU alone: the others' nodes are not there.
+# Runs a command as a container sees the machine that was given its first GPU alone: the others' nodes are not there, and
+# those that NVML or nvidia-modprobe make anew do not open, as a container's cgroup would have it.
 # usage: first-gpu-alone.sh COMMAND...     needs the right to mount; ends with 125 where that is missing
 set -euo pipefail
 
@@ -9,7 +10,7 @@ if [[ ${1:-} != inside ]]; then
 fi
 shift
 devices=$(mktemp -d)
-mount -t tmpfs none "$devices" || exit 125
+mount -t tmpfs -o nodev,mode=755 none "$devices" || exit 125
 for node in null zero full random urandom tty nvidiactl nvidia-uvm nvidia-uvm-tools nvidia0; do
   [[ -e /dev/$node ]] || continue
   touch "$devices/$node"
