@@ -17,7 +17,7 @@ use nix::libc;
 use nix::sys::prctl;
 use nix::sys::signal::killpg;
 use nix::sys::wait::WaitPidFlag;
-use nix::unistd::{Pid, getpgrp, getpid, tcgetpgrp, tcsetpgrp};
+use nix::unistd::{Pid, getpgid, getpgrp, getpid, tcgetpgrp, tcsetpgrp};
 
 use crate::crew::{self, KILL_PATIENCE, children_of};
 use crate::launch::{self, LaunchError};
@@ -184,9 +184,11 @@ impl Init {
     /// Ends what the service has left: SIGTERM, then after a while SIGKILL. Bounded; as PID 1, what even that does not
     /// end is the kernel's, which ends the whole namespace.
     fn end_the_rest(&self) {
-        // While the zombie keeps the group's number.
-        sys::send_to_group(self.service, TERMINATE);
-        sys::send_to_group(self.service, CONTINUE);
+        if !self.first {
+            // While the zombie keeps the group's number. Who forks meanwhile is told as well, which no list can promise.
+            sys::send_to_group(self.service, TERMINATE);
+            sys::send_to_group(self.service, CONTINUE);
+        }
         let _ = sys::wait(Some(self.service), WaitPidFlag::WEXITED);
         let mut until = Instant::now() + GRACE;
         let mut killing = false;
@@ -231,7 +233,8 @@ impl Init {
         }
     }
 
-    /// To all that is left and ours; false where there is nobody.
+    /// To all that is left and ours, and SIGTERM not to the service's group, which has had it: a second one would end
+    /// what the first one's handler does, such as the commands of a shell's trap. False where there is nobody.
     fn signal_the_rest(&self, signal: Number) -> bool {
         if self.first {
             // Everyone in this PID namespace: they die with us in any case.
@@ -240,7 +243,8 @@ impl Init {
             return true;
         }
         let rest = descendants(&self.strangers);
-        for &pid in &rest {
+        let was_told = |pid| signal == TERMINATE && getpgid(Some(pid)) == Ok(self.service);
+        for &pid in rest.iter().filter(|pid| !was_told(**pid)) {
             sys::send(pid, signal);
             sys::send(pid, CONTINUE);
         }

@@ -5,7 +5,7 @@ use std::process::Stdio;
 
 use nix::sys::signal::Signal;
 
-use super::support::probe::orphans;
+use super::support::probe::{counter, orphans};
 use super::support::run::{Run, Running, World, children, eventually, kill};
 use super::{Talk, supervised, ways};
 
@@ -83,16 +83,23 @@ fn an_orphan_becomes_its_child_and_is_reaped() {
     }
 }
 
+/// The counter tells each signal that it takes, and waits a moment for another; it starts nothing that could be told in
+/// its stead, as the `sleep` of a shell that waits is.
 #[test]
-fn what_the_service_leaves_is_told_to_end() {
+fn what_the_service_leaves_is_told_to_end_once() {
     for (way, started) in ways() {
         let world = World::new();
-        // One in the service's group, one in a session of its own; both write what they got.
-        let leave = "for how in '' setsid; do $how sh -c 'trap \"echo told >>left; exit\" TERM; echo ready >>left; while :; do sleep 0.02; done' & done; \
-                     while [ \"$(wc -l <left 2>/dev/null)\" != 2 ]; do sleep 0.02; done; exit 5";
-        let run = Run::of(&mut started(&world, &[], &["sh", "-c", leave]));
-        run.exits(5);
-        assert_eq!(world.read("left").unwrap(), "ready\nready\ntold\ntold\n", "{way}");
+        // Some in the service's group, some in sessions of their own.
+        let leave = "for n in 1 2 3 4 5 6 7 8; do \"$0\" >group.$n & setsid \"$0\" >own.$n & done; \
+                     until [ \"$(cat group.* own.* | grep -c ready)\" = 16 ]; do sleep 0.02; done; exit 5";
+        let service = ["sh", "-c", leave, counter().to_str().unwrap()];
+        let run = Run::of(&mut started(&world, &[], &service));
+        assert_eq!(run.code(), Some(5), "{way}: {}", run.stderr);
+        for name in (1..=8).flat_map(|n| [format!("group.{n}"), format!("own.{n}")]) {
+            // SIGCONT follows, so that what was stopped hears of it.
+            let told = world.read(&name).unwrap().replace("got 18\n", "");
+            assert_eq!(told, "ready\ngot 15\n", "{way}: {name}");
+        }
         world.assert_nothing_left();
     }
 }
