@@ -1,4 +1,5 @@
-//! System calls that have no safe wrapper: the only `unsafe` of the entrypoint itself.
+//! System calls that have no safe wrapper: the only `unsafe` of the entrypoint itself; the helper's is in its `foreign`
+//! module. tests/lint/fence.py holds the sources against that.
 //!
 //! Everything here is small, does one thing and leaves policy to its callers: [`crate::crew`] supervises children,
 //! [`crate::helper`] decides what is spawned, [`crate::launch`] becomes the service.

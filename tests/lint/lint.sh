@@ -36,6 +36,8 @@ check "hadolint" dockerfiles
 check "Kubernetes manifests" tests/kubernetes/manifests.py check
 check "Python syntax" tests/lint/python.py
 check "licenses, sources and duplicates of the crates" tests/lint/crates.py
+check "the fence test itself" tests/lint/fence.py --self-test
+check "unsafe in two modules" tests/lint/fence.py
 check "texts" tests/lint/text.py
 check "README.md against --help" tests/lint/readme.sh
 

@@ -1,6 +1,15 @@
-//! A library that somebody else wrote, and calls into it.
-// dlopen runs a library's constructors and dlsym returns an address of unknown type: both are unsafe by nature.
+//! Code that somebody else wrote: the CUDA libraries and the C library. All `unsafe` of the helper is in this module and
+//! its parts, which give the rest of the program safe functions; the entrypoint's own is in src/sys.rs.
+// dlopen runs a library's constructors and dlsym returns an address of unknown type: both are unsafe by nature, and so
+// are the calls through such an address. Of the C library it is descriptors by number, limits and _exit, not in std.
 #![allow(unsafe_code)]
+
+pub mod abi;
+pub mod driver;
+pub mod glibc;
+pub mod libraries;
+pub mod nvml;
+pub mod process;
 
 use std::ffi::{CStr, OsStr, c_char, c_int, c_void};
 use std::fs::File;

@@ -13,14 +13,9 @@
 //! Exit status: 0 when the last line, `"done"`, was written; 1 when nobody reads any more; 64 for bad usage; 69 where
 //! the C library is not glibc. An error of a library is a fact, not a failure.
 
-mod abi;
 mod arguments;
-mod driver;
 mod foreign;
-mod glibc;
-mod libraries;
 mod nodes;
-mod nvml;
 mod output;
 mod text;
 
@@ -28,6 +23,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use arguments::{Arguments, Request};
+use foreign::{driver, glibc, libraries, nvml, process};
 use output::Output;
 
 /// `EX_USAGE` of sysexits(3).
@@ -48,7 +44,7 @@ fn main() -> ExitCode {
         eprintln!("{}", glibc::NOT_HERE);
         return ExitCode::from(UNAVAILABLE);
     }
-    output::forbid_core_files();
+    process::forbid_core_files();
     let out = match Output::on(arguments.fd) {
         Ok(out) => out,
         Err(problem) => {

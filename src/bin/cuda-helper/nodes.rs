@@ -9,7 +9,7 @@ use std::path::Path;
 
 use cuda_entrypoint::facts::{DeviceNode, HelperLine};
 
-use crate::driver::MOST_DEVICES;
+use crate::foreign::driver::MOST_DEVICES;
 use crate::output::Output;
 
 /// Opens each node that exists as CUDA does, and closes it at once.

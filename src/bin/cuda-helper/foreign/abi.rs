@@ -2,12 +2,11 @@
 //!
 //! Sources: cuda.h, cuda_runtime_api.h, nvrtc.h and nvml.h of CUDA 12.4. All of these have kept their types since
 //! CUDA 11. C enumerations are passed as `int` or `unsigned int`, which are the same to a caller.
-// Only the marker trait needs it: its promise is that this file copies the headers right.
-#![allow(unsafe_code)]
+//! What is promised by `unsafe impl` is that this file copies the headers right.
 
 use std::ffi::{CStr, c_char, c_int, c_uint, c_ulonglong, c_void};
 
-use crate::foreign::Function;
+use super::Function;
 
 macro_rules! functions {
     ($($type:ident = $name:literal ($($argument:ty),*) $(-> $result:ty)?;)*) => {$(

@@ -1,14 +1,11 @@
 //! Copies of libcudart and libnvrtc: which CUDA version each says that it is.
-// Calls into libcudart and libnvrtc.
-#![allow(unsafe_code)]
 
 use std::ffi::{OsStr, c_int};
 
 use cuda_entrypoint::facts::{CallError, CudaVersion, HelperLine, LibraryAnswer, LibraryKind};
 
-use crate::abi;
+use super::{Explanation, Foreign, Function, abi, nonsense, text_at};
 use crate::arguments::Wanted;
-use crate::foreign::{Explanation, Foreign, Function, nonsense, text_at};
 use crate::output::Output;
 
 /// Architectures that NVRTC may list: it has had fewer than twenty so far.

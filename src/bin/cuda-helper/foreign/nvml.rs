@@ -1,15 +1,13 @@
 //! libnvidia-ml: the driver's release and the health of the physical GPUs, without initialising CUDA.
-// Calls into libnvidia-ml.
-#![allow(unsafe_code)]
 
 use std::ffi::{OsStr, c_int, c_uint};
 use std::ptr;
 
 use cuda_entrypoint::facts::{CallError, CudaVersion, HelperLine, NvmlAnswer, NvmlDevice};
 
-use crate::abi::{self, NvmlHandle};
-use crate::driver::{FirstError, MOST_DEVICES, capability};
-use crate::foreign::{Explanation, Foreign, Function, nonsense, text_at};
+use super::abi::{self, NvmlHandle};
+use super::driver::{FirstError, MOST_DEVICES, capability};
+use super::{Explanation, Foreign, Function, nonsense, text_at};
 use crate::output::Output;
 use crate::text;
 

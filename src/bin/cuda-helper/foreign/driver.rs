@@ -1,14 +1,12 @@
 //! libcuda: which CUDA version it serves, and the devices that it shows. Creates no context.
-// Calls into libcuda.
-#![allow(unsafe_code)]
 
 use std::ffi::{OsStr, c_char, c_int};
 use std::ptr;
 
 use cuda_entrypoint::facts::{CallError, ComputeCapability, CudaVersion, Device, DriverAnswer, HelperLine};
 
-use crate::abi::{self, CuDevice};
-use crate::foreign::{Explanation, Foreign, Function, nonsense, text_at};
+use super::abi::{self, CuDevice};
+use super::{Explanation, Foreign, Function, nonsense, text_at};
 use crate::output::Output;
 use crate::text;
 

@@ -1,6 +1,4 @@
 //! Whether the C library of this process is glibc.
-// Asking the C library about itself is not in std.
-#![allow(unsafe_code)]
 
 use std::ptr;
 
