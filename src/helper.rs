@@ -17,6 +17,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 
 use crate::crew::{Crew, Ended, Exit, JobId, Start};
+use crate::discover::files::others_may_write;
 use crate::facts::{self, HelperEnd, HelperLine, HelperRun, Library, LibraryKind};
 use crate::packed;
 use crate::sys::{self, Program};
@@ -243,13 +244,29 @@ fn temporary_file() -> Result<OwnedFd, String> {
             .custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_CLOEXEC);
         let mut file = options.open(&path)?;
         let written = file.write_all(packed::helper());
-        drop(file);
         let reopened = written
-            .and_then(|()| File::open(&path))
+            .and_then(|()| reopen(&file, &path))
             .and_then(|f| refuse_noexec(&f).map(|()| f));
-        fs::remove_file(&path)?;
-        Ok(reopened?.into())
+        let removed = fs::remove_file(&path);
+        let reopened = reopened?;
+        removed?;
+        Ok(reopened.into())
     })
+}
+
+/// The same file for reading. In a folder like an emptyDir, 0777 without the sticky bit, whoever likes may have put
+/// another one in its place by now. `file` keeps its inode from being anybody else's until then.
+fn reopen(file: &File, path: &Path) -> std::io::Result<File> {
+    let mut options = OpenOptions::new();
+    let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK | nix::libc::O_NOCTTY;
+    let reopened = options.read(true).custom_flags(flags).open(path)?;
+    let (ours, found) = (file.metadata()?, reopened.metadata()?);
+    if (ours.dev(), ours.ino()) != (found.dev(), found.ino()) {
+        return Err(std::io::Error::other(
+            "another file was put in the place of ours: set TMPDIR to a folder of this user's own",
+        ));
+    }
+    Ok(reopened)
 }
 
 /// The exec would be refused there, and then the next folder would not be tried.
@@ -296,7 +313,7 @@ fn from_disk(path: Option<&Path>) -> Result<Made, String> {
         return Err(format!("{} is not a regular file", path.display()));
     }
     let us = nix::unistd::geteuid().as_raw();
-    if facts.mode() & 0o022 != 0 || (facts.uid() != 0 && facts.uid() != us) {
+    if others_may_write(&facts, us) {
         return Err(format!(
             "{} is owned by uid {} with mode {:o}: another user could replace it (chown root, chmod 755)",
             path.display(),
@@ -437,6 +454,25 @@ mod tests {
         conclude(&ended(exit, stdout, stderr), Duration::from_secs(60))
             .0
             .end
+    }
+
+    #[test]
+    fn only_the_file_that_was_written_is_reopened() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("helper");
+        let file = File::create(&path).unwrap();
+        assert!(reopen(&file, &path).is_ok());
+        fs::rename(&path, folder.path().join("ours")).unwrap();
+        assert!(reopen(&file, &path).is_err());
+        fs::write(&path, "theirs").unwrap();
+        let error = reopen(&file, &path).unwrap_err().to_string();
+        assert!(error.contains("in the place of ours"), "{error}");
+        fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("ours", &path).unwrap();
+        assert!(reopen(&file, &path).is_err());
+        fs::remove_file(&path).unwrap();
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(reopen(&file, &path).is_err());
     }
 
     #[test]

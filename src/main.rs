@@ -2,7 +2,7 @@
 
 use std::ffi::{CString, OsStr, OsString};
 use std::io::{ErrorKind, IsTerminal, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime};
@@ -150,6 +150,8 @@ struct Session<'a> {
 struct Loaded {
     stack: Stack,
     source: String,
+    /// who else may write it
+    doubt: Option<String>,
 }
 
 impl Session<'_> {
@@ -203,7 +205,7 @@ impl Session<'_> {
                 );
             }
         };
-        let env = self.service_environment(&loaded.stack);
+        let env = self.service_environment(&loaded);
         // A typo is not worth a minute of checks. The manifest may set PATH, so it is looked for as the service would.
         let program = match self.resolve(&env) {
             Ok(program) => program,
@@ -425,7 +427,7 @@ impl Session<'_> {
                 );
             }
         };
-        let env = self.service_environment(&loaded.stack);
+        let env = self.service_environment(&loaded);
         let wants = |one| stage == one || stage == StageChoice::All;
         let plan = Plan {
             image: wants(StageChoice::Image),
@@ -600,8 +602,14 @@ impl Session<'_> {
         self.refuse_check(EX_SOFTWARE, "supervision", &message, NO_CREW_HINT, &log, None)
     }
 
-    fn service_environment(&self, stack: &Stack) -> Vec<CString> {
-        let (env, overwritten) = launch::environment(self.environ, &stack.env);
+    fn service_environment(&self, loaded: &Loaded) -> Vec<CString> {
+        // The second run of a hand-off need not say it again.
+        if let Some(doubt) = &loaded.doubt
+            && !Resumed::is_named(self.environ)
+        {
+            tracing::warn!("{}", sanitize(doubt));
+        }
+        let (env, overwritten) = launch::environment(self.environ, &loaded.stack.env);
         for variable in overwritten {
             tracing::warn!(
                 "{} was set to another value; the manifest's is used",
@@ -777,12 +785,17 @@ fn load_stack(given: Option<&Path>) -> Result<Loaded, (String, String)> {
             return Ok(Loaded {
                 stack,
                 source: "embedded".to_string(),
+                doubt: None,
             });
         }
     };
     let shown = path.display().to_string();
-    let bytes = discover::files::read_head(path, stack::MAX_BYTES + 1)
-        .map(|(bytes, _)| bytes)
+    // What is judged is the file that is read, whatever links lead to it or are changed meanwhile.
+    let (bytes, doubt) = discover::files::open_regular(path)
+        .and_then(|file| {
+            let (bytes, _) = discover::files::head_of(&file, stack::MAX_BYTES + 1)?;
+            Ok((bytes, doubt(&file.metadata()?, &shown)))
+        })
         .map_err(|e| {
             (
                 format!("cannot read the manifest {shown}: {e}"),
@@ -790,9 +803,27 @@ fn load_stack(given: Option<&Path>) -> Result<Loaded, (String, String)> {
             )
         })?;
     match Stack::parse_bytes(&bytes) {
-        Ok(stack) => Ok(Loaded { stack, source: shown }),
+        Ok(stack) => Ok(Loaded {
+            stack,
+            source: shown,
+            doubt,
+        }),
         Err(e) => Err((format!("{shown} {e}"), e.hint)),
     }
+}
+
+/// A manifest says what runs here: its commands, and the variables of the service. One that others may write is no reason
+/// to stop a service whose own files mostly lie beside it with the same owner; but it has to be known.
+fn doubt(manifest: &std::fs::Metadata, shown: &str) -> Option<String> {
+    let us = nix::unistd::geteuid().as_raw();
+    discover::files::others_may_write(manifest, us).then(|| {
+        format!(
+            "the manifest {shown} is owned by uid {}, mode {:o}: users other than uid {us} and root may write it, and \
+             with it what is checked and run here (chown root, chmod 644)",
+            manifest.uid(),
+            manifest.mode() & 0o7777
+        )
+    })
 }
 
 fn stack_show(settings: &Settings, as_json: bool) -> u8 {
@@ -810,6 +841,9 @@ fn stack_show(settings: &Settings, as_json: bool) -> u8 {
             return EX_CONFIG;
         }
     };
+    if let Some(doubt) = &loaded.doubt {
+        say(&sanitize(doubt));
+    }
     let mut stack = loaded.stack;
     let mut source = loaded.source;
     if let Some(setting) = settings.get("archs") {

@@ -4,10 +4,10 @@
 //! called `version.py`. Opening never blocks, only regular files are read, and never more of them than was asked for.
 
 use std::ffi::OsString;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use nix::fcntl::OFlag;
@@ -35,15 +35,27 @@ pub fn open_regular(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
+/// Whether a user other than `us` and root may change an opened file. An access control list counts: the mode shows its
+/// mask as the group's part.
+pub fn others_may_write(file: &Metadata, us: u32) -> bool {
+    (file.uid() != us && file.uid() != 0) || file.mode() & 0o022 != 0
+}
+
 /// The first `cap` bytes of a regular file, and whether there is more.
 ///
 /// # Errors
 /// As [`open_regular`], and those of reading.
 pub fn read_head(path: &Path, cap: usize) -> io::Result<(Vec<u8>, bool)> {
+    head_of(&open_regular(path)?, cap)
+}
+
+/// The same of a file that is open.
+///
+/// # Errors
+/// Those of reading.
+pub fn head_of(file: &File, cap: usize) -> io::Result<(Vec<u8>, bool)> {
     let mut bytes = Vec::new();
-    open_regular(path)?
-        .take(as_u64(cap).saturating_add(1))
-        .read_to_end(&mut bytes)?;
+    file.take(as_u64(cap).saturating_add(1)).read_to_end(&mut bytes)?;
     let more = bytes.len() > cap;
     bytes.truncate(cap);
     Ok((bytes, more))

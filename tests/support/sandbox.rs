@@ -108,6 +108,21 @@ pub fn helper_is_deadly() {
     ]);
 }
 
+/// No memory file, and none on a disk that never has a name: an old kernel with an overlay that has no O_TMPFILE.
+pub fn no_memfd_and_no_unlinked_file() {
+    const UNLINKED: u32 = (libc::O_TMPFILE & !libc::O_DIRECTORY) as u32;
+    install(&[
+        statement(LOAD_WORD, NUMBER),
+        unless(JUMP_IF_EQUAL, libc::SYS_memfd_create as u32, 1),
+        error(libc::EACCES),
+        unless(JUMP_IF_EQUAL, libc::SYS_openat as u32, 3),
+        statement(LOAD_WORD, argument(2)),
+        unless(JUMP_IF_ANY_BIT, UNLINKED, 1),
+        error(libc::EOPNOTSUPP),
+        statement(RETURN, libc::SECCOMP_RET_ALLOW),
+    ]);
+}
+
 /// No memory file, and no file can be made: a read-only root without an executable /tmp.
 pub fn no_memfd_and_no_new_file() {
     const NEW: u32 = (libc::O_CREAT | (libc::O_TMPFILE & !libc::O_DIRECTORY)) as u32;
