@@ -64,12 +64,33 @@ pub fn in_force(
     all
 }
 
+/// What the loader reads, without the `LD_` in front. Other variables begin so too, and LD_SDK_KEY is a secret of
+/// LaunchDarkly's: since values are written down, names are counted up.
+///
+/// Source: ld.so(8).
+const OF_THE_LOADER: &str = " ASSUME_KERNEL AUDIT BIND_NOT BIND_NOW DEBUG DEBUG_OUTPUT DYNAMIC_WEAK HWCAP_MASK \
+    LIBRARY_PATH ORIGIN_PATH POINTER_GUARD PREFER_MAP_32BIT_EXEC PRELOAD PROFILE PROFILE_OUTPUT SHOW_AUXV \
+    TRACE_LOADED_OBJECTS USE_LOAD_BIAS VERBOSE WARN ";
+
+/// What Python reads, without the `PYTHON` in front: PYTHON_API_KEY is none of these.
+///
+/// Source: <https://docs.python.org/3/using/cmdline.html#environment-variables>, 3.8 to 3.14.
+const OF_PYTHON: &str = " ASYNCIODEBUG BREAKPOINT CASEOK COERCECLOCALE DEBUG DEVMODE DONTWRITEBYTECODE EXECUTABLE \
+    FAULTHANDLER HASHSEED HOME INSPECT INTMAXSTRDIGITS IOENCODING MALLOC MALLOCSTATS NODEBUGRANGES NOUSERSITE OPTIMIZE \
+    PATH PERFSUPPORT PLATLIBDIR PROFILEIMPORTTIME PYCACHEPREFIX SAFEPATH STARTUP TRACEMALLOC UNBUFFERED USERBASE UTF8 \
+    VERBOSE WARNDEFAULTENCODING WARNINGS _BASIC_REPL _COLORS _CONTEXT_AWARE_WARNINGS _CPU_COUNT _DISABLE_REMOTE_DEBUG \
+    _FROZEN_MODULES _GIL _HISTORY _JIT _PERF_JIT_SUPPORT _PRESITE _THREAD_INHERIT_CONTEXT ";
+
 /// Variables that decide what the loader and Python take, and for GPUs what CUDA shows. NVIDIA_VISIBLE_DEVICES is a
 /// request to the container runtime, which Kubernetes writes anew for each container; what came of it is what NVML shows.
 fn counts(name: &str, of: Of) -> bool {
+    let is_one = |prefix, all: &str| {
+        let rest = name.strip_prefix(prefix).filter(|rest| !rest.contains(' '));
+        rest.is_some_and(|rest| all.contains(&format!(" {rest} ")))
+    };
     let is_of_devices = name == "CUDA_DEVICE_ORDER"
         || (name.ends_with("_VISIBLE_DEVICES") && name != "NVIDIA_VISIBLE_DEVICES");
-    name.starts_with("LD_") || name.starts_with("PYTHON") || (of == Of::Device && is_of_devices)
+    is_one("LD_", OF_THE_LOADER) || is_one("PYTHON", OF_PYTHON) || (of == Of::Device && is_of_devices)
 }
 
 /// What of [`in_force`] is another now.
@@ -217,6 +238,12 @@ mod tests {
             "PYTHONPATH=/p",
             "LD_LIBRARY_PATH=/l",
             "PATH=/bin",
+            // These are nobody's but the service's.
+            "LD_SDK_KEY=secret",
+            "LD_=secret",
+            "LD_WARN VERBOSE=secret",
+            "PYTHON=secret",
+            "PYTHON_API_KEY=secret",
         ]);
         let now = in_force(Of::Image, &stack(""), None, &Overrides::default(), &all);
         let names: Vec<&str> = now.keys().map(String::as_str).collect();
