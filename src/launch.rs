@@ -13,6 +13,7 @@ use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access};
 
 use crate::crew;
+use crate::signal::Set;
 use crate::sys::{self, SpawnError};
 
 /// The service command could not become this process.
@@ -197,10 +198,10 @@ pub fn lookup<'a>(env: &'a [CString], name: &str) -> Option<&'a OsStr> {
     })
 }
 
-/// Becomes the service. Returns only when that failed.
-pub fn exec(path: &Path, argv: &[OsString], env: &[CString]) -> LaunchError {
+/// Becomes the service, with `held` blocked. Returns only when that failed.
+pub fn exec(path: &Path, argv: &[OsString], env: &[CString], held: Set) -> LaunchError {
     let become_it = |file: &CStr, argv: &[CString], env: &[CString]| {
-        let errno = sys::exec_service(file, argv, env, crew::ENDING);
+        let errno = sys::exec_service(file, argv, env, crew::ENDING, held);
         Err::<Infallible, _>(SpawnError::Exec(errno))
     };
     match start(path, argv, env, become_it) {

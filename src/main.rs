@@ -19,7 +19,7 @@ use cuda_entrypoint::pipeline::{self, Gathered, Plan, Task};
 use cuda_entrypoint::receipt::Part;
 use cuda_entrypoint::report::human::{self, Colour};
 use cuda_entrypoint::report::{Report, headline, json, progress, sanitize, termination};
-use cuda_entrypoint::signal::Number;
+use cuda_entrypoint::signal::{Number, Set};
 use cuda_entrypoint::smoke::handoff::{self, Came, Order, Resumed, State};
 use cuda_entrypoint::stack::{self, Stack};
 use cuda_entrypoint::{arch, capture, checks, discover, facts, help, install, kernels, logging, smoke, sys};
@@ -259,7 +259,7 @@ impl Session<'_> {
         }
         drop(crew);
         if let Some(prepared) = &gathered.handoff {
-            return match launch_as(&program, self.service, &prepared.env, config.init) {
+            return match launch_as(&program, self.service, &prepared.env, config.init, prepared.held) {
                 Ok(exit) => exit,
                 Err(error) => self.cannot_launch(&error, &config.termination_log),
             };
@@ -288,7 +288,7 @@ impl Session<'_> {
         // Under --init they would be kept for as long as the service runs.
         drop(report);
         drop(gathered);
-        match launch_as(&program, self.service, &env, config.init) {
+        match launch_as(&program, self.service, &env, config.init, Set::NONE) {
             Ok(exit) => exit,
             Err(error) => self.cannot_launch(&error, &config.termination_log),
         }
@@ -903,7 +903,7 @@ fn start_unchecked(service: &[OsString], environ: &[CString], settings: &Setting
 fn start(service: &[OsString], environ: &[CString], log: &TerminationLog, init: Option<Whom>) -> u8 {
     let command = service.first().map_or(OsStr::new(""), |c| c.as_os_str());
     let launched = launch::resolve(command, launch::lookup(environ, "PATH"))
-        .and_then(|program| launch_as(&program, service, environ, init));
+        .and_then(|program| launch_as(&program, service, environ, init, Set::NONE));
     let error = match launched {
         Ok(exit) => return exit,
         Err(error) => error,
@@ -922,10 +922,11 @@ fn launch_as(
     service: &[OsString],
     env: &[CString],
     init: Option<Whom>,
+    held: Set,
 ) -> Result<u8, LaunchError> {
     match init {
         Some(whom) => init::run(program, service, env, whom),
-        None => Err(launch::exec(program, service, env)),
+        None => Err(launch::exec(program, service, env, held)),
     }
 }
 

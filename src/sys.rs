@@ -418,25 +418,33 @@ extern "C" fn exit_128_plus(signal: c_int) {
     unsafe { libc::_exit(128 + signal) }
 }
 
-/// Executes the service in this process: same PID, empty signal mask, default dispositions. Returns only on failure.
+/// Executes the service in this process: same PID, default dispositions, no signal blocked but `held`, of which one that
+/// comes waits for the service. Returns only on failure.
 ///
-/// Until the kernel replaces the image, one of `ending` still ends the process with 128+N, as PID 1 too: there a
+/// Until the kernel replaces the image, one of `ending` that is not held still ends the process with 128+N, as PID 1 too: there a
 /// signal with the default disposition would be ignored, and a SIGTERM in the last microseconds would be lost.
-pub fn exec_service(path: &CStr, argv: &[CString], envp: &[CString], ending: Set) -> Errno {
+pub fn exec_service(path: &CStr, argv: &[CString], envp: &[CString], ending: Set, held: Set) -> Errno {
     let argv = pointers(argv);
     let envp = pointers(envp);
     let _ = block(Set::ALL);
     reset_dispositions();
     // Here is the point of no return: what is pending now ends us, what comes later is the service's.
-    end_on(ending);
+    end_on_but(ending, held);
     // SAFETY: both arrays are null-closed and their strings outlive the call.
     unsafe { libc::execve(path.as_ptr(), argv.as_ptr(), envp.as_ptr()) };
-    Errno::last()
+    let errno = Errno::last();
+    end_on(ending);
+    errno
 }
 
 /// From here on each of `ending` ends the process with 128+N at once, as PID 1 too, and no signal is blocked: for when
 /// no child is left and only writing remains, which a reader that stands still may hold up for ever.
 pub fn end_on(ending: Set) {
+    end_on_but(ending, Set::NONE);
+}
+
+/// The same, with `held` blocked.
+fn end_on_but(ending: Set, held: Set) {
     for signal in ending.iter() {
         // SAFETY: the handler is async-signal-safe, and the struct is plain data with an empty mask and no flags.
         unsafe {
@@ -445,7 +453,7 @@ pub fn end_on(ending: Set) {
             libc::sigaction(signal.0, &raw const last_word, std::ptr::null_mut());
         }
     }
-    let _ = change_mask(libc::SIG_SETMASK, Set::NONE);
+    let _ = change_mask(libc::SIG_SETMASK, held);
 }
 
 /// The environment exactly as the kernel handed it over: order, duplicates and strings without `=` included.

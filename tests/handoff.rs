@@ -712,6 +712,42 @@ fn as_pid_1_a_signal_ends_it() {
     }
 }
 
+/// A Python needs a while to come to the hand-off's handlers, and the kernel keeps from PID 1 what it does not handle.
+#[test]
+fn as_pid_1_a_signal_while_python_starts_is_not_lost() {
+    if !can_be_pid_1() {
+        return;
+    }
+    let scene = Scene::acting(r#"{"import torch": {"pause": 1}}"#);
+    let python = scene.python();
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT] {
+        for step in 0..8 {
+            let mut command = as_pid_1(&scene, &HANDED);
+            let running = Running::start(command.args(["--", &python, "-c", "import time; time.sleep(600)"]));
+            let is_python = |pid: u32| {
+                let exe = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+                exe == scene::base_python()
+            };
+            let init = running.child_that(is_python);
+            std::thread::sleep(Duration::from_millis(step * 3));
+            let since = Instant::now();
+            kill(init, signal);
+            let what = format!("{} ms after the exec", step * 3);
+            ended(&scene, &what, &running.finish(), signal, since);
+        }
+    }
+    // Nothing of that is left to the service.
+    let masks =
+        "print([line for line in open('/proc/self/status') if line[:6] in ('SigBlk', 'SigPnd', 'ShdPnd')])";
+    let run = Run::of(as_pid_1(&scene, &HANDED).args(["--", &python, "-c", masks]));
+    assert_eq!(
+        run.text().matches("0000000000000000").count(),
+        3,
+        "{}",
+        run.text()
+    );
+}
+
 #[test]
 fn as_pid_1_the_deadline_ends_every_hang() {
     if !can_be_pid_1() {

@@ -15,6 +15,8 @@ verdict, too: a `fallback` line makes the entrypoint smoke in a process of its o
 PLAN's descriptors: `zip_fd` is the zip, `binary_fd` the entrypoint's executable, `results_fd` takes protocol lines, one
 write each, at its end; `keep_fds` are those that the verdict inherits. `python_path` is what `PYTHONPATH` was, or null;
 `pid`, where it is given, the process that was meant: a wrapper's other children go on without a proof of their own.
+`held` are signals that the entrypoint blocked for the time until handlers stand here: the kernel takes from the first
+process of a container what it does not handle.
 """
 
 import fcntl
@@ -558,7 +560,7 @@ class HandOff:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self.ignored_children = True
         self.waiting = signal.sigpending()
-        self.mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, OURS)
+        self.mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, OURS).difference(plan.get("held", ()))
         parent = os.getpid()
         self.keeper = fork()
         if self.keeper == 0:
@@ -799,6 +801,12 @@ class HandOff:
                 # It is blocked, and our children's.
                 signal.sigtimedwait([signal.SIGCHLD], 0)
             signal.pthread_sigmask(signal.SIG_BLOCK, self.mask.intersection(OURS))
+        else:
+            self.release()
+
+    def release(self):
+        """Lets in what was held, where no handler of ours is meant for it."""
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, self.plan.get("held", ()))
 
     def descriptors(self):
         plan = self.plan
@@ -838,6 +846,7 @@ def hand_off(plan):
     if plan.get("pid") in (None, os.getpid()):
         taken.run()
     else:
+        taken.release()
         taken.forget_zip()
         taken.close_descriptors()
 

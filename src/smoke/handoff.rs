@@ -14,6 +14,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, SystemTime};
 
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
+use nix::sys::signal::Signal;
 use serde::Serialize;
 
 use super::{decode, plan, zip};
@@ -23,6 +24,7 @@ use crate::facts::smoke::SmokeRun;
 use crate::facts::{self, Facts};
 use crate::packed;
 use crate::receipt::Account;
+use crate::signal::Set;
 use crate::stack::Builtin;
 use crate::sys;
 
@@ -84,7 +86,33 @@ pub struct Order<'a> {
 pub struct Prepared {
     /// the service's environment with the hand-off in front of `PYTHONPATH`
     pub env: Vec<CString>,
+    /// signals that are to be blocked when the service's Python starts; the hand-off lets them in
+    pub held: Set,
     _files: [OwnedFd; 4],
+}
+
+/// What handoff.py handles. A Python takes a while until it does, and what comes to PID 1 by then the kernel takes from
+/// it: `docker stop` would wait its ten seconds in vain.
+const HANDLED: Set = Set::NONE
+    .with(Signal::SIGTERM)
+    .with(Signal::SIGINT)
+    .with(Signal::SIGHUP)
+    .with(Signal::SIGQUIT)
+    .with(Signal::SIGUSR1)
+    .with(Signal::SIGUSR2)
+    .with(Signal::SIGALRM)
+    .with(Signal::SIGVTALRM)
+    .with(Signal::SIGPROF)
+    .with(Signal::SIGXCPU)
+    .with(Signal::SIGIO)
+    .with(Signal::SIGPWR);
+
+/// What is held: nothing where a signal ends the Python that starts, as it does anywhere but in the first process.
+fn held(order: &Order<'_>) -> Set {
+    match std::process::id() {
+        1 if order.becomes_us => HANDLED,
+        _ => Set::NONE,
+    }
 }
 
 /// Makes everything that the service's Python needs.
@@ -139,6 +167,7 @@ pub fn prepare(order: &Order<'_>, state: &State) -> Result<Prepared, String> {
     let env = with_python_path(order.env, zip.as_raw_fd());
     Ok(Prepared {
         env,
+        held: held(order),
         _files: [zip, binary, state, results],
     })
 }
@@ -196,12 +225,13 @@ fn order_text(
     let _ = write!(
         all,
         ",\"zip_fd\":{},\"python_path\":{old},\"binary_fd\":{},\"results_fd\":{results},\"keep_fds\":[{state},{results}],\
-         \"verdict_argv\":[{}],\"verdict_env\":[{}],\"timeout_s\":{},\"pid\":{}}}",
+         \"verdict_argv\":[{}],\"verdict_env\":[{}],\"timeout_s\":{},\"held\":{:?},\"pid\":{}}}",
         zip.as_raw_fd(),
         binary.as_raw_fd(),
         argv.join(","),
         environ.join(","),
         order.timeout.as_secs_f64(),
+        held(order).iter().map(|signal| signal.0).collect::<Vec<_>>(),
         // By this, Pythons that the service starts know that they are not the one.
         if order.becomes_us {
             std::process::id().to_string()
