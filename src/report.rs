@@ -89,20 +89,24 @@ pub fn sanitize(text: &str) -> String {
     }
     let mut clean = String::with_capacity(text.len());
     for c in text.chars() {
-        let steers = c.is_control()
-            || matches!(
-                c,
-                '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{61c}' | '\u{feff}'
-            )
-            || ('\u{202a}'..='\u{202e}').contains(&c)
-            || ('\u{2066}'..='\u{2069}').contains(&c);
-        if steers {
+        if steers(c) {
             clean.extend(c.escape_unicode());
         } else {
             clean.push(c);
         }
     }
     clean
+}
+
+/// Control characters, line separators, and what turns the direction of writing. All are in the basic plane.
+fn steers(c: char) -> bool {
+    c.is_control()
+        || matches!(
+            c,
+            '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{61c}' | '\u{feff}'
+        )
+        || ('\u{202a}'..='\u{202e}').contains(&c)
+        || ('\u{2066}'..='\u{2069}').contains(&c)
 }
 
 /// Milliseconds with the precision that a person reads: `0.4 ms`, `153 ms`, `9.6 s`.

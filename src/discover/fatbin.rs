@@ -34,7 +34,7 @@ use super::bytes::{BytesError, MAX_BYTES, Reader};
 use super::elf::{Elf, ElfError};
 use crate::facts::ComputeCapability;
 
-mod unpack;
+pub mod unpack;
 pub use crate::facts::kernels::{Code, CodeKind, Served, Target, Variant};
 
 /// Flags of an entry, as far as they are known.

@@ -23,6 +23,12 @@ mod interpreter;
 mod prefix;
 mod sys_path;
 
+// Pure, and public for whoever tries them with bytes of his own.
+pub use command::{first_shell_word, interpreter_of_exec, isolation, unwrap_wrappers};
+pub use interpreter::{is_python_name, named_versions};
+pub use prefix::{Config, PyVersion, parse_config, parse_patchlevel, version_of_name};
+pub use sys_path::{Pth, parse_pth};
+
 /// The service's environment variables. A value of its own, so that tests and `env NAME=VALUE python` can have others.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Environment(BTreeMap<OsString, OsString>);
@@ -74,15 +80,15 @@ pub const USUAL_PLACES: [&str; 4] = ["/opt/venv/bin", "/opt/conda/bin", "/usr/lo
 
 /// How Python was told to treat its environment, by its options on the command line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-struct Isolation {
+pub struct Isolation {
     /// `-E` or `-I`: PYTHON* variables are not read
-    ignores_environment: bool,
+    pub ignores_environment: bool,
     /// `-s` or `-I`: no user site
-    no_user_site: bool,
+    pub no_user_site: bool,
     /// `-S`: no site-packages by itself
-    no_site: bool,
+    pub no_site: bool,
     /// `-m` or `-c`, without `-I` or `-P`: the working folder is looked into first
-    working_folder: bool,
+    pub working_folder: bool,
 }
 
 impl Isolation {

@@ -74,13 +74,7 @@ fn in_folder(folder: &Path) -> Vec<Distribution> {
 fn dist_info(path: &Path, stem: &str) -> Distribution {
     let mut dist = described(path, &path.join("METADATA"), stem);
     match read_headers(&path.join("WHEEL")) {
-        Ok(text) => {
-            let tags = headers(&text).filter(|(key, _)| key.eq_ignore_ascii_case("tag"));
-            dist.tags = tags
-                .take(MAX_LINES)
-                .map(|(_, value)| printable(&value, MAX_VALUE))
-                .collect();
-        }
+        Ok(text) => dist.tags = tags(&text),
         // Not every installer writes one: conda packages and editable installs may have none.
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
         Err(e) => dist
@@ -116,18 +110,7 @@ fn described(path: &Path, metadata: &Path, stem: &str) -> Distribution {
     };
     match read_headers(metadata) {
         Ok(text) => {
-            for (key, value) in headers(&text) {
-                if key.eq_ignore_ascii_case("name") && dist.name.is_empty() {
-                    dist.name = normalize_name(&printable(&value, MAX_VALUE));
-                } else if key.eq_ignore_ascii_case("version") && dist.version.is_empty() {
-                    dist.version = printable(&value, MAX_VALUE);
-                } else if key.eq_ignore_ascii_case("requires-dist")
-                    && dist.requires.len() < MAX_LINES
-                    && may_apply(&value)
-                {
-                    dist.requires.push(printable(&value, MAX_VALUE));
-                }
-            }
+            take_metadata(&mut dist, &text);
             if dist.name.is_empty() || dist.version.is_empty() {
                 dist.problems
                     .push(format!("{}: no Name or no Version", metadata.display()));
@@ -147,9 +130,34 @@ fn described(path: &Path, metadata: &Path, stem: &str) -> Distribution {
     dist
 }
 
+/// Takes name, version and requirements from the headers of a METADATA or PKG-INFO.
+pub fn take_metadata(dist: &mut Distribution, text: &str) {
+    for (key, value) in headers(text) {
+        if key.eq_ignore_ascii_case("name") && dist.name.is_empty() {
+            dist.name = normalize_name(&printable(&value, MAX_VALUE));
+        } else if key.eq_ignore_ascii_case("version") && dist.version.is_empty() {
+            dist.version = printable(&value, MAX_VALUE);
+        } else if key.eq_ignore_ascii_case("requires-dist")
+            && dist.requires.len() < MAX_LINES
+            && may_apply(&value)
+        {
+            dist.requires.push(printable(&value, MAX_VALUE));
+        }
+    }
+}
+
+/// The tags in the headers of a WHEEL.
+pub fn tags(text: &str) -> Vec<String> {
+    headers(text)
+        .filter(|(key, _)| key.eq_ignore_ascii_case("tag"))
+        .take(MAX_LINES)
+        .map(|(_, value)| printable(&value, MAX_VALUE))
+        .collect()
+}
+
 /// Whether a requirement can count here whatever the version of Python: nine in ten are for an extra or for Windows,
 /// and would only swell the facts. What cannot be parsed is kept, so that it is judged in the open.
-fn may_apply(line: &str) -> bool {
+pub fn may_apply(line: &str) -> bool {
     let Some((_, marker)) = line.split_once(';') else {
         return true;
     };
@@ -178,8 +186,15 @@ fn is_for_an_extra(marker: &str) -> bool {
 
 /// The file up to the empty line that ends its headers, at most [`MAX_HEADERS`] bytes.
 fn read_headers(path: &Path) -> std::io::Result<String> {
+    headers_of(files::open_regular(path)?)
+}
+
+/// The same of what is open already.
+///
+/// # Errors
+/// Those of reading.
+pub fn headers_of(mut file: impl Read) -> std::io::Result<String> {
     const CHUNK: usize = 8 << 10;
-    let mut file = files::open_regular(path)?;
     let mut bytes = Vec::new();
     let mut chunk = [0; CHUNK];
     loop {
@@ -243,7 +258,7 @@ fn headers(text: &str) -> impl Iterator<Item = (&str, Cow<'_, str>)> {
 }
 
 /// requires.txt: requirements, then `[extra]` or `[extra:marker]` sections; those of an extra do not count.
-fn egg_requirements(text: &str) -> Vec<String> {
+pub fn egg_requirements(text: &str) -> Vec<String> {
     let mut marker = Some(String::new());
     let mut found = Vec::new();
     for line in text
@@ -282,7 +297,7 @@ fn add_module_version(dist: &mut Distribution) {
 
 /// The text that a module's top level assigns to `name`, by its last assignment: `name = '1'`, `name: str = "1"`.
 /// Anything but one plain string (`None`, a call, an escape) counts as no text.
-fn assigned_text(source: &str, name: &str) -> Option<String> {
+pub fn assigned_text(source: &str, name: &str) -> Option<String> {
     let mut values = source.lines().filter_map(|line| {
         let rest = line.strip_prefix(name)?.trim_start();
         match rest.strip_prefix(':') {

@@ -35,8 +35,11 @@ pub fn read(path: &Path) -> Result<Option<Receipt>, String> {
     trust::read(path)?.map(|bytes| parse(&bytes)).transpose()
 }
 
-/// The text of a receipt.
-fn parse(text: &[u8]) -> Result<Receipt, String> {
+/// Reads the text of a receipt.
+///
+/// # Errors
+/// Why it cannot be used.
+pub fn parse(text: &[u8]) -> Result<Receipt, String> {
     let damaged = |error: &dyn std::fmt::Display| format!("damaged: {error}");
     let value: Value = serde_json::from_slice(text).map_err(|e| damaged(&e))?;
     let mut fields = Fields::of(value).map_err(|e| damaged(&e))?;
@@ -53,6 +56,18 @@ fn parse(text: &[u8]) -> Result<Receipt, String> {
         image: fields.take("image").map_err(|e| damaged(&e))?,
         device: fields.take("device").map_err(|e| damaged(&e))?,
     })
+}
+
+/// The text of a receipt of this very build.
+pub fn text(receipt: &Receipt) -> Vec<u8> {
+    // By values, which the report is made of as well: a second way of writing all these types weighs more than it saves.
+    let value = json!({
+        "schema": SCHEMA,
+        "build": BUILD,
+        "image": receipt.image,
+        "device": receipt.device,
+    });
+    value.to_string().into_bytes()
 }
 
 /// Why a receipt could not be written, and what to do.
@@ -73,14 +88,10 @@ pub struct NotWritten {
 pub fn write(path: &Path, image: Option<ImagePart>, device: Option<DevicePart>) -> Result<(), NotWritten> {
     // Again: another container may have written meanwhile. What cannot be believed is not kept.
     let before = read(path).ok().flatten().unwrap_or_default();
-    // By values, which the report is made of as well: a second way of writing all these types weighs more than it saves.
-    let receipt = json!({
-        "schema": SCHEMA,
-        "build": BUILD,
-        "image": image.or(before.image),
-        "device": device.or(before.device),
+    let text = text(&Receipt {
+        image: image.or(before.image),
+        device: device.or(before.device),
     });
-    let text = receipt.to_string().into_bytes();
     if text.len() as u64 > trust::MAX_BYTES {
         return Err(NotWritten {
             message: format!(

@@ -6,6 +6,7 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
+use super::steers;
 use crate::discover::fatbin::Target;
 use crate::discover::kernels::{FileCounts, RelocatableCounts};
 
@@ -36,7 +37,7 @@ pub fn json(report: &KernelsReport, out: &mut dyn Write) -> io::Result<()> {
     // serde_json leaves DEL, C1 controls and direction marks as they are; they can only be inside of strings.
     let mut text = String::new();
     for c in format!("{:#}", serde_json::to_value(report)?).chars() {
-        if c != '\n' && unsafe_on_a_terminal(c) {
+        if c != '\n' && steers(c) {
             text.push_str(&format!("\\u{:04x}", u32::from(c)));
         } else {
             text.push(c);
@@ -187,7 +188,7 @@ pub struct Printable<'a>(pub &'a str);
 impl Display for Printable<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for c in self.0.chars() {
-            if unsafe_on_a_terminal(c) {
+            if steers(c) {
                 write!(f, "{}", c.escape_default())?;
             } else {
                 write!(f, "{c}")?;
@@ -195,11 +196,6 @@ impl Display for Printable<'_> {
         }
         Ok(())
     }
-}
-
-/// Control characters, and those that turn the direction of writing. All are in the basic plane.
-fn unsafe_on_a_terminal(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]

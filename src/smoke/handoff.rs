@@ -338,10 +338,7 @@ impl Resumed {
     /// A sentence: the variable was set by somebody else, or what it names is not ours.
     pub fn take(environ: &[CString], deadline: Duration) -> Result<Self, String> {
         let value = crate::launch::lookup(environ, RESUME).unwrap_or(OsStr::new(""));
-        let descriptors = value.to_str().and_then(|v| v.split_once(','));
-        let number = |text: &str| text.parse::<i32>().ok().filter(|fd| *fd > 2);
-        let pair = descriptors.and_then(|(a, b)| Some((number(a)?, number(b)?)));
-        let Some((state, results)) = pair.filter(|(state, results)| state != results) else {
+        let Some((state, results)) = value.to_str().and_then(descriptors) else {
             return Err(format!("{RESUME} is no pair of descriptors"));
         };
         let state = read(state)?;
@@ -353,6 +350,14 @@ impl Resumed {
             came: came(&results, deadline),
         })
     }
+}
+
+/// The two descriptors that [`RESUME`] names.
+pub fn descriptors(value: &str) -> Option<(i32, i32)> {
+    let (state, results) = value.split_once(',')?;
+    let number = |text: &str| text.parse::<i32>().ok().filter(|fd| *fd > 2);
+    let pair = (number(state)?, number(results)?);
+    (pair.0 != pair.1).then_some(pair)
 }
 
 /// Far more than a smoke writes.
@@ -368,7 +373,7 @@ fn read(fd: i32) -> Result<Vec<u8>, String> {
 }
 
 /// What the lines come to.
-fn came(results: &[u8], deadline: Duration) -> Came {
+pub fn came(results: &[u8], deadline: Duration) -> Came {
     let mut protocol = Vec::new();
     let mut exit = None;
     for line in results.split_inclusive(|&b| b == b'\n') {

@@ -3,7 +3,7 @@
 /// An LZ4 block that unpacks to exactly `size` bytes; `None` for anything else.
 ///
 /// Source: LZ4 Block Format Description (lz4_Block_format.md of the LZ4 project).
-pub(super) fn lz4(packed: &[u8], size: usize) -> Option<Vec<u8>> {
+pub fn lz4(packed: &[u8], size: usize) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(size);
     let mut input = packed;
     loop {
@@ -50,7 +50,7 @@ fn length(input: &mut &[u8], nibble: usize) -> Option<usize> {
 /// comes out; `None` for anything else.
 ///
 /// Source: RFC 8878, sections 3.1.1.1 and 3.1.1.2.
-pub(super) fn zstd_stored(packed: &[u8], size: usize) -> Option<Vec<u8>> {
+pub fn zstd_stored(packed: &[u8], size: usize) -> Option<Vec<u8>> {
     let mut input = packed.strip_prefix(&0xFD2F_B528_u32.to_le_bytes())?;
     // A single segment, no checksum, no dictionary: the size of the content follows, in 1 or 2 bytes.
     let content = match take(&mut input)? {

@@ -390,29 +390,44 @@ fn stubs(grounds: &Grounds) -> Vec<String> {
 fn conf_folders(conf: &Path, depth: u8) -> Vec<PathBuf> {
     let text = files::read_text(conf, files::SMALL_FILE).unwrap_or_default();
     let mut folders = Vec::new();
-    for line in text.lines() {
-        let line = line.split('#').next().unwrap_or_default().trim();
-        match line
-            .strip_prefix("include")
-            .filter(|rest| rest.starts_with([' ', '\t']))
-        {
-            Some(pattern) if depth == 0 => {
-                let base = conf.parent().unwrap_or(Path::new("/"));
-                let Some(folder) = pattern.trim().strip_suffix("/*.conf") else {
-                    continue;
-                };
-                let folder = base.join(folder);
+    for line in conf_lines(&text) {
+        match line {
+            ConfLine::Include(folder) if depth == 0 => {
+                let folder = conf.parent().unwrap_or(Path::new("/")).join(folder);
                 for entry in files::list(&folder).unwrap_or_default() {
                     if entry.text().is_some_and(|name| name.ends_with(".conf")) {
                         folders.extend(conf_folders(&folder.join(entry.name), 1));
                     }
                 }
             }
-            None if line.starts_with('/') => folders.push(PathBuf::from(line)),
-            _ => {}
+            ConfLine::Include(_) => {}
+            ConfLine::Folder(folder) => folders.push(PathBuf::from(folder)),
         }
     }
     folders
+}
+
+/// A line of ld.so.conf that says something.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ConfLine<'a> {
+    /// a folder to search, which is an absolute path
+    Folder(&'a str),
+    /// `include FOLDER/*.conf`, the folder alone
+    Include(&'a str),
+}
+
+/// Reads ld.so.conf.
+pub fn conf_lines(text: &str) -> impl Iterator<Item = ConfLine<'_>> {
+    text.lines().filter_map(|line| {
+        let line = line.split('#').next().unwrap_or_default().trim();
+        let pattern = line
+            .strip_prefix("include")
+            .filter(|rest| rest.starts_with([' ', '\t']));
+        match pattern {
+            Some(pattern) => pattern.trim().strip_suffix("/*.conf").map(ConfLine::Include),
+            None => line.starts_with('/').then_some(ConfLine::Folder(line)),
+        }
+    })
 }
 
 /// Takes the copies that the loader would map into the libraries to be judged: a toolkit's copy that it maps is no

@@ -200,7 +200,7 @@ fn is_shell(name: &str) -> bool {
 }
 
 /// The command behind its wrappers; what they set is set in `env`.
-fn unwrap_wrappers(command: &[OsString], env: &mut Environment) -> Vec<OsString> {
+pub fn unwrap_wrappers(command: &[OsString], env: &mut Environment) -> Vec<OsString> {
     let mut argv = command.to_vec();
     for _ in 0..MAX_WRAPPERS {
         let Some((program, arguments)) = argv.split_first() else {
@@ -303,13 +303,18 @@ fn long_shebang(line: &str, script: &Path) -> Option<String> {
         .or_else(|| line.strip_prefix("\"exec\""))?;
     // uv's relocatable form: the folder of the script itself, its links followed.
     let folder = script.canonicalize().ok()?.parent()?.to_str()?.to_string();
+    interpreter_of_exec(rest, &folder)
+}
+
+/// The same of what follows `'''exec'`, for a script in this folder.
+pub fn interpreter_of_exec(rest: &str, folder: &str) -> Option<String> {
     let here = r#""$(dirname -- "$(realpath -- "$0")")""#;
     let rest = rest.replace(here, &format!("'{folder}'"));
     first_shell_word(rest.trim_start())
 }
 
 /// The first word, its quotes removed; nothing where the shell would have to expand something.
-fn first_shell_word(text: &str) -> Option<String> {
+pub fn first_shell_word(text: &str) -> Option<String> {
     let mut word = String::new();
     let mut quote = None;
     for c in text.chars() {
@@ -327,7 +332,7 @@ fn first_shell_word(text: &str) -> Option<String> {
 /// What Python's own options, before its script, `-c` or `-m`, say of the environment.
 ///
 /// Source: the Python documentation, "Command line and environment".
-fn isolation(arguments: &[OsString]) -> Isolation {
+pub fn isolation(arguments: &[OsString]) -> Isolation {
     let mut found = Isolation::default();
     let mut safe_path = false;
     let mut rest = arguments.iter();

@@ -161,12 +161,7 @@ fn shim_target(query: &PythonQuery<'_>, candidate: &Candidate) -> Result<Option<
         None => version_file(query.cwd, &root)
             .map_err(|e| format!("{} is a pyenv shim, and {e}", path.display()))?,
     };
-    let wanted = chosen
-        .lines()
-        .map(|l| l.split('#').next().unwrap_or_default().trim())
-        .filter(|l| !l.is_empty());
-    wanted
-        .filter(|version| !version.contains('/'))
+    named_versions(&chosen)
         .find_map(|version| installed_version(&versions, version))
         .map(|folder| folder.join("bin").join(name))
         .filter(|target| is_executable(target))
@@ -178,6 +173,13 @@ fn shim_target(query: &PythonQuery<'_>, candidate: &Candidate) -> Result<Option<
                 name.to_string_lossy()
             )
         })
+}
+
+/// The versions that a `.python-version` names, in its order. None of them leads out of pyenv's folder.
+pub fn named_versions(text: &str) -> impl Iterator<Item = &str> {
+    text.lines()
+        .map(|l| l.split('#').next().unwrap_or_default().trim())
+        .filter(|l| !l.is_empty() && !l.contains('/'))
 }
 
 /// The text of the version file that counts, and its path.

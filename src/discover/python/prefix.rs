@@ -24,7 +24,7 @@ impl fmt::Display for PyVersion {
 
 impl PyVersion {
     /// Reads `3.11`, `3.11.7`, `3.11.7.final.0` and `3.13.0rc1`; what follows the third number is left out.
-    fn parse(text: &str) -> Option<Self> {
+    pub fn parse(text: &str) -> Option<Self> {
         let mut parts = text.trim().split('.');
         let mut number = || {
             let part = parts.next()?;
@@ -104,10 +104,13 @@ fn of_folder(folder: &Path) -> Layout {
 
 /// What `pyvenv.cfg` says.
 #[derive(Debug, Default, PartialEq)]
-struct Config {
-    home: Option<PathBuf>,
-    system_site: bool,
-    version: Option<PyVersion>,
+pub struct Config {
+    /// the folder of the interpreter that it was made from
+    pub home: Option<PathBuf>,
+    /// whether the packages of that one are visible as well
+    pub system_site: bool,
+    /// of the day it was made
+    pub version: Option<PyVersion>,
 }
 
 /// The environment that `pyvenv.cfg`, above the interpreter's folder or in it, declares. Links are not followed: the
@@ -128,7 +131,7 @@ fn read_config(path: &Path) -> Option<Config> {
 
 /// `key = value` lines as `site` reads them: keys in any case, the last one counts. virtualenv writes `version_info`,
 /// venv `version`. Without the key, site packages of the system are visible.
-fn parse_config(text: &str) -> Config {
+pub fn parse_config(text: &str) -> Config {
     let mut config = Config {
         system_site: true,
         ..Config::default()
@@ -251,7 +254,7 @@ pub fn library_names(prefix: &Path) -> Vec<String> {
 }
 
 /// `python3.11` and `python3.13t`, but not `python3`: a version of two parts.
-fn version_of_name(name: &str) -> Option<PyVersion> {
+pub fn version_of_name(name: &str) -> Option<PyVersion> {
     let rest = name.strip_prefix("python")?;
     let rest = rest.strip_suffix(['t', 'd']).unwrap_or(rest);
     let (major, minor) = rest.split_once('.')?;
@@ -269,7 +272,11 @@ fn library_name(version: PyVersion) -> String {
 /// The full version, from the headers that most images with pip keep: `#define PY_VERSION "3.11.7"`.
 fn header_version(prefix: &Path, library: &str) -> Option<PyVersion> {
     let path = prefix.join("include").join(library).join("patchlevel.h");
-    let text = files::read_text(&path, files::SMALL_FILE).ok()?;
+    parse_patchlevel(&files::read_text(&path, files::SMALL_FILE).ok()?)
+}
+
+/// The version in a `patchlevel.h`.
+pub fn parse_patchlevel(text: &str) -> Option<PyVersion> {
     let line = text.lines().find_map(|l| l.strip_prefix("#define PY_VERSION"))?;
     PyVersion::parse(line.trim().trim_matches('"'))
 }

@@ -76,6 +76,28 @@ fn user_site(query: &PythonQuery<'_>, candidate: &Candidate, layout: &Layout) ->
     )
 }
 
+/// What a `.pth` file says.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Pth<'a> {
+    /// the folders that it names, as written
+    pub folders: Vec<&'a str>,
+    /// how many lines Python would run
+    pub code_lines: usize,
+}
+
+/// Reads a `.pth` file as `site` does.
+pub fn parse_pth(text: &str) -> Pth<'_> {
+    let mut found = Pth::default();
+    for line in text.trim_start_matches('\u{feff}').lines().take(MAX_PTH_LINES) {
+        if line.starts_with("import ") || line.starts_with("import\t") {
+            found.code_lines += 1;
+        } else if !line.starts_with('#') && !line.trim().is_empty() {
+            found.folders.push(line.trim_end());
+        }
+    }
+    found
+}
+
 #[derive(Default)]
 struct SysPath {
     folders: Vec<String>,
@@ -126,18 +148,15 @@ impl SysPath {
             Ok(text) => text,
             Err(e) => return self.note(format!("{} is not read: {e}", file.display())),
         };
-        let mut code_lines = 0;
-        for line in text.trim_start_matches('\u{feff}').lines().take(MAX_PTH_LINES) {
-            if line.starts_with("import ") || line.starts_with("import\t") {
-                code_lines += 1;
-            } else if !line.starts_with('#') && !line.trim().is_empty() {
-                self.add(&folder.join(line.trim_end()));
-            }
+        let pth = parse_pth(&text);
+        for line in pth.folders {
+            self.add(&folder.join(line));
         }
-        if code_lines > 0 {
+        if pth.code_lines > 0 {
             self.note(format!(
-                "{}: {code_lines} line(s) of code are not run; folders that they add are not seen",
-                file.display()
+                "{}: {} line(s) of code are not run; folders that they add are not seen",
+                file.display(),
+                pth.code_lines
             ));
         }
     }

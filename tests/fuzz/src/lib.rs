@@ -1,0 +1,100 @@
+//! A function for each parser: it takes any bytes, and panics where something that must hold does not.
+//!
+//! The binaries of this crate hand them to libFuzzer; `tests/fuzz.rs` of the project runs them over the inputs that
+//! are kept, without libFuzzer, in every `cargo test`.
+
+// A target that finds something ends loudly.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::path::Path;
+
+pub mod binary;
+pub mod environment;
+mod input;
+pub mod json;
+pub mod machine;
+pub mod python;
+#[path = "../../../src/discover/testing.rs"]
+#[allow(dead_code, missing_docs)]
+mod testing;
+pub mod text;
+
+/// What is tried.
+pub struct Target {
+    /// its name, and that of its binary and of its folder of inputs
+    pub name: &'static str,
+    /// takes any bytes
+    pub run: fn(&[u8]),
+    /// inputs of the real form, from which libFuzzer starts
+    pub seeds: fn() -> Vec<Vec<u8>>,
+    /// longest input that is worth trying, in bytes
+    pub longest: usize,
+}
+
+macro_rules! targets {
+    ($($module:ident::$name:ident $longest:literal;)*) => {
+        /// Every target.
+        pub const TARGETS: &[Target] = &[$(Target {
+            name: stringify!($name),
+            run: $module::$name::run,
+            seeds: $module::$name::seeds,
+            longest: $longest,
+        },)*];
+    };
+}
+
+targets! {
+    binary::fatbin 16384;
+    binary::fatbin_built 1024;
+    binary::unpack 2048;
+    binary::elf 16384;
+    binary::elf_patched 512;
+    binary::ld_cache 4096;
+    python::metadata 8192;
+    python::requirement 512;
+    python::version_file 2048;
+    python::pth 2048;
+    python::environment_files 2048;
+    python::command_line 1024;
+    json::manifest 4096;
+    json::manifest_changed 1024;
+    json::receipt 8192;
+    json::receipt_changed 1024;
+    json::facts 8192;
+    json::judged 1024;
+    machine::helper_lines 4096;
+    machine::smoke_lines 4096;
+    machine::handoff 4096;
+    machine::loader_list 4096;
+    text::archs 512;
+    text::require 1024;
+    text::settings 2048;
+    text::shown 2048;
+    environment::folder 4096;
+    environment::libraries 1024;
+}
+
+/// Runs a target over files, to see a finding again without libFuzzer.
+pub fn replay(run: fn(&[u8]), files: impl Iterator<Item = impl AsRef<Path>>) {
+    for file in files {
+        let file = file.as_ref();
+        let bytes = std::fs::read(file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+        run(&bytes);
+        println!("{} passed", file.display());
+    }
+}
+
+/// The whole of a target's binary. It names its target alone, so that the linker leaves out what is another's: what is
+/// counted is looked through at each input.
+#[macro_export]
+macro_rules! target {
+    ($module:ident::$name:ident) => {
+        #[cfg(feature = "libfuzzer")]
+        libfuzzer_sys::fuzz_target!(|data: &[u8]| $crate::$module::$name::run(data));
+
+        #[cfg(not(feature = "libfuzzer"))]
+        fn main() {
+            $crate::replay($crate::$module::$name::run, std::env::args_os().skip(1));
+        }
+    };
+}
