@@ -158,10 +158,11 @@ pub fn tags(text: &str) -> Vec<String> {
 /// Whether a requirement can count here whatever the version of Python: nine in ten are for an extra or for Windows,
 /// and would only swell the facts. What cannot be parsed is kept, so that it is judged in the open.
 pub fn may_apply(line: &str) -> bool {
-    let Some((_, marker)) = line.split_once(';') else {
+    let Some((versions, marker)) = line.split_once(';') else {
         return true;
     };
-    if is_for_an_extra(marker) {
+    // A URL may hold a semicolon, and whatever looks like a marker.
+    if !versions.contains('@') && is_for_an_extra(marker) {
         return false;
     }
     let parse = |line: &str| line.parse::<Requirement>().ok();
@@ -171,17 +172,34 @@ pub fn may_apply(line: &str) -> bool {
 /// `extra == 'test'`, alone or with more that must hold as well: seen without parsing, since most lines of a large
 /// environment are of this form.
 fn is_for_an_extra(marker: &str) -> bool {
-    let compared = marker
-        .split_once("extra")
-        .map(|(_, rest)| rest.trim_start())
-        .and_then(|rest| rest.strip_prefix("=="))
-        .map(str::trim_start);
+    let is_word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.');
     let is_text = |value: &str| {
         value.starts_with(['\'', '"']) && !value.starts_with("''") && !value.starts_with("\"\"")
     };
     // Without an `or`, one part that does not hold decides.
-    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    compared.is_some_and(is_text) && !marker.split(|c| !is_word(c)).any(|word| word == "or")
+    let is_letter = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    if marker.split(|c| !is_letter(c)).any(|word| word == "or") {
+        return false;
+    }
+    let mut quote = None;
+    let mut before = ' ';
+    for (at, c) in marker.char_indices() {
+        match quote {
+            Some(open) if c == open => quote = None,
+            Some(_) => {}
+            None if matches!(c, '\'' | '"') => quote = Some(c),
+            None if c == 'e' && !is_word(before) => {
+                let rest = marker.get(at..).and_then(|rest| rest.strip_prefix("extra"));
+                let value = rest.and_then(|rest| rest.trim_start().strip_prefix("=="));
+                if value.is_some_and(|value| is_text(value.trim_start())) {
+                    return true;
+                }
+            }
+            None => {}
+        }
+        before = c;
+    }
+    false
 }
 
 /// The file up to the empty line that ends its headers, at most [`MAX_HEADERS`] bytes.
@@ -406,6 +424,10 @@ mod tests {
             (" extra != 'test'", false),
             (" 'test' == extra", false),
             (" platform_release == 'extra'", false),
+            (" platform_release == 'extra == \"test\"'", false),
+            (" platform_extra == 'test'", false),
+            (" os.extra == 'test'", false),
+            (" extra != 'a' and extra == 'test'", true),
             (" sys_platform == 'linux'", false),
             ("", false),
         ] {
@@ -418,6 +440,17 @@ mod tests {
                     "{marker}"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn a_url_is_no_marker() {
+        for (line, kept) in [
+            ("x @ https://a/b;extra == 'c' ; sys_platform == 'linux'", true),
+            ("x @ https://a/b ; extra == 'c'", false),
+            ("x ; extra == 'c'", false),
+        ] {
+            assert_eq!(may_apply(line), kept, "{line}");
         }
     }
 

@@ -151,8 +151,8 @@ pub mod fatbin {
     use cuda_entrypoint::discover::fatbin::{Fatbins, Linkage, scan};
     use cuda_entrypoint::facts::ComputeCapability;
 
-    use super::Lying;
     use super::super::testing::{Entry, container, group};
+    use super::Lying;
 
     /// The sums that hold for everything that can be counted.
     pub fn adds_up(found: &Fatbins) {
@@ -236,10 +236,10 @@ pub mod fatbin_built {
     use cuda_entrypoint::discover::bytes::Reader;
     use cuda_entrypoint::discover::fatbin::{Linkage, scan};
 
-    use super::fatbin::adds_up;
-    use super::patch;
     use super::super::input::Input;
     use super::super::testing::{Entry, container, cubin_of, group};
+    use super::fatbin::adds_up;
+    use super::patch;
 
     fn entry(input: &mut Input<'_>) -> Entry {
         let how = input.u8();
@@ -362,8 +362,8 @@ pub mod elf {
     use cuda_entrypoint::facts::ComputeCapability;
     use cuda_entrypoint::report::kernels::{KernelsReport, human, json};
 
-    use super::{Lying, fatbin, forms, with_dynamic_section};
     use super::super::input::lines_are_clean;
+    use super::{Lying, fatbin, forms, with_dynamic_section};
 
     pub fn check(source: &dyn Source) {
         match scan_source(source) {
@@ -418,8 +418,8 @@ pub mod elf {
 
 /// Good files with numbers overwritten.
 pub mod elf_patched {
-    use super::{elf, forms, patch, with_dynamic_section};
     use super::super::input::Input;
+    use super::{elf, forms, patch, with_dynamic_section};
 
     pub fn run(bytes: &[u8]) {
         static FILES: std::sync::LazyLock<Vec<Vec<u8>>> = std::sync::LazyLock::new(|| {

@@ -32,8 +32,8 @@ pub mod folder {
     use cuda_entrypoint::discover::{editable, modules, wheels};
     use cuda_entrypoint::facts::ModuleKernels;
 
-    use super::{Path, PermissionsExt, fs, root, write};
     use super::super::input::{is_printable, join, parts};
+    use super::{Path, PermissionsExt, fs, root, write};
 
     const SITE: &str = "venv/lib/python3.11/site-packages";
     const FILES: [&str; 9] = [
@@ -137,9 +137,9 @@ pub mod libraries {
     use cuda_entrypoint::discover::loader::explain::{Grounds, adopt, explain};
     use cuda_entrypoint::discover::loader::parse;
 
-    use super::{fs, root, write};
     use super::super::binary::dynamic_elf;
     use super::super::input::Input;
+    use super::{fs, root, write};
 
     const NAMES: [&str; 3] = ["libcudart-0123abcd.so.12", "liba.so", "libnvrtc.so.12"];
 

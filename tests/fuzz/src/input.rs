@@ -30,7 +30,6 @@ impl<'a> Input<'a> {
         u16::from_le_bytes(self.array())
     }
 
-
     pub fn u64(&mut self) -> u64 {
         u64::from_le_bytes(self.array())
     }

@@ -60,8 +60,8 @@ pub mod manifest {
 
 /// A manifest with everything in it, changed here and there.
 pub mod manifest_changed {
-    use super::manifest;
     use super::super::input::{Input, changed};
+    use super::manifest;
 
     pub fn run(bytes: &[u8]) {
         let document =
@@ -158,12 +158,13 @@ fn receipt_text() -> String {
 pub mod receipt_changed {
     use std::sync::LazyLock;
 
-    use cuda_entrypoint::facts::{self, DeviceFacts};
+    use cuda_entrypoint::facts::DeviceFacts;
+    use cuda_entrypoint::facts::read::FromJson;
     use cuda_entrypoint::receipt::{BUILD, Now, device, file};
     use serde_json::Value;
 
-    use super::{FACTS, receipt, receipt_text};
     use super::super::input::{Input, changed};
+    use super::{FACTS, receipt, receipt_text};
 
     pub fn run(bytes: &[u8]) {
         static RECEIPT: LazyLock<Value> =
@@ -180,8 +181,7 @@ pub mod receipt_changed {
         else {
             return;
         };
-        let now = changed(DEVICE.clone(), &mut input).to_string();
-        let Ok(now) = facts::from_json::<DeviceFacts>(now.as_bytes()) else {
+        let Ok(now) = DeviceFacts::from_json(changed(DEVICE.clone(), &mut input)) else {
             return;
         };
         let moment = Now {
@@ -244,7 +244,8 @@ pub mod judged {
     use cuda_entrypoint::check::{Finding, Outcome};
     use cuda_entrypoint::checks;
     use cuda_entrypoint::config::{Gpu, Mode, SmokeMode};
-    use cuda_entrypoint::facts::{self, Facts};
+    use cuda_entrypoint::facts::Facts;
+    use cuda_entrypoint::facts::read::FromJson;
     use cuda_entrypoint::report::human::{self, Colour};
     use cuda_entrypoint::report::{Report, SmokeReport, json, termination};
     use cuda_entrypoint::stack::{EMBEDDED_JSON, Stack};
@@ -264,8 +265,7 @@ pub mod judged {
     pub fn run(bytes: &[u8]) {
         let mut input = Input::new(bytes);
         let how = input.u8();
-        let document = changed(FACTS.clone(), &mut input).to_string();
-        let Ok(found) = facts::from_json::<Facts>(document.as_bytes()) else {
+        let Ok(found) = Facts::from_json(changed(FACTS.clone(), &mut input)) else {
             return;
         };
         let stack = &STACKS[usize::from(how) % STACKS.len()];

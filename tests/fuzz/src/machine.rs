@@ -103,6 +103,7 @@ pub mod helper_lines {
 
 /// The smoke's lines and its tracebacks.
 pub mod smoke_lines {
+    use std::sync::LazyLock;
     use std::time::Duration;
 
     use cuda_entrypoint::checks::smoke;
@@ -112,8 +113,8 @@ pub mod smoke_lines {
     use cuda_entrypoint::smoke::decode;
     use cuda_entrypoint::stack::Stack;
 
-    use super::{as_ended, ended};
     use super::super::input::{are_alike, is_clean};
+    use super::{as_ended, ended};
 
     pub fn run(bytes: &[u8]) {
         let ended = ended(bytes);
@@ -136,7 +137,8 @@ pub mod smoke_lines {
             builtin: run,
             commands: vec![command],
         };
-        for finding in smoke::judge(&Stack::embedded().unwrap(), &found) {
+        static STACK: LazyLock<Stack> = LazyLock::new(|| Stack::embedded().unwrap());
+        for finding in smoke::judge(&STACK, &found) {
             is_clean(&sanitize(&finding.message));
             assert!(!finding.subject.is_empty());
         }

