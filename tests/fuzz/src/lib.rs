@@ -44,33 +44,33 @@ macro_rules! targets {
 }
 
 targets! {
-    binary::fatbin 16384;
+    binary::fatbin 8192;
     binary::fatbin_built 1024;
-    binary::unpack 2048;
-    binary::elf 16384;
+    binary::unpack 1024;
+    binary::elf 8192;
     binary::elf_patched 512;
-    binary::ld_cache 4096;
-    python::metadata 8192;
+    binary::ld_cache 2048;
+    python::metadata 2048;
     python::requirement 512;
-    python::version_file 2048;
-    python::pth 2048;
-    python::environment_files 2048;
+    python::version_file 1024;
+    python::pth 1024;
+    python::environment_files 512;
     python::command_line 1024;
-    json::manifest 4096;
+    json::manifest 2048;
     json::manifest_changed 1024;
-    json::receipt 8192;
+    json::receipt 4096;
     json::receipt_changed 1024;
-    json::facts 8192;
+    json::facts 4096;
     json::judged 1024;
-    machine::helper_lines 4096;
-    machine::smoke_lines 4096;
-    machine::handoff 4096;
-    machine::loader_list 4096;
+    machine::helper_lines 2048;
+    machine::smoke_lines 2048;
+    machine::handoff 2048;
+    machine::loader_list 2048;
     text::archs 512;
     text::require 1024;
     text::settings 2048;
-    text::shown 2048;
-    environment::folder 4096;
+    text::shown 512;
+    environment::folder 2048;
     environment::libraries 1024;
 }
 
