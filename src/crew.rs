@@ -138,6 +138,8 @@ impl Job {
     fn kill(&mut self, reason: Exit) {
         if self.killed.is_none() {
             sys::send_to_group(self.pid, KILL);
+            // A library may have taken it out of its group. It is not reaped yet, so that the number is its own.
+            sys::send(self.pid, KILL);
             self.killed = Some((Instant::now(), reason));
         }
     }

@@ -20,6 +20,7 @@ use crate::crew::{Crew, Ended, Exit, JobId, Start};
 use crate::discover::files::others_may_write;
 use crate::facts::{self, HelperEnd, HelperLine, HelperRun, Library, LibraryKind};
 use crate::packed;
+use crate::shortage::Shortage;
 use crate::sys::{self, Program};
 
 /// What the helper is asked.
@@ -130,8 +131,8 @@ impl Helper {
                         detail: LOADER_ABSENT.to_string(),
                     });
                 }
-                // No other way of executing would find more processes or memory.
-                Err(errno @ (Errno::EAGAIN | Errno::ENOMEM)) => {
+                // No other way of executing would find more of it.
+                Err(errno) if Shortage::of(errno).is_some() => {
                     return Err(HelperEnd::NotStarted {
                         detail: format!("{what}: {errno}"),
                     });
@@ -171,22 +172,28 @@ fn launch(
 type Made = (Option<OwnedFd>, Option<CString>);
 type Way = fn(Option<&Path>) -> Result<Made, String>;
 
-const ON_DISK: [(&str, Way); 1] = [("--helper-path", from_disk)];
-const EMBEDDED_WAYS: [(&str, Way); 4] = [
+// Where execveat is refused or emulated (qemu-user), the same file by its name.
+const ON_DISK: [(&str, Way); 2] = [
+    ("--helper-path", |path| Ok((Some(from_disk(path)?), None))),
+    ("--helper-path by /proc", |path| by_name(from_disk(path)?)),
+];
+const EMBEDDED_WAYS: [(&str, Way); 6] = [
     ("memory file", |_| Ok((Some(memory_file()?), None))),
-    // Where execveat is refused or emulated (qemu-user), the same file by its name.
-    ("memory file by /proc", |_| {
-        let fd = memory_file()?;
-        let path = proc_path(&fd);
-        // Without /proc its ENOENT would be taken for a loader that is missing.
-        if !Path::new("/proc/self/fd").exists() {
-            return Err("/proc is not mounted".to_string());
-        }
-        Ok((Some(fd), Some(path)))
-    }),
+    ("memory file by /proc", |_| by_name(memory_file()?)),
     ("unlinked temporary file", |_| Ok((Some(unlinked_file()?), None))),
     ("temporary file", |_| Ok((Some(temporary_file()?), None))),
+    ("unlinked temporary file by /proc", |_| by_name(unlinked_file()?)),
+    ("temporary file by /proc", |_| by_name(temporary_file()?)),
 ];
+
+fn by_name(fd: OwnedFd) -> Result<Made, String> {
+    // Without /proc its ENOENT would be taken for a loader that is missing.
+    if !Path::new("/proc/self/fd").exists() {
+        return Err("/proc is not mounted".to_string());
+    }
+    let path = proc_path(&fd);
+    Ok((Some(fd), Some(path)))
+}
 
 /// A sealed copy in memory: once sealed nobody can change it, not even a process that got hold of the descriptor.
 fn memory_file() -> Result<OwnedFd, String> {
@@ -297,7 +304,7 @@ fn in_first_folder(make: impl Fn(&Path) -> std::io::Result<OwnedFd>) -> Result<O
 }
 
 /// `--helper-path`: executed only if it is, byte for byte, the helper of this very build and nobody else can write it.
-fn from_disk(path: Option<&Path>) -> Result<Made, String> {
+fn from_disk(path: Option<&Path>) -> Result<OwnedFd, String> {
     let Some(path) = path else {
         return Err("no path".to_string());
     };
@@ -336,7 +343,7 @@ fn from_disk(path: Option<&Path>) -> Result<Made, String> {
             env!("CARGO_PKG_VERSION")
         ));
     }
-    Ok((Some(file.into()), None))
+    Ok(file.into())
 }
 
 /// What a run said, as far as it came.

@@ -63,6 +63,8 @@ pub mod receipt;
 #[cfg(feature = "entrypoint")]
 pub mod report;
 #[cfg(feature = "entrypoint")]
+pub mod shortage;
+#[cfg(feature = "entrypoint")]
 pub mod signal;
 #[cfg(feature = "entrypoint")]
 pub mod smoke;

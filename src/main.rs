@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime};
 
+use nix::errno::Errno;
+
 use cuda_entrypoint::arch::ArchList;
 use cuda_entrypoint::check::{self, Code, Finding, Outcome, Status, Verdict};
 use cuda_entrypoint::cli::{self, Command, Invocation, SchemaOf, Settings, StageChoice, UsageError};
@@ -19,6 +21,7 @@ use cuda_entrypoint::pipeline::{self, Gathered, Plan, Task};
 use cuda_entrypoint::receipt::Part;
 use cuda_entrypoint::report::human::{self, Colour};
 use cuda_entrypoint::report::{Report, headline, json, progress, sanitize, termination};
+use cuda_entrypoint::shortage::Shortage;
 use cuda_entrypoint::signal::{Number, Set};
 use cuda_entrypoint::smoke::handoff::{self, Came, Order, Resumed, State};
 use cuda_entrypoint::stack::{self, Stack};
@@ -154,6 +157,13 @@ struct Loaded {
     doubt: Option<String>,
 }
 
+/// Why there is no manifest.
+struct Unread {
+    exit: u8,
+    message: String,
+    hint: String,
+}
+
 impl Session<'_> {
     fn run(&self, mut crew: Crew) -> u8 {
         let config = match self.configure() {
@@ -182,11 +192,21 @@ impl Session<'_> {
             );
         }
         if config.report == Some(ReportTarget::Stdout) {
-            let message = "--report -: under run, stdout belongs to the service";
+            let (exit, origin) = self
+                .settings
+                .get("report")
+                .map_or((EX_USAGE, String::new()), |given| {
+                    let exit = match given.origin {
+                        cli::Origin::Flag(_) => EX_USAGE,
+                        _ => EX_CONFIG,
+                    };
+                    (exit, format!("{}: ", given.origin))
+                });
+            let message = format!("{origin}`-`: under run, stdout belongs to the service");
             return self.refuse(
-                EX_USAGE,
-                "usage",
-                message,
+                exit,
+                if exit == EX_USAGE { "usage" } else { "setting" },
+                &message,
                 "name a file, or use check",
                 &config.termination_log,
                 crew,
@@ -194,12 +214,12 @@ impl Session<'_> {
         }
         let loaded = match load_stack(config.stack.as_deref()) {
             Ok(loaded) => loaded,
-            Err((message, hint)) => {
+            Err(unread) => {
                 return self.refuse(
-                    EX_CONFIG,
+                    unread.exit,
                     "manifest",
-                    &message,
-                    &hint,
+                    &unread.message,
+                    &unread.hint,
                     &config.termination_log,
                     crew,
                 );
@@ -416,12 +436,12 @@ impl Session<'_> {
         };
         let loaded = match load_stack(config.stack.as_deref()) {
             Ok(loaded) => loaded,
-            Err((message, hint)) => {
+            Err(unread) => {
                 return self.refuse_check(
-                    EX_CONFIG,
+                    unread.exit,
                     "manifest",
-                    &message,
-                    &hint,
+                    &unread.message,
+                    &unread.hint,
                     &config.termination_log,
                     crew,
                 );
@@ -770,7 +790,7 @@ fn ended_by(signal: Number, mut crew: Crew, log: &TerminationLog) -> u8 {
 }
 
 /// Reads the manifest: `--stack`, else the image's own, else the embedded one.
-fn load_stack(given: Option<&Path>) -> Result<Loaded, (String, String)> {
+fn load_stack(given: Option<&Path>) -> Result<Loaded, Unread> {
     // A link that leads nowhere or a folder that may not be searched is a mistake to be told, not an absence.
     let absent = || {
         let kind = std::fs::symlink_metadata(DEFAULT_STACK).map_err(|e| e.kind());
@@ -780,8 +800,11 @@ fn load_stack(given: Option<&Path>) -> Result<Loaded, (String, String)> {
         Some(path) => path,
         None if !absent() => Path::new(DEFAULT_STACK),
         None => {
-            let stack =
-                Stack::embedded().map_err(|e| (format!("the embedded manifest {e}"), String::new()))?;
+            let stack = Stack::embedded().map_err(|e| Unread {
+                exit: EX_CONFIG,
+                message: format!("the embedded manifest {e}"),
+                hint: String::new(),
+            })?;
             return Ok(Loaded {
                 stack,
                 source: "embedded".to_string(),
@@ -796,11 +819,18 @@ fn load_stack(given: Option<&Path>) -> Result<Loaded, (String, String)> {
             let (bytes, _) = discover::files::head_of(&file, stack::MAX_BYTES + 1)?;
             Ok((bytes, doubt(&file.metadata()?, &shown)))
         })
-        .map_err(|e| {
-            (
-                format!("cannot read the manifest {shown}: {e}"),
-                "mount it, or correct --stack or CUDA_ENTRYPOINT_STACK".to_string(),
-            )
+        .map_err(|error| {
+            let errno = error.raw_os_error().map(Errno::from_raw);
+            // What is short is nothing that its author could mend.
+            let (exit, hint) = match errno.and_then(Shortage::of) {
+                Some(shortage) => (EX_SOFTWARE, shortage.hint()),
+                None => (EX_CONFIG, "mount it, or correct --stack or CUDA_ENTRYPOINT_STACK"),
+            };
+            Unread {
+                exit,
+                message: format!("cannot read the manifest {shown}: {error}"),
+                hint: hint.to_string(),
+            }
         })?;
     match Stack::parse_bytes(&bytes) {
         Ok(stack) => Ok(Loaded {
@@ -808,7 +838,11 @@ fn load_stack(given: Option<&Path>) -> Result<Loaded, (String, String)> {
             source: shown,
             doubt,
         }),
-        Err(e) => Err((format!("{shown} {e}"), e.hint)),
+        Err(error) => Err(Unread {
+            exit: EX_CONFIG,
+            message: format!("{shown} {error}"),
+            hint: error.hint,
+        }),
     }
 }
 
@@ -836,9 +870,9 @@ fn stack_show(settings: &Settings, as_json: bool) -> u8 {
     };
     let loaded = match load_stack(path.as_deref()) {
         Ok(loaded) => loaded,
-        Err((message, hint)) => {
-            complain(&message, &hint);
-            return EX_CONFIG;
+        Err(unread) => {
+            complain(&unread.message, &unread.hint);
+            return unread.exit;
         }
     };
     if let Some(doubt) = &loaded.doubt {

@@ -25,9 +25,10 @@ use crate::launch;
 use crate::receipt::Account;
 use crate::report::SmokeReport;
 use crate::report::progress::{self, Progress};
+use crate::shortage::Shortage;
 use crate::signal::Number;
 use crate::smoke::handoff::Prepared;
-use crate::smoke::{Part, Smoke, Word};
+use crate::smoke::{Part, Smoke, Started, Word};
 use crate::stack::Stack;
 use crate::sys::Program;
 
@@ -157,11 +158,15 @@ struct Run<'a> {
     runtimes: Vec<explain::MappedRuntime>,
     /// the run that asks copies which only the loader knew, and the position of the first
     more_libraries: Option<(JobId, usize)>,
+    /// runs of the helper that found no room beside the others
+    postponed: Vec<Request>,
     driver: Option<JobId>,
     nvml: Option<JobId>,
     /// NVML was asked before anybody knew whether libcuda has to be
     nvml_went_ahead: bool,
     smoke: Option<Smoke>,
+    /// its Python found no room beside the helper
+    smoke_is_postponed: bool,
     /// which entries that is
     part: Part,
     /// when to smoke again, under `--wait`
@@ -200,10 +205,12 @@ impl<'a> Run<'a> {
             explained: None,
             runtimes: Vec::new(),
             more_libraries: None,
+            postponed: Vec::new(),
             driver: None,
             nvml: None,
             nvml_went_ahead: false,
             smoke: Smoke::new(task.stack, task.config, part),
+            smoke_is_postponed: false,
             part,
             smoke_again_at: None,
             receipt: None,
@@ -225,7 +232,7 @@ impl<'a> Run<'a> {
         // NVML is asked whatever the receipt says, and takes longer than all the rest of a start that has a good one.
         if self.task.plan.device && self.task.config.gpu != Gpu::Off {
             self.nvml_went_ahead = true;
-            self.start_nvml(crew);
+            self.start_helper(crew, Request::Nvml);
         }
     }
 
@@ -274,6 +281,7 @@ impl<'a> Run<'a> {
                     self.absorb(id, run, lines);
                 }
             }
+            self.start_postponed(crew);
             self.settle(crew);
             if self.progress.is_due() {
                 let occupation = self.occupation(crew);
@@ -309,8 +317,8 @@ impl<'a> Run<'a> {
         self.image_is_open()
             || self.receipt_is_open()
             || self.kernels.is_some()
-            || self.driver.is_some()
-            || self.nvml.is_some()
+            || self.driver_is_open()
+            || self.nvml_is_open()
             || self.retry_at.is_some()
             || self.smoke.is_some()
             || self.smoke_again_at.is_some()
@@ -320,6 +328,7 @@ impl<'a> Run<'a> {
     fn image_is_open(&self) -> bool {
         self.image.is_some()
             || self.libraries.is_some()
+            || self.postponed.iter().any(|r| matches!(r, Request::Libraries(_)))
             || self.trace.is_some()
             || self.explained.is_some()
             || self.more_libraries.is_some()
@@ -338,16 +347,10 @@ impl<'a> Run<'a> {
         }
         let may_be_known = self.may_know_devices();
         if asks_driver && !may_be_known {
-            match self
-                .helper
-                .start(crew, &Request::Driver, self.task.config.device_timeout)
-            {
-                Ok(id) => self.driver = Some(id),
-                Err(end) => self.facts.device.helper = HelperRun { end, ms: 0.0 },
-            }
+            self.start_helper(crew, Request::Driver);
         }
         // Without a process for libcuda there is none for NVML either; one finding says it.
-        let wants_nvml = plan.health || (plan.device && (may_be_known || self.driver.is_some()));
+        let wants_nvml = plan.health || (plan.device && (may_be_known || self.driver_is_open()));
         let unstarted = matches!(
             self.facts.device.nvml_helper.end,
             HelperEnd::NotStarted { .. } | HelperEnd::LoaderMissing { .. }
@@ -356,18 +359,61 @@ impl<'a> Run<'a> {
             self.facts.device.nvml_helper = HelperRun::default();
         }
         if wants_nvml && !nvml_went_ahead {
-            self.start_nvml(crew);
+            self.start_helper(crew, Request::Nvml);
         }
     }
 
-    fn start_nvml(&mut self, crew: &mut Crew) {
-        match self
-            .helper
-            .start(crew, &Request::Nvml, self.task.config.device_timeout)
-        {
-            Ok(id) => self.nvml = Some(id),
-            Err(end) => self.facts.device.nvml_helper = HelperRun { end, ms: 0.0 },
+    /// Starts a run of the helper. One that finds no room beside those that will end waits until one of them has.
+    fn start_helper(&mut self, crew: &mut Crew, request: Request) {
+        match self.helper.start(crew, &request, self.task.config.device_timeout) {
+            Ok(id) => match request {
+                Request::Driver => self.driver = Some(id),
+                Request::Nvml => self.nvml = Some(id),
+                Request::Libraries(_) => self.libraries = Some(id),
+            },
+            Err(HelperEnd::NotStarted { detail }) if self.may_find_room(&detail) => {
+                tracing::debug!("a helper waits for another to end: {detail}");
+                self.postponed.push(request);
+            }
+            Err(end) => {
+                let run = HelperRun { end, ms: 0.0 };
+                match request {
+                    Request::Driver => self.facts.device.helper = run,
+                    Request::Nvml => self.facts.device.nvml_helper = run,
+                    Request::Libraries(_) => self.facts.image.helper = run,
+                }
+            }
         }
+    }
+
+    /// Whether what is short may be there once a child has ended that waits for nobody.
+    fn may_find_room(&self, detail: &str) -> bool {
+        self.somebody_ends() && Shortage::told_by(detail).is_some_and(Shortage::is_passing)
+    }
+
+    fn somebody_ends(&self) -> bool {
+        self.driver.is_some()
+            || self.nvml.is_some()
+            || self.libraries.is_some()
+            || self.trace.is_some()
+            || self.more_libraries.is_some()
+    }
+
+    fn start_postponed(&mut self, crew: &mut Crew) {
+        for request in std::mem::take(&mut self.postponed) {
+            self.start_helper(crew, request);
+        }
+        if std::mem::take(&mut self.smoke_is_postponed) {
+            self.start_smoke(crew);
+        }
+    }
+
+    fn driver_is_open(&self) -> bool {
+        self.driver.is_some() || self.postponed.contains(&Request::Driver)
+    }
+
+    fn nvml_is_open(&self) -> bool {
+        self.nvml.is_some() || self.postponed.contains(&Request::Nvml)
     }
 
     /// Reads the image's files in a thread of its own: a file system that hangs must not make us deaf to signals.
@@ -446,10 +492,7 @@ impl<'a> Run<'a> {
         let time = self.task.config.device_timeout;
         if !self.facts.image.libraries.is_empty() {
             let request = Request::libraries(&self.facts.image.libraries);
-            match self.helper.start(crew, &request, time) {
-                Ok(id) => self.libraries = Some(id),
-                Err(end) => self.facts.image.helper = HelperRun { end, ms: 0.0 },
-            }
+            self.start_helper(crew, request);
         }
         self.facts.image.loader.end = match discovered.asked {
             loader::Asked::Nothing => LoaderEnd::NotRun,
@@ -598,6 +641,7 @@ impl<'a> Run<'a> {
                 for job in [self.driver, self.nvml].into_iter().flatten() {
                     crew.cancel(job);
                 }
+                self.postponed.clear();
                 self.retry_at = None;
                 self.forget_devices();
                 self.cancel_smoke(crew);
@@ -612,8 +656,8 @@ impl<'a> Run<'a> {
         // The architecture is judged by the kernels as well.
         if self.device_findings.is_some()
             || (plan.device && (self.image.is_some() || self.kernels.is_some()))
-            || self.driver.is_some()
-            || self.nvml.is_some()
+            || self.driver_is_open()
+            || self.nvml_is_open()
             || self.retry_at.is_some()
         {
             return;
@@ -628,8 +672,10 @@ impl<'a> Run<'a> {
     }
 
     fn start_smoke(&mut self, crew: &mut Crew) {
+        let may_wait = self.somebody_ends();
         if let Some(smoke) = &mut self.smoke {
-            smoke.start(crew, &self.facts.image.python, self.task.env);
+            let (python, env) = (&self.facts.image.python, self.task.env);
+            self.smoke_is_postponed = smoke.start(crew, python, env, may_wait) == Started::WhenThereIsRoom;
         }
     }
 
@@ -677,7 +723,7 @@ impl<'a> Run<'a> {
         // An image that is found to be another one has no business on a GPU.
         let image_is_judged = self.image_findings.is_some() || !plan.image;
         let device_is_judged = self.device_findings.is_some() || !plan.device;
-        if !(image_is_judged && device_is_judged) || self.driver.is_some() || self.retry_at.is_some() {
+        if !(image_is_judged && device_is_judged) || self.driver_is_open() || self.retry_at.is_some() {
             return None;
         }
         if self.facts.device.has_usable() {

@@ -21,6 +21,7 @@ use crate::facts::{Python, SmokeFacts as Facts};
 use crate::helper::last_lines;
 use crate::launch;
 use crate::report::sanitize;
+use crate::shortage::Shortage;
 use crate::stack::{Builtin, SmokeEntry, Stack};
 use crate::sys::Program;
 
@@ -69,6 +70,15 @@ pub struct Smoke {
     /// somebody was told how to skip it
     announced: bool,
     facts: SmokeFacts,
+}
+
+/// What came of starting the smoke's Python.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Started {
+    /// it runs, or nothing of it is to come
+    OrOver,
+    /// it is to be started again once another child has ended
+    WhenThereIsRoom,
 }
 
 /// Which entries of a manifest are run here.
@@ -136,9 +146,10 @@ impl Smoke {
     }
 
     /// Starts the Python process. Until the word is given no deadline counts: the imports may well be over long before.
-    pub fn start(&mut self, crew: &mut Crew, python: &Python, env: &[CString]) {
+    /// With `may_wait`, one that finds no room is no failure.
+    pub fn start(&mut self, crew: &mut Crew, python: &Python, env: &[CString], may_wait: bool) -> Started {
         if self.script_is_over || self.script.is_some() {
-            return;
+            return Started::OrOver;
         }
         let started = match &python.interpreter {
             None => Err("no Python interpreter was found".to_string()),
@@ -146,6 +157,10 @@ impl Smoke {
         };
         match started {
             Ok(job) => self.script = Some(job),
+            Err(detail) if may_wait && Shortage::told_by(&detail).is_some_and(Shortage::is_passing) => {
+                tracing::debug!("smoke: waits for a helper to end: {}", sanitize(&detail));
+                return Started::WhenThereIsRoom;
+            }
             Err(detail) => {
                 self.facts.builtin.end = SmokeEnd::NotStarted { detail };
                 self.script_is_over = true;
@@ -153,6 +168,7 @@ impl Smoke {
         }
         self.pass_on_word(crew);
         self.go_on(crew, env);
+        Started::OrOver
     }
 
     fn start_script(
@@ -176,15 +192,16 @@ impl Smoke {
             envp: env,
             time: UNTIL_THE_WORD,
         };
+        let (id, stdin) = crew
+            .start_listening(&start)
+            .map_err(|error| format!("{interpreter}: {error}"))?;
         let names: Vec<&str> = self.builtins.iter().map(|b| b.name()).collect();
         tracing::info!(
             "smoke: {} with {} (CUDA_ENTRYPOINT_SMOKE=off skips it)",
             names.join(", "),
             sanitize(interpreter)
         );
-        crew.start_listening(&start)
-            .map(|(id, stdin)| (id, Some(stdin)))
-            .map_err(|error| format!("{interpreter}: {error}"))
+        Ok((id, Some(stdin)))
     }
 
     /// Whether the word is still to be given.

@@ -4,6 +4,7 @@ use crate::check::{Code, Finding, Severity};
 use crate::config::Gpu;
 use crate::cuda_errors;
 use crate::facts::{CallError, CudaVersion, Device, DriverAnswer, Facts, HelperEnd, NvmlDevice};
+use crate::shortage::Shortage;
 use crate::signal::Number;
 use crate::stack::{CudaRule, Stack};
 
@@ -79,19 +80,37 @@ pub fn helper_failure(end: &HelperEnd, what: &str, facts: &Facts) -> Option<Find
             .observed(detail.clone())
             .required("a helper process that loads the CUDA libraries")
             .message(format!("the process that asks {whom} could not be started"))
-            .hint("allow memfd execution (vm.memfd_noexec=0 or 1), mount an executable /tmp, or name a copy with --helper-path; if processes or memory are short, raise pids and memory limits"),
-        HelperEnd::Crashed { signal, step } => {
-            crashed(format!("{} in {step}", signal_name(*signal)), step, crash_hint(*signal))
-        }
+            .hint(Shortage::told_by(detail).map_or(NO_WAY_HINT, Shortage::hint)),
+        HelperEnd::Crashed { signal, step } => crashed(
+            format!("{} in {step}", signal_name(*signal)),
+            step,
+            crash_hint(*signal),
+        ),
         HelperEnd::Exited { code, step, stderr } => {
-            let said = if stderr.is_empty() { String::new() } else { format!(": {stderr}") };
-            crashed(format!("exit status {code} in {step}{said}"), step, LIBRARIES_HINT)
+            let said = if stderr.is_empty() {
+                String::new()
+            } else {
+                format!(": {stderr}")
+            };
+            crashed(
+                format!("exit status {code} in {step}{said}"),
+                step,
+                LIBRARIES_HINT,
+            )
         }
         HelperEnd::Garbled { detail, step } => {
             crashed(format!("nonsense after {step}: {detail}"), step, LIBRARIES_HINT)
         }
-        HelperEnd::TimedOut { step, after_ms, killed } => {
-            let left = if *killed { "" } else { "; it sits in the kernel and could not be killed" };
+        HelperEnd::TimedOut {
+            step,
+            after_ms,
+            killed,
+        } => {
+            let left = if *killed {
+                ""
+            } else {
+                "; it sits in the kernel and could not be killed"
+            };
             Finding::problem(Code::HelperTimeout, what)
                 .observed(format!("no answer from {step} after {}{left}", seconds(*after_ms)))
                 .required("an answer within --device-timeout")
@@ -101,6 +120,8 @@ pub fn helper_failure(end: &HelperEnd, what: &str, facts: &Facts) -> Option<Find
         }
     })
 }
+
+const NO_WAY_HINT: &str = "allow memfd execution (vm.memfd_noexec=0 or 1), mount an executable /tmp, or name a copy with --helper-path";
 
 const LIBRARIES_HINT: &str = "run nvidia-smi on the host; if that works, check that the libraries mounted into the container belong to the host's driver";
 

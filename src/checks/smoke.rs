@@ -8,6 +8,7 @@ use crate::facts::smoke::{
     SmokeCommand, SmokeEnd, SmokeFacts, SmokeFailed, SmokeFailure, SmokeOutcome, SmokeResult, SmokeRun,
 };
 use crate::report::{headline, milliseconds};
+use crate::shortage::Shortage;
 use crate::smoke::{self, decode};
 use crate::stack::{Builtin, SmokeEntry, Stack};
 use known::Known;
@@ -312,6 +313,15 @@ fn with_known(
     }
 }
 
+/// A process that could not be made is neither the image's nor the software's fault.
+fn no_room(subject: &str, detail: &str) -> Finding {
+    Finding::problem(Code::SmokeDevice, subject)
+        .observed(detail)
+        .required("room for one more process")
+        .message("the container's limits leave no room for the smoke's process")
+        .hint(Shortage::told_by(detail).map_or("", Shortage::hint))
+}
+
 /// How the process itself ended, where that says more than its steps did.
 fn ending(run: &SmokeRun, builtins: &[Builtin], so_far: &[Finding]) -> Option<Finding> {
     let names: Vec<&str> = builtins.iter().map(|b| b.name()).collect();
@@ -337,6 +347,7 @@ fn ending(run: &SmokeRun, builtins: &[Builtin], so_far: &[Finding]) -> Option<Fi
             Finding::skip(Code::SmokeForward, subject).message(format!("not run: {reason}"))
         }
         // What the image stage says of Python says it better.
+        SmokeEnd::NotStarted { detail } if Shortage::told_by(detail).is_some() => no_room(&subject, detail),
         SmokeEnd::NotStarted { detail } => Finding::problem(Code::SmokeImport, subject)
             .observed(detail.clone())
             .required("the image's own Python, to import the stack")
@@ -476,6 +487,7 @@ fn command(command: &SmokeCommand) -> Finding {
         SmokeEnd::NotRun { reason } => {
             Finding::skip(Code::SmokeForward, name).message(format!("not run: {reason}"))
         }
+        SmokeEnd::NotStarted { detail } if Shortage::told_by(detail).is_some() => no_room(name, detail),
         SmokeEnd::NotStarted { detail } => Finding::problem(Code::SmokeForward, name)
             .observed(detail.clone())
             .required("a command that can be started")

@@ -227,10 +227,10 @@ impl Run<'_> {
 
     /// Holds the device part against what NVML says, and asks libcuda where it does not fit.
     pub(super) fn recognise_devices(&mut self, crew: &mut Crew) {
-        let Some(receipt) = &mut self.receipt else { return };
-        if self.nvml.is_some() {
+        if self.nvml_is_open() {
             return;
         }
+        let Some(receipt) = &mut self.receipt else { return };
         let Some(part) = receipt.device.take() else { return };
         match part.recognise(&self.facts.device) {
             Ok(known) => {

@@ -30,6 +30,12 @@ pub fn orphans() -> &'static Path {
     ORPHANS.get_or_init(|| compile("orphans", "orphans", &["-static"]))
 }
 
+/// A file system that hangs: tests/support/c/hangfs.c.
+pub fn hangfs() -> &'static Path {
+    static HANGFS: OnceLock<PathBuf> = OnceLock::new();
+    HANGFS.get_or_init(|| compile("hangfs", "hangfs", &["-static"]))
+}
+
 /// The service, linked against a loader that does not exist.
 pub fn probe_without_loader() -> &'static Path {
     static PROBE: OnceLock<PathBuf> = OnceLock::new();

@@ -80,6 +80,84 @@ pub fn no_execveat() {
     install(refusing!(libc::SYS_execveat => libc::ENOSYS));
 }
 
+/// As a profile does that knows neither call.
+pub fn no_memfd_and_no_execveat() {
+    install(refusing!(libc::SYS_memfd_create => libc::EPERM, libc::SYS_execveat => libc::EPERM));
+}
+
+/// As a profile does that forgot the call by which signals are read.
+pub fn no_signalfd() {
+    install(refusing!(libc::SYS_signalfd4 => libc::EPERM));
+}
+
+/// Kernels before 5.11, and profiles before that.
+pub fn no_close_range() {
+    install(refusing!(libc::SYS_close_range => libc::ENOSYS));
+}
+
+/// Root may do what the mode of a file lets it do, and no more; others never could. In force from the exec on.
+pub fn no_override() {
+    const CAP_DAC_OVERRIDE: u64 = 1;
+    const CAP_DAC_READ_SEARCH: u64 = 2;
+    // SAFETY: plain system calls. They are refused to who has nothing to lose.
+    unsafe {
+        libc::prctl(libc::PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, 0, 0, 0);
+        libc::prctl(libc::PR_CAPBSET_DROP, CAP_DAC_READ_SEARCH, 0, 0, 0);
+    }
+}
+
+/// Sets a limit, soft and hard, or dies.
+fn limit(what: libc::__rlimit_resource_t, to: u64) {
+    let limits = libc::rlimit {
+        rlim_cur: to,
+        rlim_max: to,
+    };
+    // SAFETY: reads a struct that outlives the call. _exit is async-signal-safe.
+    unsafe {
+        if libc::setrlimit(what, &raw const limits) != 0 {
+            libc::_exit(99);
+        }
+    }
+}
+
+/// Becomes a user of its own, who may have this many processes. Dies where only root could.
+fn user_with_processes(user: u32, processes: u64) {
+    // SAFETY: plain system calls. _exit is async-signal-safe.
+    unsafe {
+        let refused =
+            libc::setgroups(0, std::ptr::null()) != 0 || libc::setgid(user) != 0 || libc::setuid(user) != 0;
+        if refused {
+            libc::_exit(99);
+        }
+    }
+    limit(libc::RLIMIT_NPROC, processes);
+}
+
+/// No process but this one.
+pub fn one_process() {
+    user_with_processes(54_321, 1);
+}
+
+/// This process and one child.
+pub fn two_processes() {
+    user_with_processes(54_322, 2);
+}
+
+/// An address space that holds this process and its helper, and nothing of a driver's size.
+pub fn one_gigabyte() {
+    limit(libc::RLIMIT_AS, 1 << 30);
+}
+
+/// Descriptors up to 14: enough for one child after the other.
+pub fn fifteen_descriptors() {
+    limit(libc::RLIMIT_NOFILE, 15);
+}
+
+/// Descriptors up to 15.
+pub fn sixteen_descriptors() {
+    limit(libc::RLIMIT_NOFILE, 16);
+}
+
 /// No process can be made; threads can, since they are made by other calls or with other flags.
 pub fn no_fork() {
     const THREAD: u32 = libc::CLONE_THREAD as u32;

@@ -15,7 +15,9 @@
 //!   ],
 //!   "calls": {
 //!     "cuInit": {"returns": 999, "delay_ms": 100, "signal": 11, "hang": true, "print": "chatter", "flood": 1048576,
-//!                "exit": 3, "fork_daemon": true, "await": "/a/file", "mark": "/another"},
+//!                "exit": 3, "fork_daemon": true, "await": "/a/file", "mark": "/another", "allocate": 1000000000,
+//!                "read": "/a/third", "scribble": "into every descriptor", "repeat": 2, "close": true,
+//!                "change_group": true},
 //!     "nvmlDeviceGetName": {"device": 2, "returns": 15},
 //!     "cuDeviceGetCount": [{"returns": 802}, {"returns": 802}, {}]
 //!   },
@@ -27,9 +29,11 @@
 //! - `device_count` is what the count calls return in place of the number of devices.
 //! - A device's `uuid`, `pci` and `minor` are made up from its number if they are left out. `null` for `brand`,
 //!   `mig`, `ecc`, `remap_pending` or `remap_failed` makes NVML answer "not supported".
-//! - A call does, in this order: print and flood to standard output, fork a daemon that keeps the descriptors open for
-//!   a minute, wait for a time, wait for a file to be there, make a file, hang, die of a signal, exit, return an error.
-//!   `device` limits that to one device, by its number in the script.
+//! - A call does, in this order: print and flood to standard output, write `scribble`, as often as `repeat` says, to every
+//!   descriptor above standard error that takes it, close those descriptors, join its parent's process group, fork a
+//!   daemon that keeps the descriptors open for a minute, wait for a time, wait for a file to be there, make a file, use
+//!   memory, read a file, hang, die of a signal, exit, return an error. `device` limits that to one device, by its number
+//!   in the script.
 //! - A list has one behaviour for each process that calls the function; the last one is for all that come later. The
 //!   file `state`, which such a script needs, counts the processes.
 //! - `load libcuda` and `load libnvidia-ml` are the libraries' constructors, `exit libcuda` and `exit libnvidia-ml`
@@ -258,6 +262,18 @@ pub struct Behaviour {
     pub wait_for: Option<PathBuf>,
     /// make this file
     pub mark: Option<PathBuf>,
+    /// bytes of memory to use
+    pub allocate: usize,
+    /// read this file
+    pub read: Option<PathBuf>,
+    /// text for every descriptor above 2
+    pub scribble: Option<String>,
+    /// how often; once if 0
+    pub repeat: usize,
+    /// close every descriptor above 2
+    pub close: bool,
+    /// leave the process group that one was started in
+    pub change_group: bool,
 }
 
 /// The script in force, read once in each library.
@@ -335,7 +351,18 @@ pub fn act(function: &str, device: Option<usize>) -> Option<c_int> {
     if let Some(text) = &behaviour.print {
         print(text.as_bytes());
     }
-    print(&vec![b'x'; behaviour.flood]);
+    flood(behaviour.flood);
+    if let Some(text) = &behaviour.scribble {
+        scribble(text.as_bytes(), behaviour.repeat.max(1));
+    }
+    if behaviour.close {
+        // SAFETY: takes integers. What owned these descriptors gets EBADF from now on.
+        unsafe { libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, 0u32) };
+    }
+    if behaviour.change_group {
+        // SAFETY: takes integers.
+        unsafe { libc::setpgid(0, libc::getpgid(libc::getppid())) };
+    }
     if behaviour.fork_daemon {
         leave_daemon();
     }
@@ -345,6 +372,14 @@ pub fn act(function: &str, device: Option<usize>) -> Option<c_int> {
     }
     if let Some(path) = &behaviour.mark {
         fs::write(path, "").unwrap_or_else(|error| refuse(&format!("mark: {error}")));
+    }
+    if behaviour.allocate > 0 {
+        // Zeroes would not be memory yet.
+        std::hint::black_box(vec![1u8; behaviour.allocate]);
+    }
+    if let Some(path) = &behaviour.read {
+        // What is there is of no interest; that it may never come is.
+        let _ = fs::read(path);
     }
     if behaviour.hang {
         loop {
@@ -387,15 +422,40 @@ fn turn(function: &str) -> usize {
 }
 
 /// Writes to descriptor 1 as a C library would, whoever owns `std::io::stdout`.
-fn print(mut text: &[u8]) {
-    while !text.is_empty() {
-        // SAFETY: the pointer and the length are those of one slice.
-        let written = unsafe { libc::write(1, text.as_ptr().cast(), text.len()) };
-        match usize::try_from(written) {
-            Ok(written) => text = &text[written..],
-            Err(_) => return,
+fn print(text: &[u8]) {
+    write_all(1, text);
+}
+
+/// Writes this many bytes to descriptor 1.
+fn flood(bytes: usize) {
+    let piece = [b'x'; 1 << 16];
+    let mut left = bytes;
+    while left > 0 && write_all(1, &piece[..left.min(piece.len())]) {
+        left = left.saturating_sub(piece.len());
+    }
+}
+
+/// Writes to whatever is open, as a library does that has mixed its descriptors up.
+fn scribble(text: &[u8], times: usize) {
+    for descriptor in 3..64 {
+        let mut left = times;
+        while left > 0 && write_all(descriptor, text) {
+            left -= 1;
         }
     }
+}
+
+/// Whether all of it was taken.
+fn write_all(descriptor: c_int, mut text: &[u8]) -> bool {
+    while !text.is_empty() {
+        // SAFETY: the pointer and the length are those of one slice.
+        let written = unsafe { libc::write(descriptor, text.as_ptr().cast(), text.len()) };
+        match usize::try_from(written) {
+            Ok(written) => text = &text[written..],
+            Err(_) => return false,
+        }
+    }
+    true
 }
 
 fn leave_daemon() {

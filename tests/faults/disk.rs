@@ -1,0 +1,109 @@
+//! A disk that is full: what is to be written there is missed, and nothing else.
+
+use crate::support::run::{ENTRYPOINT, Run, World, can};
+
+/// A file system of one page that is full.
+const FULL: &str = "mkdir -p full; mount -t tmpfs -o size=4k none full; head -c 4096 /dev/zero >full/it
+    echo x >full/more 2>/dev/null && exit 97";
+
+fn on_a_full_disk(world: &World, prepare: &str, words: &[&str]) -> Option<Run> {
+    let namespaces = [
+        "--user",
+        "--map-root-user",
+        "--mount",
+        "--pid",
+        "--fork",
+        "--mount-proc",
+    ];
+    if !can("namespaces", &[&["unshare"][..], &namespaces, &["true"]].concat()) {
+        return None;
+    }
+    let mut command = world.command("unshare");
+    command.args(namespaces);
+    command.args([
+        "sh",
+        "-c",
+        &format!("{FULL}\n{prepare}\nexec \"$@\""),
+        "sh",
+        ENTRYPOINT,
+    ]);
+    Some(Run::of(world.with_gpu(command.args(words), "{}")))
+}
+
+#[test]
+fn report_receipt_and_termination_message_are_missed_and_the_service_starts() {
+    let world = World::new();
+    let outputs = [
+        "--stack",
+        "stack.json",
+        "--report",
+        "full/report.json",
+        "--receipt",
+        "full/receipt.json",
+        "--termination-log",
+        "full/termination",
+    ];
+    let words = [&["run"][..], &outputs, &["--", "echo", "started"]].concat();
+    let Some(run) = on_a_full_disk(&world, "", &words) else {
+        return;
+    };
+    run.exits(0)
+        .prints("started\n")
+        .says("NVIDIA H200")
+        .says("cannot write the report to full/report.json: No space left on device")
+        .says("full/receipt.json");
+    // A failure keeps its code.
+    let words = [
+        &["run"][..],
+        &outputs,
+        &["--archs", "7.5", "--", "echo", "started"],
+    ]
+    .concat();
+    let run = on_a_full_disk(&world, "", &words).unwrap();
+    run.exits(83)
+        .prints("")
+        .says("arch-unsupported")
+        .says("cannot write the termination message to full/termination: No space left on device");
+}
+
+#[test]
+fn a_helper_that_does_not_fit_goes_to_the_next_folder() {
+    let world = World::new();
+    if !std::path::Path::new("/proc/sys/vm/memfd_noexec").exists() {
+        eprintln!("not tried: Linux 6.3 brought vm.memfd_noexec");
+        return;
+    }
+    let forbid = "echo 2 >/proc/sys/vm/memfd_noexec; export TMPDIR=full";
+    let words = [
+        "run",
+        "--stack",
+        "stack.json",
+        "--",
+        "sh",
+        "-c",
+        "ls -A full; echo started",
+    ];
+    let Some(run) = on_a_full_disk(&world, forbid, &words) else {
+        return;
+    };
+    // No half of it is left either.
+    run.exits(0).prints("it\nstarted\n").says("NVIDIA H200");
+}
+
+#[test]
+fn a_standard_output_that_takes_nothing_is_told() {
+    let world = World::new();
+    let mut command = world.command("sh");
+    command.args([
+        "-c",
+        "\"$@\" >/dev/full",
+        "sh",
+        ENTRYPOINT,
+        "check",
+        "--stack",
+        "stack.json",
+        "--gpu",
+        "off",
+    ]);
+    Run::of(&mut command).exits(74).says("cannot write to stdout");
+}

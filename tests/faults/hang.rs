@@ -1,0 +1,224 @@
+//! What hangs in the kernel, beyond the reach of SIGKILL or not: a file system that gives no answer
+//! (tests/support/c/hangfs.c), and a driver that waits for it.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+use crate::scene::Scene;
+use crate::support::probe::hangfs;
+use crate::support::run::{ENTRYPOINT, Run, Running, World, can, children, eventually};
+
+/// Waits for a file system that gives no answer.
+const STUCK: &str = r#"{"calls": {"cuInit": {"read": "hanging/file"}}}"#;
+const OPTIONS: [&str; 6] = [
+    "--stack",
+    "stack.json",
+    "--termination-log",
+    "termination",
+    "--device-timeout",
+    "1s",
+];
+
+fn can_hang(world: &World) -> bool {
+    let folder = world.path("probe");
+    fs::create_dir_all(&folder).unwrap();
+    can(
+        "a file system that hangs",
+        &[hangfs().to_str().unwrap(), folder.to_str().unwrap(), "true"],
+    )
+}
+
+/// `hangfs`, with these arguments behind its folder.
+fn beside(world: &World, options: &[&str]) -> Command {
+    fs::create_dir_all(world.path("hanging")).unwrap();
+    let mut command = world.command(hangfs());
+    command.args(options).arg("hanging");
+    command
+}
+
+fn is_stuck(pid: u32) -> bool {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten();
+    tasks.flatten().any(|task| {
+        let status = fs::read_to_string(task.path().join("status")).unwrap_or_default();
+        status.contains("State:\tD")
+    })
+}
+
+/// Whether everything that this process has started is in vain: it is a zombie but for what is stuck.
+#[track_caller]
+fn wait_for_reader(world: &World) {
+    assert!(
+        eventually(|| world.path("hanging.read").exists()),
+        "nobody reads: {:?}",
+        world.survivors(&[])
+    );
+}
+
+#[test]
+fn a_driver_that_not_even_sigkill_ends_is_reported_and_left() {
+    let world = World::new();
+    if !can_hang(&world) {
+        return;
+    }
+    let mut command = beside(&world, &[]);
+    command.args([ENTRYPOINT, "run"]).args(OPTIONS);
+    let run = Run::of(world.with_gpu(command.args(["--", "echo", "started"]), STUCK));
+    run.exits(85)
+        .prints("")
+        .says("helper-timeout")
+        .says("no answer from cuInit after 1 s; it sits in the kernel and could not be killed")
+        .says("dmesg");
+    assert!(world.read("termination").unwrap().contains("could not be killed"));
+    // The hang is over with the file system's end.
+    world.assert_nothing_left();
+}
+
+#[test]
+fn under_warn_the_service_starts_beside_what_cannot_be_killed() {
+    let world = World::new();
+    if !can_hang(&world) {
+        return;
+    }
+    for init in [&[][..], &["--init"]] {
+        let mut command = beside(&world, &[]);
+        command.args([ENTRYPOINT, "run"]).args(OPTIONS);
+        command.args(["--mode", "warn"]).args(init);
+        let run = Run::of(world.with_gpu(command.args(["--", "echo", "started"]), STUCK));
+        run.exits(0)
+            .prints("started\n")
+            .says("could not be killed")
+            .says("a helper sits in an uninterruptible driver call and was left behind");
+        world.assert_nothing_left();
+    }
+}
+
+#[test]
+fn a_signal_is_obeyed_beside_what_cannot_be_killed() {
+    let world = World::new();
+    if !can_hang(&world) {
+        return;
+    }
+    let mut command = beside(&world, &[]);
+    command.args([
+        ENTRYPOINT,
+        "run",
+        "--stack",
+        "stack.json",
+        "--termination-log",
+        "termination",
+    ]);
+    let running = Running::start(world.with_gpu(command.args(["--", "echo", "started"]), STUCK));
+    wait_for_reader(&world);
+    let entrypoint = running.child_that(|pid| !children(pid).is_empty());
+    crate::support::run::kill(entrypoint, Signal::SIGTERM);
+    let run = running.finish();
+    run.exits(143)
+        .prints("")
+        .says("ended by SIGTERM during the checks");
+    world.assert_nothing_left();
+}
+
+/// A scene whose site-packages hold a distribution that lies on the file system that hangs.
+fn image_that_hangs(killable: bool) -> Option<(Scene, Command)> {
+    let scene = Scene::new();
+    if !can_hang(&scene.world) {
+        return None;
+    }
+    let folder = scene.site().join("stuck-1.0.dist-info");
+    fs::create_dir(&folder).unwrap();
+    let file = scene.world.path("hanging/file");
+    std::os::unix::fs::symlink(file, folder.join("METADATA")).unwrap();
+    let scene = scene.manifest(json!({"schema": 1, "name": "t", "packages": {"stuck": "*"}}));
+    let mut command = beside(&scene.world, if killable { &["--killable"] } else { &[] });
+    command.args([
+        ENTRYPOINT,
+        "run",
+        "--stack",
+        "stack.json",
+        "--termination-log",
+        "termination",
+    ]);
+    command.args(["--gpu", "off", "--", "echo", "started"]);
+    scene.equip(&mut command);
+    Some((scene, command))
+}
+
+/// As a network file system whose server is gone.
+#[test]
+fn an_image_on_a_file_system_that_hangs_is_ended_by_a_signal() {
+    let Some((scene, mut command)) = image_that_hangs(true) else {
+        return;
+    };
+    let running = Running::start(&mut command);
+    wait_for_reader(&scene.world);
+    let entrypoint = running.child_that(|_| true);
+    crate::support::run::kill(entrypoint, Signal::SIGTERM);
+    let run = running.finish();
+    run.exits(143)
+        .prints("")
+        .says("ended by SIGTERM during the checks");
+    scene.world.assert_nothing_left();
+}
+
+/// As a disk that is gone: the verdict is told, and the kernel keeps the process until the disk answers.
+#[test]
+fn an_image_on_a_disk_that_is_gone_holds_the_process_and_not_the_verdict() {
+    let Some((scene, mut command)) = image_that_hangs(false) else {
+        return;
+    };
+    let running = Running::start(&mut command);
+    wait_for_reader(&scene.world);
+    let entrypoint = running.child_that(|_| true);
+    crate::support::run::kill(entrypoint, Signal::SIGTERM);
+    let told = || scene.world.read("termination").unwrap_or_default();
+    assert!(eventually(
+        || told().contains("ended by SIGTERM during the checks")
+    ));
+    assert!(eventually(|| is_stuck(entrypoint)));
+    assert!(Path::new(&format!("/proc/{entrypoint}")).exists());
+    // The disk is back, in a way.
+    running.kill(Signal::SIGUSR1);
+    running
+        .finish()
+        .exits(143)
+        .prints("")
+        .says("ended by SIGTERM during the checks");
+    scene.world.assert_nothing_left();
+}
+
+/// Nobody has to guess where a start stands still.
+#[test]
+fn the_file_that_hangs_is_named_on_a_terminal() {
+    if !can("progress on a terminal", &["script", "-qec", "true", "/dev/null"]) {
+        return;
+    }
+    let Some((scene, command)) = image_that_hangs(true) else {
+        return;
+    };
+    // The same words, by `script`.
+    let words: Vec<String> = std::iter::once(command.get_program())
+        .chain(command.get_args())
+        .map(|word| word.to_str().unwrap().to_string())
+        .collect();
+    let mut command = scene.world.command("script");
+    command.args(["-qefc", &words.join(" "), "shown"]);
+    scene.equip(&mut command).env("TERM", "xterm");
+    let running = Running::start(&mut command);
+    wait_for_reader(&scene.world);
+    let shown =
+        || String::from_utf8_lossy(&fs::read(scene.world.path("shown")).unwrap_or_default()).into_owned();
+    assert!(eventually(|| shown().contains("site-packages")), "{:?}", shown());
+    // hangfs is the child of the shell that `script` starts, or that shell itself.
+    for pid in scene.world.survivors(&[running.pid()]) {
+        let (pid, name) = pid.split_once(' ').unwrap();
+        if name.starts_with("cuda-entrypoint") {
+            crate::support::run::kill(pid.parse().unwrap(), Signal::SIGTERM);
+        }
+    }
+    running.finish();
+    scene.world.assert_nothing_left();
+}

@@ -1,0 +1,119 @@
+//! What usually is mounted and is not: /proc, /dev, a folder for temporary files, a root that can be written to.
+
+use std::process::Command;
+
+use crate::support::run::{ENTRYPOINT, Run, World, can};
+
+/// In a mount namespace of its own, with a machine's driver, `prepare` as root in it and then `run` of `service`.
+/// Everything is named from the working folder, which stays in reach whatever is mounted over it.
+fn after(
+    world: &World,
+    namespaces: &[&str],
+    prepare: &str,
+    options: &[&str],
+    service: &[&str],
+) -> Option<Run> {
+    let namespaces = [&["--user", "--map-root-user", "--mount"], namespaces].concat();
+    let words = [&["unshare"][..], &namespaces, &["true"]].concat();
+    if !can("namespaces", &words) {
+        return None;
+    }
+    let mut command: Command = world.command("unshare");
+    command.args(namespaces);
+    command.args(["sh", "-ec", &format!("{prepare}\nexec \"$@\""), "sh"]);
+    command.args([
+        ENTRYPOINT,
+        "run",
+        "--stack",
+        "stack.json",
+        "--termination-log",
+        "termination",
+    ]);
+    command.args(options).arg("--").args(service);
+    world
+        .with_gpu(&mut command, "{}")
+        .env("FAKE_GPU_SCRIPT", "gpu.json");
+    Some(Run::of(&mut command))
+}
+
+/// The GPU was seen and the service runs.
+#[track_caller]
+fn serves(world: &World, namespaces: &[&str], prepare: &str, options: &[&str]) -> Option<Run> {
+    let run = after(world, namespaces, prepare, options, &["echo", "started"])?;
+    run.exits(0).prints("started\n").says("NVIDIA H200");
+    Some(run)
+}
+
+#[test]
+fn without_proc_the_gpu_is_asked_and_the_service_starts() {
+    let world = World::new();
+    serves(&world, &[], "mount -t tmpfs none /proc", &[]);
+    serves(&world, &[], "mount -t tmpfs none /proc", &["--init"]);
+}
+
+#[test]
+fn without_dev_the_gpu_is_asked_and_the_service_starts() {
+    let world = World::new();
+    serves(&world, &[], "mount -t tmpfs none /dev", &[]);
+    // Neither.
+    let nothing = "mount -t tmpfs none /dev; mount -t tmpfs none /proc";
+    serves(&world, &[], nothing, &[]);
+}
+
+#[test]
+fn without_a_folder_for_temporary_files_a_memory_file_does() {
+    let world = World::new();
+    let none = "for folder in /var/tmp /run /dev/shm /tmp; do mount -t tmpfs -o ro none $folder; done";
+    serves(&world, &[], none, &[]);
+}
+
+#[test]
+fn without_memory_files_the_first_folder_that_takes_a_file_does() {
+    let world = World::new();
+    if !std::path::Path::new("/proc/sys/vm/memfd_noexec").exists() {
+        eprintln!("not tried: Linux 6.3 brought vm.memfd_noexec");
+        return;
+    }
+    let pid = ["--pid", "--fork", "--mount-proc"];
+    let forbid = "echo 2 >/proc/sys/vm/memfd_noexec";
+    for folders in ["/tmp", "/tmp /var/tmp", "/tmp /var/tmp /run"] {
+        let prepare =
+            format!("{forbid}; for folder in {folders}; do mount -t tmpfs -o ro none $folder; done");
+        serves(&world, &pid, &prepare, &[]);
+    }
+    // Without a folder either nothing is left but a helper on disk, and the sentence says so.
+    let none = "for folder in /var/tmp /run /dev/shm /tmp; do mount -t tmpfs -o ro none $folder; done";
+    let prepare = format!("{forbid}; {none}");
+    let Some(run) = after(&world, &pid, &prepare, &[], &["echo", "started"]) else {
+        return;
+    };
+    run.exits(82)
+        .prints("")
+        .says("helper-crashed")
+        .says("memory file: EACCES")
+        .says("/dev/shm: Read-only file system")
+        .says("--helper-path");
+}
+
+#[test]
+fn a_root_that_nobody_can_write_to_is_no_hindrance() {
+    let world = World::new();
+    let read_only = "mount -o remount,bind,ro /";
+    serves(&world, &[], read_only, &[]);
+    // What was to be written there is missed, and that is all.
+    let options = ["--report", "report.json", "--receipt", "receipt.json"];
+    let Some(run) = serves(&world, &[], read_only, &options) else {
+        return;
+    };
+    run.says("cannot write the report to report.json: Read-only file system")
+        .says("receipt.json");
+    assert!(world.read("report.json").is_none() && world.read("receipt.json").is_none());
+    // A failure keeps its code where its message finds no place.
+    let options = ["--deny", "shm-small", "--stack", "nowhere.json"];
+    let Some(run) = after(&world, &[], read_only, &options, &["echo", "started"]) else {
+        return;
+    };
+    run.exits(78)
+        .prints("")
+        .says("cannot read the manifest nowhere.json");
+}
