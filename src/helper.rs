@@ -65,7 +65,8 @@ impl Request {
 /// Something that can be executed, and how that came about.
 #[derive(Debug)]
 struct Form {
-    fd: Option<OwnedFd>,
+    fd: OwnedFd,
+    /// its name in /proc, where it is executed by that
     path: Option<CString>,
     what: &'static str,
 }
@@ -106,38 +107,57 @@ impl Helper {
             });
         }
         let mut refused = Vec::new();
-        let ways: &[(&'static str, Way)] = if self.on_disk.is_some() {
-            &ON_DISK
+        let sources = if self.on_disk.is_some() {
+            &ON_DISK[..]
         } else {
-            &EMBEDDED_WAYS
+            &EMBEDDED
         };
-        for (what, way) in ways {
-            let form = match way(self.on_disk.as_deref()) {
-                Ok((fd, path)) => Form { fd, path, what },
+        for source in sources {
+            let fd = match (source.make)(self.on_disk.as_deref()) {
+                Ok(fd) => fd,
                 Err(error) => {
-                    refused.push(format!("{what}: {error}"));
+                    refused.push(format!("{}: {error}", source.what));
                     continue;
                 }
             };
-            match launch(crew, &form, &argv, &self.envp, time) {
-                Ok(id) => {
-                    tracing::debug!(way = what, "helper started: {what}");
-                    self.form = Some(form);
-                    return Ok(id);
+            let mut form = Form {
+                fd,
+                path: None,
+                what: source.what,
+            };
+            loop {
+                let what = form.what;
+                match launch(crew, &form, &argv, &self.envp, time) {
+                    Ok(id) => {
+                        tracing::debug!(way = what, "helper started: {what}");
+                        self.form = Some(form);
+                        return Ok(id);
+                    }
+                    // execve(2): ENOENT for a file that is there means that its interpreter is not.
+                    Err(Errno::ENOENT) => {
+                        return Err(HelperEnd::LoaderMissing {
+                            detail: LOADER_ABSENT.to_string(),
+                        });
+                    }
+                    // No other way of executing would find more of it.
+                    Err(errno) if Shortage::of(errno).is_some() => {
+                        return Err(HelperEnd::NotStarted {
+                            detail: format!("{what}: {errno}"),
+                        });
+                    }
+                    Err(errno) => refused.push(format!("{what}: {errno}")),
                 }
-                // execve(2): ENOENT for a file that is there means that its interpreter is not.
-                Err(Errno::ENOENT) => {
-                    return Err(HelperEnd::LoaderMissing {
-                        detail: LOADER_ABSENT.to_string(),
-                    });
+                // Where execveat is refused or emulated (qemu-user), the same file by its name. Without /proc its
+                // ENOENT would be taken for a loader that is missing.
+                if form.path.is_some() {
+                    break;
                 }
-                // No other way of executing would find more of it.
-                Err(errno) if Shortage::of(errno).is_some() => {
-                    return Err(HelperEnd::NotStarted {
-                        detail: format!("{what}: {errno}"),
-                    });
+                if !Path::new("/proc/self/fd").exists() {
+                    refused.push(format!("{}: /proc is not mounted", source.by_name));
+                    break;
                 }
-                Err(errno) => refused.push(format!("{what}: {errno}")),
+                form.path = Some(proc_path(&form.fd));
+                form.what = source.by_name;
             }
         }
         Err(HelperEnd::NotStarted {
@@ -155,10 +175,9 @@ fn launch(
     envp: &[CString],
     time: Duration,
 ) -> Result<JobId, Errno> {
-    let program = match (&form.path, &form.fd) {
-        (Some(path), _) => Program::Path(path),
-        (None, Some(fd)) => Program::Fd(fd.as_fd()),
-        (None, None) => return Err(Errno::EBADF),
+    let program = match &form.path {
+        Some(path) => Program::Path(path),
+        None => Program::Fd(form.fd.as_fd()),
     };
     let start = Start {
         program,
@@ -169,31 +188,36 @@ fn launch(
     crew.start(&start).map_err(|e| e.errno)
 }
 
-type Made = (Option<OwnedFd>, Option<CString>);
-type Way = fn(Option<&Path>) -> Result<Made, String>;
-
-// Where execveat is refused or emulated (qemu-user), the same file by its name.
-const ON_DISK: [(&str, Way); 2] = [
-    ("--helper-path", |path| Ok((Some(from_disk(path)?), None))),
-    ("--helper-path by /proc", |path| by_name(from_disk(path)?)),
-];
-const EMBEDDED_WAYS: [(&str, Way); 6] = [
-    ("memory file", |_| Ok((Some(memory_file()?), None))),
-    ("memory file by /proc", |_| by_name(memory_file()?)),
-    ("unlinked temporary file", |_| Ok((Some(unlinked_file()?), None))),
-    ("temporary file", |_| Ok((Some(temporary_file()?), None))),
-    ("unlinked temporary file by /proc", |_| by_name(unlinked_file()?)),
-    ("temporary file by /proc", |_| by_name(temporary_file()?)),
-];
-
-fn by_name(fd: OwnedFd) -> Result<Made, String> {
-    // Without /proc its ENOENT would be taken for a loader that is missing.
-    if !Path::new("/proc/self/fd").exists() {
-        return Err("/proc is not mounted".to_string());
-    }
-    let path = proc_path(&fd);
-    Ok((Some(fd), Some(path)))
+/// Where the helper's bytes come from.
+struct Source {
+    what: &'static str,
+    /// the same, executed by its name
+    by_name: &'static str,
+    make: fn(Option<&Path>) -> Result<OwnedFd, String>,
 }
+
+const ON_DISK: [Source; 1] = [Source {
+    what: "--helper-path",
+    by_name: "--helper-path by /proc",
+    make: from_disk,
+}];
+const EMBEDDED: [Source; 3] = [
+    Source {
+        what: "memory file",
+        by_name: "memory file by /proc",
+        make: |_| memory_file(),
+    },
+    Source {
+        what: "unlinked temporary file",
+        by_name: "unlinked temporary file by /proc",
+        make: |_| unlinked_file(),
+    },
+    Source {
+        what: "temporary file",
+        by_name: "temporary file by /proc",
+        make: |_| temporary_file(),
+    },
+];
 
 /// A sealed copy in memory: once sealed nobody can change it, not even a process that got hold of the descriptor.
 fn memory_file() -> Result<OwnedFd, String> {

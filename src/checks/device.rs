@@ -278,7 +278,7 @@ fn absent_driver_hint(facts: &Facts) -> String {
             variable("LD_LIBRARY_PATH").is_some_and(|all| all.split([':', ';']).any(|f| f == folder));
         return if searched {
             format!(
-                "{found} is there, and the loader passes it over: it is no library for x86-64, or a part of the driver for another one; mount the host's in its place (`docker run --gpus all`)"
+                "{found} is there, and the loader passes it over: this user may not read it (chmod a+r), it is no library for x86-64, or a part of the driver for another one; mount the host's in its place (`docker run --gpus all`)"
             )
         } else {
             format!(

@@ -71,7 +71,6 @@ fn where_nothing_can_be_executed_every_way_is_named() {
     );
     let observed = checked.problem("helper-crashed")["observed"].as_str().unwrap();
     for way in [
-        "memory file by /proc: ",
         "unlinked temporary file: ",
         "temporary file: ",
         "/tmp: ",
@@ -102,7 +101,7 @@ fn where_no_process_can_be_made_other_ways_are_not_tried() {
             "memory file: EAGAIN",
             "a helper process",
             "could not be started",
-            "raise pids and memory limits",
+            "raise the limit on processes",
         ],
     );
     let observed = checked.problem("helper-crashed")["observed"].as_str().unwrap();

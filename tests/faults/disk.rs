@@ -4,7 +4,7 @@ use crate::support::run::{ENTRYPOINT, Run, World, can};
 
 /// A file system of one page that is full.
 const FULL: &str = "mkdir -p full; mount -t tmpfs -o size=4k none full; head -c 4096 /dev/zero >full/it
-    echo x >full/more 2>/dev/null && exit 97";
+    echo x >full/more 2>/dev/null && exit 97; rm -f full/more";
 
 fn on_a_full_disk(world: &World, prepare: &str, words: &[&str]) -> Option<Run> {
     let namespaces = [

@@ -129,10 +129,10 @@ fn a_driver_that_may_not_be_read_is_told_from_one_that_is_not_there() {
         "driver-missing",
         "fail",
         [
-            "Permission denied",
             "libcuda.so.1",
-            "libcuda.so.1 is there and cannot be loaded",
-            "",
+            "libcuda.so.1",
+            "no NVIDIA driver",
+            "driver/libcuda.so.1 is there, and the loader passes it over: this user may not read it",
         ],
     );
 }

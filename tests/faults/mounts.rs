@@ -90,7 +90,7 @@ fn without_memory_files_the_first_folder_that_takes_a_file_does() {
     run.exits(82)
         .prints("")
         .says("helper-crashed")
-        .says("memory file: EACCES")
+        .says("memory file: memfd_create: EACCES")
         .says("/dev/shm: Read-only file system")
         .says("--helper-path");
 }
