@@ -354,9 +354,17 @@ fn a_report_on_standard_output_is_for_check_alone() {
         .says("stdout belongs to the service")
         .prints("");
     let mut command = world.run(&[], &["true"]);
+    // As every variable that makes no sense.
     Run::of(command.env("CUDA_ENTRYPOINT_REPORT", "-"))
-        .exits(64)
-        .says("stdout belongs to the service");
+        .exits(78)
+        .says("CUDA_ENTRYPOINT_REPORT: `-`: under run, stdout belongs to the service")
+        .prints("");
+    assert!(
+        world
+            .read("termination")
+            .unwrap()
+            .starts_with("setting (exit 78)")
+    );
     let run = Run::of(&mut world.check(&["--report", "-"]));
     run.exits(0);
     assert_eq!(report(&run)["verdict"], "pass");

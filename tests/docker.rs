@@ -266,6 +266,26 @@ fn confined_containers_pass() {
     }
 }
 
+/// The kernel ends the greediest process of the container, which is never PID 1.
+#[test]
+#[ignore = "needs Docker and dist/; make test runs it"]
+fn a_driver_that_takes_all_memory_is_ended_and_told() {
+    let greedy = || {
+        Run::of(service(Base::Debian12))
+            .driver(r#"{"calls": {"cuInit": {"allocate": 600000000}}}"#)
+            .options(["--memory", "64m", "--memory-swap", "64m"])
+            .command("echo served")
+    };
+    let failed = greedy().finish().expect(82).says(&[
+        "helper-crashed",
+        "SIGKILL in cuInit",
+        "raise the container's memory limit",
+    ]);
+    assert_eq!(failed.stdout, "");
+    let warned = greedy().env("CUDA_ENTRYPOINT_MODE", "warn").finish().expect(0);
+    assert_eq!(warned.says(&["SIGKILL in cuInit"]).stdout, "served\n");
+}
+
 /// Docker's own init as PID 1, and a terminal.
 #[test]
 #[ignore = "needs Docker and dist/; make test runs it"]

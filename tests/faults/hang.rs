@@ -40,6 +40,7 @@ fn beside(world: &World, options: &[&str]) -> Command {
     command
 }
 
+/// Whether a thread of this process is where no signal reaches it.
 fn is_stuck(pid: u32) -> bool {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten();
     tasks.flatten().any(|task| {
@@ -48,7 +49,7 @@ fn is_stuck(pid: u32) -> bool {
     })
 }
 
-/// Whether everything that this process has started is in vain: it is a zombie but for what is stuck.
+/// Until somebody waits for an answer of the file system.
 #[track_caller]
 fn wait_for_reader(world: &World) {
     assert!(
@@ -119,6 +120,24 @@ fn a_signal_is_obeyed_beside_what_cannot_be_killed() {
     run.exits(143)
         .prints("")
         .says("ended by SIGTERM during the checks");
+    world.assert_nothing_left();
+}
+
+/// The kernel ends a PID 1 only after all of its namespace: the verdict is told at once, the container goes with the hang.
+#[test]
+fn as_pid_1_the_verdict_is_told_and_the_kernel_keeps_the_container() {
+    let world = World::new();
+    let namespaces = ["unshare", "--fork", "--pid", "--mount-proc"];
+    if !can_hang(&world) || !can("a PID namespace", &[&namespaces[..], &["true"]].concat()) {
+        return;
+    }
+    let mut command = beside(&world, &[]);
+    command.args(namespaces).args([ENTRYPOINT, "run"]).args(OPTIONS);
+    let running = Running::start(world.with_gpu(command.args(["--", "echo", "started"]), STUCK));
+    let told = || world.read("termination").unwrap_or_default();
+    assert!(eventually(|| told().contains("could not be killed")));
+    running.kill(Signal::SIGUSR1);
+    running.finish().exits(85).prints("").says("helper-timeout");
     world.assert_nothing_left();
 }
 
