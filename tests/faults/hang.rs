@@ -183,6 +183,55 @@ fn an_image_on_a_file_system_that_hangs_is_ended_by_a_signal() {
     scene.world.assert_nothing_left();
 }
 
+/// A program whose file is still to be fetched, as in a lazily pulled image: the kernel reads it before it is anybody's.
+fn program_that_hangs(options: &[&str]) -> Option<(Scene, Command)> {
+    let scene = Scene::new();
+    if !can_hang(&scene.world) {
+        return None;
+    }
+    let file = scene.world.path("hanging/file");
+    let scene = scene.smoke(json!([{"name": "own", "argv": [file.to_str().unwrap()]}]));
+    let mut command = beside(&scene.world, &["--killable"]);
+    command.args([
+        ENTRYPOINT,
+        "run",
+        "--stack",
+        "stack.json",
+        "--termination-log",
+        "termination",
+    ]);
+    command
+        .args(options)
+        .args(["--gpu", "off", "--", "echo", "started"]);
+    scene.equip(&mut command);
+    Some((scene, command))
+}
+
+#[test]
+fn a_program_that_cannot_be_read_is_no_reason_to_be_deaf() {
+    let Some((scene, mut command)) = program_that_hangs(&[]) else {
+        return;
+    };
+    let running = Running::start(&mut command);
+    wait_for_reader(&scene.world);
+    let entrypoint = running.child_that(|_| true);
+    crate::support::run::kill(entrypoint, Signal::SIGTERM);
+    let run = running.finish();
+    run.exits(143)
+        .prints("")
+        .says("ended by SIGTERM during the checks");
+    scene.world.assert_nothing_left();
+}
+
+#[test]
+fn a_program_that_cannot_be_read_meets_its_deadline() {
+    let Some((scene, mut command)) = program_that_hangs(&["--smoke-timeout", "1s"]) else {
+        return;
+    };
+    Run::of(&mut command).exits(85).prints("").says("smoke-timeout");
+    scene.world.assert_nothing_left();
+}
+
 /// As a disk that is gone: the verdict is told, and the kernel keeps the process until the disk answers.
 #[test]
 fn an_image_on_a_disk_that_is_gone_holds_the_process_and_not_the_verdict() {

@@ -38,6 +38,7 @@ check "Python syntax" tests/lint/python.py
 check "licenses, sources and duplicates of the crates" tests/lint/crates.py
 check "the fence test itself" tests/lint/fence.py --self-test
 check "unsafe in two modules" tests/lint/fence.py
+check "tests/faults.md against the tests" tests/lint/faults.py
 check "texts" tests/lint/text.py
 check "README.md against --help" tests/lint/readme.sh
 
