@@ -111,6 +111,8 @@ pub struct StartError {
 struct Job {
     id: JobId,
     pid: Pid,
+    /// has not been seen to execute its program
+    exec: Option<OwnedFd>,
     stdout: Option<OwnedFd>,
     stderr: Option<OwnedFd>,
     out: Vec<u8>,
@@ -310,13 +312,14 @@ impl Crew {
             None => self.empty_input()?,
         };
         let stdout = if merged { &err_write } else { &out_write };
-        let pid = sys::spawn(&Spawn {
+        let sys::Spawned { pid, exec } = sys::spawn(&Spawn {
             program,
             argv,
             envp: &envp,
             stdin,
             stdout: stdout.as_fd(),
             stderr: err_write.as_fd(),
+            urgent: ENDING,
         })
         .map_err(fail("exec"))?;
         let id = JobId(self.next_id);
@@ -325,6 +328,7 @@ impl Crew {
         self.jobs.push(Job {
             id,
             pid,
+            exec,
             stdout: Some(out_read),
             stderr: Some(err_read),
             out: Vec::new(),
@@ -458,6 +462,9 @@ impl Crew {
             let _ = sys::wait(Some(job.pid), WaitPidFlag::WEXITED);
         }
         job.drain();
+        if let Some(errno) = job.exec.as_ref().filter(|_| reaped).and_then(sys::exec_error) {
+            job.err = format!("exec: {errno}").into_bytes();
+        }
         let exit = match (reaped, job.killed) {
             (false, _) => exit,
             (true, Some((_, reason))) => reason,

@@ -6,11 +6,12 @@
 #![allow(unsafe_code)] // fork, exec, signal dispositions and the raw environment; each block states its reason
 
 use std::ffi::{CStr, CString, c_char, c_int};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::time::Duration;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::libc;
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::wait::WaitPidFlag;
 use nix::unistd::Pid;
 
@@ -53,6 +54,17 @@ pub struct Spawn<'a> {
     pub stdout: BorrowedFd<'a>,
     /// becomes descriptor 2
     pub stderr: BorrowedFd<'a>,
+    /// blocked signals that are not to wait for an exec that hangs
+    pub urgent: Set,
+}
+
+/// A child that was started.
+#[derive(Debug)]
+pub struct Spawned {
+    /// its number
+    pub pid: Pid,
+    /// holds the errno of its exec, should that fail, where the exec took too long to be waited for
+    pub exec: Option<OwnedFd>,
 }
 
 /// Pointers to the strings, closed with a null pointer, as exec wants them. Borrows nothing: keep the strings alive.
@@ -76,21 +88,46 @@ pub enum SpawnError {
 /// Starts a child in a process group of its own, which dies with the thread that called this (PR_SET_PDEATHSIG).
 ///
 /// The child gets an empty signal mask, default dispositions and no descriptor but 0, 1 and 2. An exec that fails is
-/// this call's error: the child reports its errno through a pipe that a successful exec closes.
-pub fn spawn(spawn: &Spawn<'_>) -> nix::Result<Pid> {
+/// this call's error: the child reports its errno through a pipe that a successful exec closes. An exec that waits for
+/// a file system is a child that runs: it has a deadline as any other, and this process is not deaf meanwhile.
+pub fn spawn(spawn: &Spawn<'_>) -> nix::Result<Spawned> {
     let argv = pointers(spawn.argv);
     let envp = pointers(spawn.envp);
     let parent = nix::unistd::getpid();
     // SAFETY: the strings and arrays were made above and outlive the call, and the child touches no heap.
-    let started = unsafe { fork_and(|| exec_in_child(spawn, &argv, &envp, parent)) };
+    let started = unsafe { fork_and(|| exec_in_child(spawn, &argv, &envp, parent), Some(spawn.urgent)) };
     started.map_err(|(SpawnError::Fork(errno) | SpawnError::Exec(errno))| errno)
 }
 
-/// Forks. The child runs `child`, which ends in exec or returns the errno of what failed.
+/// How long an exec is waited for.
+const EXEC_PATIENCE: Duration = Duration::from_secs(2);
+/// How often somebody looks meanwhile whether a signal has come.
+const EXEC_GLANCE: u16 = 20;
+
+/// Waits until the pipe has an errno or its end. `false` where that takes too long or an urgent signal has come.
+fn exec_is_over(pipe: &OwnedFd, urgent: Set) -> bool {
+    let until = Instant::now() + EXEC_PATIENCE;
+    loop {
+        match poll(&mut [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)], EXEC_GLANCE) {
+            Ok(0) | Err(Errno::EINTR) if Instant::now() < until && pending().0 & urgent.0 == 0 => {}
+            Ok(0) | Err(Errno::EINTR) => return false,
+            Ok(_) | Err(_) => return true,
+        }
+    }
+}
+
+/// What the child has left in the pipe of its exec, once it is gone.
+pub fn exec_error(pipe: &OwnedFd) -> Option<Errno> {
+    let mut errno = [0u8; 4];
+    (read_fully(pipe, &mut errno) == errno.len()).then(|| Errno::from_raw(c_int::from_ne_bytes(errno)))
+}
+
+/// Forks. The child runs `child`, which ends in exec or returns the errno of what failed. That is waited for however
+/// long it takes, unless there are signals that are more urgent.
 ///
 /// # Safety
 /// Between fork and exec `child` calls async-signal-safe functions only.
-unsafe fn fork_and(child: impl FnOnce() -> c_int) -> Result<Pid, SpawnError> {
+unsafe fn fork_and(child: impl FnOnce() -> c_int, urgent: Option<Set>) -> Result<Spawned, SpawnError> {
     let (error_read, error_write) =
         nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(SpawnError::Fork)?;
     // SAFETY: the child runs what the caller vouches for, and ends in exec or _exit.
@@ -99,14 +136,21 @@ unsafe fn fork_and(child: impl FnOnce() -> c_int) -> Result<Pid, SpawnError> {
             drop(error_write);
             // Both sides set the group, so that it exists whoever runs first; the child may have exec'd (EACCES).
             let _ = nix::unistd::setpgid(child, child);
-            let mut errno = [0u8; 4];
-            let got = read_fully(&error_read, &mut errno);
-            if got == errno.len() {
+            if urgent.is_some_and(|urgent| !exec_is_over(&error_read, urgent)) {
+                return Ok(Spawned {
+                    pid: child,
+                    exec: Some(error_read),
+                });
+            }
+            if let Some(errno) = exec_error(&error_read) {
                 // The child is at its _exit.
                 let _ = nix::sys::wait::waitpid(child, None);
-                return Err(SpawnError::Exec(Errno::from_raw(c_int::from_ne_bytes(errno))));
+                return Err(SpawnError::Exec(errno));
             }
-            Ok(child)
+            Ok(Spawned {
+                pid: child,
+                exec: None,
+            })
         }
         nix::unistd::ForkResult::Child => {
             let bytes = child().to_ne_bytes();
@@ -168,7 +212,7 @@ pub fn spawn_service(service: &Service<'_>) -> Result<Pid, SpawnError> {
         Errno::last_raw()
     };
     // SAFETY: the strings and arrays were made above, and the child touches no heap.
-    unsafe { fork_and(child) }
+    unsafe { fork_and(child, None) }.map(|spawned| spawned.pid)
 }
 
 /// Has the kernel kill this process with its parent. Async-signal-safe.
@@ -355,10 +399,15 @@ pub fn next_signal(timeout: Option<Duration>) -> Option<Number> {
 
 /// Whether a blocked signal is pending.
 pub fn is_pending(signal: Number) -> bool {
+    pending().contains(signal)
+}
+
+/// Blocked signals that wait to be taken.
+fn pending() -> Set {
     let mut pending = Set::NONE;
-    // SAFETY: the kernel writes eight bytes.
-    let asked = unsafe { libc::syscall(libc::SYS_rt_sigpending, &raw mut pending.0, size_of::<u64>()) };
-    asked == 0 && pending.contains(signal)
+    // SAFETY: the kernel writes eight bytes, which live on this stack; where it refuses, nothing.
+    unsafe { libc::syscall(libc::SYS_rt_sigpending, &raw mut pending.0, size_of::<u64>()) };
+    pending
 }
 
 /// Stops this process, or its whole group, as Ctrl-Z does; all signals have to be blocked. Returns once it has been

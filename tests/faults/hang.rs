@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::json;
@@ -229,6 +230,22 @@ fn a_program_that_cannot_be_read_meets_its_deadline() {
         return;
     };
     Run::of(&mut command).exits(85).prints("").says("smoke-timeout");
+    scene.world.assert_nothing_left();
+}
+
+/// Whether it fails at once or after everybody has gone on, the reason is told.
+#[test]
+fn a_program_that_cannot_be_read_in_the_end_says_why() {
+    let Some((scene, mut command)) = program_that_hangs(&[]) else {
+        return;
+    };
+    let running = Running::start(&mut command);
+    wait_for_reader(&scene.world);
+    // Longer than an exec is waited for.
+    std::thread::sleep(Duration::from_secs(3));
+    running.kill(Signal::SIGUSR1);
+    let run = running.finish();
+    run.exits(84).prints("").says("smoke-forward").says("exec: E");
     scene.world.assert_nothing_left();
 }
 
