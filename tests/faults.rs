@@ -10,7 +10,6 @@ use support::fakes;
 #[allow(dead_code)]
 mod device;
 #[path = "support/sandbox.rs"]
-#[allow(dead_code)]
 mod sandbox;
 #[path = "support/smoke.rs"]
 mod scene;

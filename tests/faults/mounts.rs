@@ -14,8 +14,8 @@ fn after(
     service: &[&str],
 ) -> Option<Run> {
     let namespaces = [&["--user", "--map-root-user", "--mount"], namespaces].concat();
-    let words = [&["unshare"][..], &namespaces, &["true"]].concat();
-    if !can("namespaces", &words) {
+    let words = [&["unshare"][..], &namespaces, &["sh", "-ec", prepare]].concat();
+    if !can("mounts in a namespace", &words) {
         return None;
     }
     let mut command: Command = world.command("unshare");
