@@ -289,7 +289,7 @@ fn unexpected(arg: &Arg<'_>, known: &[&'static str]) -> UsageError {
     match arg {
         Arg::Long(flag) => {
             let hint = nearest(flag, known.iter().copied()).map_or_else(
-                || "cuda-entrypoint --help lists the options".to_string(),
+                || "cuda-entrypoint COMMAND --help lists the options of a command".to_string(),
                 |k| format!("did you mean --{k}?"),
             );
             UsageError::new(format!("there is no option --{flag}"), hint)

@@ -19,6 +19,7 @@ use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use crate::crew::{Crew, Ended, Exit, JobId, Start};
 use crate::discover::files::others_may_write;
 use crate::facts::{self, HelperEnd, HelperLine, HelperRun, Library, LibraryKind};
+use crate::install;
 use crate::packed;
 use crate::shortage::Shortage;
 use crate::sys::{self, Program};
@@ -201,7 +202,7 @@ const ON_DISK: [Source; 1] = [Source {
     by_name: "--helper-path by /proc",
     make: from_disk,
 }];
-const EMBEDDED: [Source; 3] = [
+const EMBEDDED: [Source; 4] = [
     Source {
         what: "memory file",
         by_name: "memory file by /proc",
@@ -216,6 +217,12 @@ const EMBEDDED: [Source; 3] = [
         what: "temporary file",
         by_name: "temporary file by /proc",
         make: |_| temporary_file(),
+    },
+    // Where `install DIR` has put both.
+    Source {
+        what: "file beside this binary",
+        by_name: "file beside this binary by /proc",
+        make: |_| beside_us(),
     },
 ];
 
@@ -325,6 +332,11 @@ fn in_first_folder(make: impl Fn(&Path) -> std::io::Result<OwnedFd>) -> Result<O
         }
     }
     Err(refused.join(", "))
+}
+
+fn beside_us() -> Result<OwnedFd, String> {
+    let own = fs::read_link("/proc/self/exe").map_err(|e| format!("/proc/self/exe: {e}"))?;
+    from_disk(Some(&own.with_file_name(install::HELPER)))
 }
 
 /// `--helper-path`: executed only if it is, byte for byte, the helper of this very build and nobody else can write it.

@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 
 use crate::packed;
 
+/// The helper's name there.
+pub const HELPER: &str = "cuda-helper";
+
 /// Writes `cuda-entrypoint` and `cuda-helper` into `dir`, which is made if it is not there. Both are complete or absent
 /// for whoever looks, and may replace running ones.
 ///
@@ -19,7 +22,7 @@ pub fn install(dir: &Path) -> Result<[PathBuf; 2], String> {
     let own = File::open("/proc/self/exe")
         .map_err(|e| format!("cannot read this binary by /proc/self/exe: {e}"))?;
     place(&entrypoint, |file| io::copy(&mut &own, file).map(|_| ()))?;
-    let helper = dir.join("cuda-helper");
+    let helper = dir.join(HELPER);
     place(&helper, |file| file.write_all(packed::helper()))?;
     Ok([entrypoint, helper])
 }

@@ -355,6 +355,21 @@ fn explain(path: &Path, errno: Errno, env: &[CString]) -> LaunchError {
     }
 }
 
+/// Whether a command is this very program: `docker run IMAGE cuda-entrypoint check` comes as the service of a `run`. False
+/// where there is no /proc to tell.
+pub fn is_this_program(command: &OsStr, path: Option<&OsStr>) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let file = |path: &Path| {
+        std::fs::metadata(path)
+            .ok()
+            .map(|found| (found.dev(), found.ino()))
+    };
+    let Some(own) = file(Path::new("/proc/self/exe")) else {
+        return false;
+    };
+    resolve(command, path).is_ok_and(|program| file(&program) == Some(own))
+}
+
 /// An environment as pairs; strings without `=` are left out.
 pub fn to_os_pairs(env: &[CString]) -> impl Iterator<Item = (OsString, OsString)> {
     env.iter().filter_map(|v: &CString| split(v))

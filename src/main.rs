@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use nix::errno::Errno;
 
 use cuda_entrypoint::arch::ArchList;
-use cuda_entrypoint::check::{self, Code, Finding, Outcome, Status, Verdict};
+use cuda_entrypoint::check::{self, Code, Finding, Outcome, Stage, Status, Verdict};
 use cuda_entrypoint::cli::{self, Command, Invocation, SchemaOf, Settings, StageChoice, UsageError};
 use cuda_entrypoint::config::{self, Config, Format, Mode, ReportTarget, SmokeMode, TerminationLog};
 use cuda_entrypoint::crew::{Crew, StartError};
@@ -105,6 +105,12 @@ fn dispatch(invocation: Invocation, environ: &[CString], crew: Assembled, starte
             drop(crew);
             start_logging(&settings);
             start_unchecked(&service, environ, &settings)
+        }
+        // Whoever names this program means what it does, not what would have to hold before a service.
+        Command::Run { service } if is_this_program(&service, environ) => {
+            drop(crew);
+            start_logging(&settings);
+            start(&service, environ, &config::termination_log(&settings), None)
         }
         Command::Check { .. } if config::is_off(&settings) => {
             start_logging(&settings);
@@ -295,7 +301,8 @@ impl Session<'_> {
                 return report.outcome.exit_code;
             }
         } else {
-            say_warnings(&gathered.findings);
+            let known = gathered.receipt.as_ref().is_some_and(|r| r.has_used(Part::Image));
+            say_warnings(&gathered.findings, known);
             say_success(&report, &service);
         }
         if resumes {
@@ -316,8 +323,12 @@ impl Session<'_> {
 
     /// How the smoke can be run for this service.
     fn smoke_mode(&self, config: &Config, stack: &Stack, env: &[CString]) -> SmokeMode {
-        if config.smoke != SmokeMode::Handoff || smoke::builtins(stack).is_empty() {
+        if config.smoke != SmokeMode::Handoff {
             return config.smoke;
+        }
+        if smoke::builtins(stack).is_empty() {
+            // Commands of the manifest's own run by themselves in any case.
+            return SmokeMode::Separate;
         }
         match pipeline::handoff_hindrance(self.service, env) {
             None => SmokeMode::Handoff,
@@ -488,8 +499,7 @@ impl Session<'_> {
             human::table(&report, colour_of(&std::io::stdout()))
         };
         let printed = print(&text);
-        // A probe runs beside the service, whose own last words it must not overwrite unless that was asked for.
-        if !plan.health || config.termination_log != TerminationLog::Default {
+        if is_last_word(&config, plan, report.outcome.verdict) {
             termination::write(&config.termination_log, &termination::message(&report));
         }
         match (report.outcome.verdict, config.mode) {
@@ -682,7 +692,7 @@ impl Session<'_> {
                 sanitize(&finding.message)
             );
         }
-        say_warnings(report.findings);
+        say_warnings(report.findings, false);
         let code = report.outcome.decisive.map_or("", |f| f.code.name());
         let exit_code = report.outcome.exit_code;
         let service = sanitize(service);
@@ -921,6 +931,11 @@ fn explain(name: &str) -> u8 {
 }
 
 /// Becomes the service without a check: mode `off`.
+fn is_this_program(service: &[OsString], environ: &[CString]) -> bool {
+    let command = service.first();
+    command.is_some_and(|command| launch::is_this_program(command, launch::lookup(environ, "PATH")))
+}
+
 fn start_unchecked(service: &[OsString], environ: &[CString], settings: &Settings) -> u8 {
     if service.is_empty() {
         complain(
@@ -1033,6 +1048,14 @@ fn install_into(dir: &Path) -> u8 {
     }
 }
 
+/// Whether the verdict is the last word of this container, as that of an init container is. A probe and a `check` that
+/// somebody has started in there run beside the service, of which a message that says `pass` would hide why it died.
+fn is_last_word(config: &Config, plan: Plan, verdict: Verdict) -> bool {
+    let is_container = std::process::id() == 1;
+    config.termination_log != TerminationLog::Default
+        || (!plan.health && (is_container || verdict == Verdict::Fail))
+}
+
 fn write_report_file(config: &Config, report: &Report<'_>) {
     let Some(ReportTarget::File(path)) = &config.report else {
         return;
@@ -1052,18 +1075,29 @@ fn write_bounded(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     file.write_all(bytes)
 }
 
-fn say_warnings(findings: &[Finding]) {
-    for finding in findings
-        .iter()
-        .filter(|f| matches!(f.status, Status::Warn | Status::Unknown))
-    {
+/// What does not keep the service from starting. Of an image that is known from a receipt it was said when that was
+/// written, and would be said at every start for ever: the number of warnings has to do, and `check` tells.
+fn say_warnings(findings: &[Finding], image_is_known: bool) {
+    for finding in findings {
+        let level = match finding.status {
+            Status::Warn if image_is_known && finding.stage == Stage::Image => tracing::Level::DEBUG,
+            Status::Warn => tracing::Level::WARN,
+            // Nobody knows, which is no warning: none is counted.
+            Status::Unknown => tracing::Level::INFO,
+            _ => continue,
+        };
         let hint = if finding.hint.is_empty() {
             String::new()
         } else {
             format!("; {}", finding.hint)
         };
         let text = sanitize(&format!("{}: {}{hint}", finding.code, headline(finding)));
-        tracing::warn!(code = finding.code.name(), "{text}");
+        let code = finding.code.name();
+        match level {
+            tracing::Level::DEBUG => tracing::debug!(code, "{text}"),
+            tracing::Level::INFO => tracing::info!(code, "{text}"),
+            _ => tracing::warn!(code, "{text}"),
+        }
     }
 }
 

@@ -410,6 +410,23 @@ fn termination_message() {
     std::fs::write(&log, "untouched").unwrap();
     run(&["--user", "65534", "--cap-drop", "ALL"]);
     assert_eq!(std::fs::read_to_string(&log).unwrap(), "untouched");
+
+    // An init container's verdict is its own. What somebody has checked beside a service is no reason why that died.
+    let check = healthy()
+        .command("cuda-entrypoint check")
+        .options(["--volume", &volume]);
+    check.finish().expect(0);
+    let passed = std::fs::read_to_string(&log).unwrap();
+    assert!(passed.starts_with("pass"), "{passed:?}");
+    std::fs::write(&log, "untouched").unwrap();
+    let service = healthy()
+        .options(["--volume", &volume])
+        .command("sleep 600")
+        .start();
+    service.wait_for("sleep 600");
+    let (code, text) = service.exec("cuda-entrypoint check");
+    assert_eq!(code, Some(0), "{text}");
+    assert_eq!(std::fs::read_to_string(&log).unwrap(), "untouched");
 }
 
 // ---- how containers end

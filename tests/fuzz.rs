@@ -12,7 +12,12 @@ fn inputs(folder: &Path) -> Vec<(String, Vec<u8>)> {
     let entries = fs::read_dir(folder).into_iter().flatten();
     let mut all: Vec<(String, Vec<u8>)> = entries
         .map(|entry| entry.expect("the folder is listed").path())
-        .map(|path| (path.display().to_string(), fs::read(&path).expect("the input is read")))
+        .map(|path| {
+            (
+                path.display().to_string(),
+                fs::read(&path).expect("the input is read"),
+            )
+        })
         .collect();
     all.sort();
     all

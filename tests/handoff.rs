@@ -531,6 +531,31 @@ fn what_cannot_be_handed_off_gets_a_process_of_its_own_and_a_line_saying_why() {
 }
 
 #[test]
+fn where_there_is_nothing_to_hand_off_the_service_starts_as_ever() {
+    let seen = "import os, sys; print(os.environ.get('PYTHONPATH'), sorted(map(int, os.listdir('/proc/self/fd')))[:3])";
+    let own = json!([{"name": "own", "argv": ["true"]}]);
+    for (smoke, said) in [(json!([]), "ok: "), (own, "own OK")] {
+        let scene = Scene::new().smoke(smoke);
+        let python = scene.python();
+        for service in [
+            &[&python, "-c", seen][..],
+            &["sh", "-c", "echo $PYTHONPATH; ls /proc/$$/fd"],
+        ] {
+            let ran = scene.run_service(&HANDED, service);
+            assert_eq!(ran.exit(), 0, "{ran}");
+            assert!(
+                stderr(&ran).contains(said) && !stderr(&ran).contains("service's own Python"),
+                "{ran}"
+            );
+            let unsmoked = scene.run_service(&["--smoke", "off"], service);
+            assert_eq!(ran.output.stdout, unsmoked.output.stdout, "{ran}");
+            assert_eq!(ran.report["verdict"], "pass", "{ran}");
+        }
+        scene.world.assert_nothing_left();
+    }
+}
+
+#[test]
 fn a_service_that_has_touched_cuda_gets_a_smoke_of_its_own() {
     for (forward, exit) in [("{}", 0), (r#"{"difference": 0.5}"#, 84)] {
         let scene = Scene::acting(&format!(

@@ -5,6 +5,7 @@
 mod support;
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use support::run::{ENTRYPOINT, Run, World, can};
@@ -381,4 +382,46 @@ fn off_opens_nothing_and_starts_nothing() {
         assert!(others.is_empty(), "{others:#?}\nof\n{trace}");
         assert!(ours.iter().any(|call| of_path_lookup(call)), "{trace}");
     }
+}
+
+/// As Docker has it, where the words behind the image take the place of CMD: `docker run IMAGE cuda-entrypoint check`.
+#[test]
+fn this_program_as_the_service_is_started_without_the_checks_of_one() {
+    let world = World::new();
+    let folder = Path::new(ENTRYPOINT).parent().unwrap();
+    let path = std::env::join_paths([folder, Path::new("/usr/bin"), Path::new("/bin")]).unwrap();
+    let nested = |service: &[&str]| {
+        let mut command = world.entrypoint([
+            "run",
+            "--stack",
+            "stack.json",
+            "--termination-log",
+            "termination",
+            "--",
+        ]);
+        command.args(service).env("PATH", &path);
+        Run::of(&mut command)
+    };
+    for program in [ENTRYPOINT, "cuda-entrypoint"] {
+        let explained = nested(&[program, "explain", "driver-missing"]);
+        explained.exits(0);
+        assert!(
+            explained.text().starts_with("# driver-missing"),
+            "{}",
+            explained.text()
+        );
+        assert_eq!(explained.stderr, "");
+        // There is no driver, and the table says so: once.
+        let checked = nested(&[program, "check", "--stack", "stack.json"]);
+        checked.exits(82);
+        assert!(checked.text().contains("driver-missing"), "{}", checked.text());
+        assert_eq!(checked.stderr, "");
+        // It is checked what it is to start.
+        nested(&[program, "run", "--stack", "stack.json", "--", "echo", "started"])
+            .exits(82)
+            .prints("");
+    }
+    // Another program of that name is a service like any other.
+    let other = world.program("other/cuda-entrypoint", "#!/bin/sh\necho started\n");
+    nested(&[other.to_str().unwrap()]).exits(82).prints("");
 }

@@ -80,7 +80,7 @@ pub fn helper_failure(end: &HelperEnd, what: &str, facts: &Facts) -> Option<Find
             .observed(detail.clone())
             .required("a helper process that loads the CUDA libraries")
             .message(format!("the process that asks {whom} could not be started"))
-            .hint(Shortage::told_by(detail).map_or(NO_WAY_HINT, Shortage::hint)),
+            .hint(not_started_hint(detail)),
         HelperEnd::Crashed { signal, step } => crashed(
             format!("{} in {step}", signal_name(*signal)),
             step,
@@ -121,7 +121,16 @@ pub fn helper_failure(end: &HelperEnd, what: &str, facts: &Facts) -> Option<Find
     })
 }
 
-const NO_WAY_HINT: &str = "allow memfd execution (vm.memfd_noexec=0 or 1), mount an executable /tmp, or name a copy with --helper-path";
+/// What to do where no process of the helper's could be made.
+pub fn not_started_hint(detail: &str) -> &'static str {
+    if let Some(shortage) = Shortage::told_by(detail) {
+        return shortage.hint();
+    }
+    if detail.starts_with("--helper-path") {
+        return "unset CUDA_ENTRYPOINT_HELPER_PATH or --helper-path: the binary carries a helper; or write one of this very build with `cuda-entrypoint install DIR` and name DIR/cuda-helper";
+    }
+    "allow memfd execution (vm.memfd_noexec=0 or 1), mount an executable /tmp, or start the binary from a folder that `cuda-entrypoint install DIR` has filled"
+}
 
 const LIBRARIES_HINT: &str = "run nvidia-smi on the host; if that works, check that the libraries mounted into the container belong to the host's driver";
 

@@ -389,9 +389,9 @@ fn keep(
 fn note(account: &mut Account, kept: Kept) {
     let mut why = kept.left_out;
     if let Some(problem) = kept.problem {
-        // A receipt that came with the image is meant to stay as it is.
+        // A receipt that came with the image is meant to stay as it is, and every start would say so.
         if problem.is_read_only && !account.used.is_empty() {
-            tracing::info!(
+            tracing::debug!(
                 "receipt: {} cannot be added to: {}",
                 account.file,
                 problem.message

@@ -66,7 +66,7 @@ fn where_nothing_can_be_executed_every_way_is_named() {
             "memory file: memfd_create: EACCES",
             "a helper process that loads the CUDA libraries",
             "the process that asks the driver could not be started",
-            "--helper-path",
+            "cuda-entrypoint install DIR",
         ],
     );
     let observed = checked.problem("helper-crashed")["observed"].as_str().unwrap();
@@ -76,6 +76,7 @@ fn where_nothing_can_be_executed_every_way_is_named() {
         "/tmp: ",
         "/var/tmp: ",
         "/dev/shm: ",
+        "file beside this binary: ",
     ] {
         assert!(observed.contains(way), "{way}: {observed}");
     }
@@ -83,7 +84,7 @@ fn where_nothing_can_be_executed_every_way_is_named() {
         observed.matches("Read-only file system").count() >= 4,
         "{observed}"
     );
-    // The way out that the hint names.
+    // One that lies elsewhere has to be named.
     let helper = machine.path("cuda-helper");
     fs::write(&helper, packed::helper()).unwrap();
     fs::set_permissions(&helper, fs::Permissions::from_mode(0o755)).unwrap();
@@ -130,6 +131,35 @@ fn a_helper_on_disk_is_used_where_it_is_named() {
 }
 
 #[test]
+fn a_helper_beside_the_binary_is_the_last_resort() {
+    let machine = Machine::new("{}");
+    let folder = machine.path("installed");
+    let installed = Command::new(env!("CARGO_BIN_EXE_cuda-entrypoint"))
+        .arg("install")
+        .arg(&folder)
+        .output()
+        .unwrap();
+    assert!(installed.status.success(), "{installed:?}");
+    let machine = machine.binary(folder.join("cuda-entrypoint"));
+    assert!(way(&machine)[0].contains("memory file"));
+    let machine = machine.sandbox(sandbox::no_memfd_and_no_new_file);
+    prove(&machine, 0, &[]);
+    assert!(way(&machine)[0].contains("file beside this binary"));
+    // One that others may write to is none.
+    fs::set_permissions(folder.join("cuda-helper"), fs::Permissions::from_mode(0o777)).unwrap();
+    prove(&machine, 82, &[]).says(
+        "helper-crashed",
+        "fail",
+        [
+            "another user could replace it",
+            "",
+            "could not be started",
+            "cuda-entrypoint install DIR",
+        ],
+    );
+}
+
+#[test]
 fn a_helper_that_is_not_ours_is_not_executed() {
     let mut other = packed::helper().to_vec();
     *other.last_mut().unwrap() ^= 1;
@@ -154,7 +184,7 @@ fn a_helper_that_is_not_ours_is_not_executed() {
                 observed,
                 "a helper process",
                 "could not be started",
-                "--helper-path",
+                "unset CUDA_ENTRYPOINT_HELPER_PATH or --helper-path",
             ],
         );
     }

@@ -26,6 +26,7 @@ pub struct Machine {
     driver: Option<PathBuf>,
     env: Vec<(String, String)>,
     sandbox: Option<fn()>,
+    binary: PathBuf,
 }
 
 impl Machine {
@@ -61,6 +62,7 @@ impl Machine {
             driver: None,
             env: Vec::new(),
             sandbox: None,
+            binary: env!("CARGO_BIN_EXE_cuda-entrypoint").into(),
         }
     }
 
@@ -103,9 +105,15 @@ impl Machine {
         self
     }
 
+    /// In place of the binary that was built for the tests.
+    pub fn binary(mut self, binary: impl Into<PathBuf>) -> Self {
+        self.binary = binary.into();
+        self
+    }
+
     /// The binary with `command`, this machine's files and `options`, and nothing of our own environment.
     pub fn command(&self, command: &str, options: &[&str]) -> Command {
-        let mut binary = Command::new(env!("CARGO_BIN_EXE_cuda-entrypoint"));
+        let mut binary = Command::new(&self.binary);
         self.equip(&mut binary);
         binary.arg(command);
         binary.arg("--stack").arg(self.path("stack.json"));

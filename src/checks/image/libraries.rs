@@ -6,8 +6,8 @@ use nix::sys::signal::Signal;
 
 use super::{Scene, clean, listed};
 use crate::check::{Code, Finding, Stage};
+use crate::checks::device;
 use crate::facts::{CudaVersion, HelperEnd, Library, LibraryKind, LibraryOrigin};
-use crate::shortage::Shortage;
 use crate::stack::CudaRule;
 
 /// A library that the manifest has a rule for.
@@ -111,11 +111,7 @@ fn helper(scene: &Scene<'_>, culprit_is_judged: bool) -> Option<Finding> {
         HelperEnd::NotStarted { detail } => Some(crashed(
             clean(detail),
             format!("the helper that asks the libraries could not be started: {}", clean(detail)),
-            Shortage::told_by(detail).map_or(
-                "Where the kernel or a policy forbids running from memory, put the helper on disk and name it with \
-                 --helper-path or CUDA_ENTRYPOINT_HELPER_PATH.",
-                Shortage::hint,
-            ),
+            device::not_started_hint(detail),
         )),
         HelperEnd::TimedOut { step, after_ms, .. } => {
             let step = clean(step);
