@@ -5,11 +5,12 @@
 #[path = "support/docker.rs"]
 #[allow(dead_code)]
 mod docker;
+#[path = "support/smoke_image.rs"]
+mod smoke_image;
 
-use std::path::Path;
 use std::sync::OnceLock;
 
-use docker::{Base, Content, Image, Run, Running};
+use docker::{Image, Run, Running};
 
 const STACK: &str = r#"{
   "schema": 1, "name": "docker-smoke", "cuda": {"driver": ">=12.4"},
@@ -21,42 +22,10 @@ const STACK: &str = r#"{
 fn service() -> &'static Image {
     static MADE: OnceLock<&Image> = OnceLock::new();
     MADE.get_or_init(|| {
-        let dockerfile = format!(
-            "FROM {}\n\
-             COPY root /\n\
-             ENV PYTHONPATH=/opt/packages PYTHONDONTWRITEBYTECODE=1\n\
-             ENTRYPOINT [\"cuda-entrypoint\", \"run\", \"--\"]\n\
-             CMD [\"python3\", \"-c\", \"print('served')\"]\n",
-            Base::Debian12.image().name()
-        );
-        let mut context = vec![
-            (
-                "root/usr/local/bin/cuda-entrypoint".to_string(),
-                Content::File(docker::binary()),
-            ),
-            (
-                "root/etc/cuda-entrypoint/stack.json".to_string(),
-                Content::text(STACK),
-            ),
-        ];
-        let packages = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fakes/python");
-        add(&packages, "root/opt/packages", &mut context);
-        let context: Vec<(&str, Content)> = context.iter().map(|(p, c)| (p.as_str(), c.clone())).collect();
+        let image = smoke_image::build(STACK, &[], r#"["python3", "-c", "print('served')"]"#);
         // The janitor removes it.
-        Box::leak(Box::new(Image::build(&dockerfile, &context).unwrap()))
+        Box::leak(Box::new(image))
     })
-}
-
-fn add(folder: &Path, at: &str, context: &mut Vec<(String, Content)>) {
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        let name = path.file_name().unwrap().to_str().unwrap();
-        match path.is_dir() {
-            true if name == "__pycache__" => {}
-            true => add(&path, &format!("{at}/{name}"), context),
-            false => context.push((format!("{at}/{name}"), Content::File(path.clone()))),
-        }
-    }
 }
 
 fn smoking(script: &str) -> Run {

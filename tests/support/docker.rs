@@ -586,6 +586,11 @@ impl Finished {
         self
     }
 
+    /// All that it said: on a terminal the two are one.
+    pub fn all(&self) -> String {
+        [self.stdout.as_str(), &self.stderr].concat()
+    }
+
     /// It ended with this code, long after `docker run` went to the background.
     #[track_caller]
     pub fn code_is(&self, code: i32) {
@@ -635,6 +640,33 @@ impl Running {
         let output = command.args(words.split_whitespace()).output().unwrap();
         let text = [output.stdout, output.stderr].concat();
         (output.status.code(), String::from_utf8_lossy(&text).into_owned())
+    }
+
+    /// Its first process, as this machine numbers it; 0 where that has ended.
+    pub fn pid(&self) -> u32 {
+        let format = ["inspect", "--format", "{{.State.Pid}}", &self.container.name];
+        output_of(&mut docker(format)).parse().unwrap()
+    }
+
+    /// `docker kill` with a signal's number; false where nothing runs any more.
+    pub fn send(&self, signal: i32) -> bool {
+        let mut command = docker(["kill", "--signal", &signal.to_string(), &self.container.name]);
+        command.output().unwrap().status.success()
+    }
+
+    /// What it has said by now.
+    pub fn said(&self) -> Finished {
+        let logs = docker(["logs", &self.container.name]).output().unwrap();
+        self.container.finished(&logs)
+    }
+
+    /// `docker stop` as everybody calls it, with its 10 seconds; and how long that took.
+    #[track_caller]
+    pub fn stop_patiently(self) -> (Finished, Duration) {
+        let since = Instant::now();
+        output_of(&mut docker(["stop", &self.container.name]));
+        let took = since.elapsed();
+        (self.ended(), took)
     }
 
     /// `docker stop` with 3 of its usual 10 seconds: past them Docker kills, and the exit code is 137.
