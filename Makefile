@@ -4,7 +4,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 
-.PHONY: help build verify verify-reproducible demo test test-stack bench lint clean
+.PHONY: help build verify verify-reproducible demo test test-stack valgrind miri bench lint clean
 
 help: ## list these targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,13 @@ test-stack: build ## a full torch 2.5.0 environment, and the service image with 
 	@if [[ $$CUDA_ENTRYPOINT_SKIP_DOCKER == 1 ]]; then \
 	  echo "== NOT TESTED: the service image with torch, because CUDA_ENTRYPOINT_SKIP_DOCKER=1 is set ==" >&2; \
 	else tests/docker/full.sh; fi
+
+valgrind: ## the helper against the fake driver and real CUDA libraries, under valgrind; `make test` does that too
+	@valgrind --version
+	@cargo test --quiet --locked --test valgrind
+
+miri: ## the modules that only compute, under miri; needs a nightly toolchain that has it
+	@tests/miri.sh
 
 bench: build ## what the image stage costs on that environment, beside a Python entrypoint and cuobjdump
 	@tests/bench/run.sh

@@ -184,8 +184,8 @@ impl Life {
         let place = random.of(&PLACES);
         let ending = cuda_entrypoint::crew::ENDING.iter().map(|n| n.0);
         let mut signals: Vec<i32> = match focus {
-            // All that can be caught; SIGCHLD tells of children.
-            Focus::Service => (1..=64).filter(|n| ![9, 17, 19].contains(n)).collect(),
+            // All that can be caught; SIGCHLD tells of children, and Docker does not know the C library's own two.
+            Focus::Service => (1..=64).filter(|n| ![9, 17, 19, 32, 33].contains(n)).collect(),
             Focus::HandOff => HANDED_OFF.to_vec(),
             _ => ending.chain(DOES_NOTHING).collect(),
         };

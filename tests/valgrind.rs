@@ -1,0 +1,151 @@
+//! The helper under valgrind: it touches no memory that is not its own, whatever a driver answers, and loses none. Left
+//! out, and said so, where valgrind is not installed.
+// Everything here is test code, also outside of the functions marked so.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "support/cuda.rs"]
+#[allow(dead_code)]
+mod cuda;
+mod support;
+
+use std::ffi::OsStr;
+use std::fs;
+use std::process::Command;
+
+use support::fakes;
+use support::run::{Run, World, can};
+
+/// No exit status of the helper's own.
+const FOUND_SOMETHING: &str = "99";
+
+/// What valgrind and the program said. Lost blocks count, those that are still pointed to do not: nothing is unloaded,
+/// and the process ends by _exit.
+fn watched(world: &World, program: impl AsRef<OsStr>, arguments: &[&str]) -> Run {
+    let mut command = world.command("valgrind");
+    command.args(["--quiet", "--leak-check=full", "--errors-for-leak-kinds=definite"]);
+    command.args(["--show-leak-kinds=definite"]);
+    command.arg(format!("--error-exitcode={FOUND_SOMETHING}"));
+    let known = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/valgrind.supp");
+    command.arg(format!("--suppressions={known}"));
+    command.arg(program.as_ref()).args(arguments);
+    command
+        .env("LD_LIBRARY_PATH", fakes::fake_driver_dir())
+        .env("FAKE_GPU_SCRIPT", world.path("gpu.json"));
+    Run::of(&mut command)
+}
+
+fn is_there() -> bool {
+    can("the helper under valgrind", &["valgrind", "--quiet", "true"])
+}
+
+#[track_caller]
+fn is_clean(what: &str, run: &Run, last: &str) {
+    assert_eq!(run.code(), Some(0), "{what}: {}", run.stderr);
+    assert!(!run.stderr.contains("=="), "{what}: {}", run.stderr);
+    assert!(run.text().ends_with(last), "{what}: {}", run.text());
+}
+
+/// Else what follows would hold whatever the helper did.
+#[test]
+fn valgrind_finds_what_is_wrong_here() {
+    if !is_there() {
+        return;
+    }
+    let world = World::new();
+    world.write("gpu.json", "{}");
+    let reads = "char *p = malloc(4); volatile int n = 8; return p[n] == 1;";
+    let loses = "volatile char *p = malloc(4); p = 0; _exit(p != 0);";
+    for (body, part) in [(reads, "Invalid read"), (loses, "definitely lost")] {
+        let source = format!("#include <stdlib.h>\n#include <unistd.h>\nint main(void) {{ {body} }}\n");
+        world.write("wrong.c", source);
+        let mut cc = world.command("cc");
+        assert!(
+            cc.args(["-w", "-O0", "-o", "wrong", "wrong.c"])
+                .status()
+                .unwrap()
+                .success()
+        );
+        let run = watched(&world, "./wrong", &[]);
+        run.exits(FOUND_SOMETHING.parse().unwrap()).says(part);
+    }
+}
+
+#[test]
+fn whatever_a_driver_answers() {
+    if !is_there() {
+        return;
+    }
+    let helper = fakes::helper_binary();
+    let fixture = |name: &str| {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/device");
+        fs::read_to_string(folder.join(name).with_extension("json")).unwrap()
+    };
+    let broken = |call: &str, behaviour: &str| format!(r#"{{"calls": {{"{call}": {behaviour}}}}}"#);
+    let long = format!(r#"{{"devices": [{{"name": "{}"}}]}}"#, "x".repeat(400));
+    for (what, script) in [
+        ("a healthy one", "{}".to_string()),
+        (
+            "MIG",
+            r#"{"devices": [{"repeat": 2, "mig": true, "mig_instances": 3}]}"#.to_string(),
+        ),
+        ("many of them", r#"{"devices": [{"repeat": 9}]}"#.to_string()),
+        ("mixed ones", fixture("mixed")),
+        ("sick ones", fixture("sick")),
+        ("names of escapes", fixture("hostile-names")),
+        ("a long name", long),
+        ("fewer than none", r#"{"device_count": -1}"#.to_string()),
+        ("more than there are", r#"{"device_count": 3}"#.to_string()),
+        ("no such version", r#"{"driver_api": -7}"#.to_string()),
+        ("no CUDA", broken("cuInit", r#"{"returns": 999}"#)),
+        ("an unknown code", broken("cuInit", r#"{"returns": 12345}"#)),
+        ("no NVML", broken("nvmlInit_v2", r#"{"returns": 18}"#)),
+        (
+            "a lost GPU",
+            broken("nvmlDeviceGetName", r#"{"device": 0, "returns": 15}"#),
+        ),
+        (
+            "a talker",
+            broken("cuInit", r#"{"print": "chatter", "flood": 100000}"#),
+        ),
+    ] {
+        let world = World::new();
+        world.write("gpu.json", script);
+        for request in ["driver", "nvml"] {
+            let run = watched(&world, &helper, &[request]);
+            is_clean(&format!("{what}, {request}"), &run, "\"done\"\n");
+        }
+    }
+}
+
+#[test]
+fn whatever_a_library_is() {
+    if !is_there() {
+        return;
+    }
+    let world = World::new();
+    world.write("gpu.json", "{}");
+    world.write("text.so", "no library");
+    world.write("empty.so", "");
+    let real = [("cudart", cuda::cudart("12.4")), ("nvrtc", cuda::nvrtc("12.4"))];
+    let real = real.map(|(kind, path)| format!("{kind}={}", path.display()));
+    let driver = fakes::fake_driver_dir().join("libcuda.so.1");
+    let other = format!("cudart={}", driver.display());
+    let mut arguments = vec![
+        "libraries",
+        "cudart=text.so",
+        "nvrtc=./text.so",
+        "cudart=./empty.so",
+    ];
+    arguments.extend(["cudart=libnowhere.so.12", "nvrtc=/nowhere", "nvrtc=/", &other]);
+    arguments.extend(real.iter().map(String::as_str));
+    let run = watched(&world, fakes::helper_binary(), &arguments);
+    is_clean("libraries", &run, "\"done\"\n");
+    assert_eq!(
+        run.text().matches(r#""version":"12.4""#).count(),
+        2,
+        "{}",
+        run.text()
+    );
+    // Usage errors end before anything is loaded.
+    watched(&world, fakes::helper_binary(), &["nonsense"]).exits(64);
+}
