@@ -10,7 +10,6 @@ mod support;
 
 use std::ffi::OsStr;
 use std::fs;
-use std::process::Command;
 
 use support::fakes;
 use support::run::{Run, World, can};
