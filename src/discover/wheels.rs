@@ -161,8 +161,9 @@ pub fn may_apply(line: &str) -> bool {
     let Some((versions, marker)) = line.split_once(';') else {
         return true;
     };
-    // A URL may hold a semicolon, and whatever looks like a marker.
-    if !versions.contains('@') && is_for_an_extra(marker) {
+    // A URL may hold a semicolon and whatever looks like a marker, and so may brackets.
+    let is_plain = !versions.contains('@') && versions.contains('[') == versions.contains(']');
+    if is_plain && is_for_an_extra(marker) {
         return false;
     }
     let parse = |line: &str| line.parse::<Requirement>().ok();
@@ -444,10 +445,12 @@ mod tests {
     }
 
     #[test]
-    fn a_url_is_no_marker() {
+    fn urls_and_extras_are_no_markers() {
         for (line, kept) in [
             ("x @ https://a/b;extra == 'c' ; sys_platform == 'linux'", true),
             ("x @ https://a/b ; extra == 'c'", false),
+            ("x[a;extra == 'c']", true),
+            ("x[a];extra == 'c'", false),
             ("x ; extra == 'c'", false),
         ] {
             assert_eq!(may_apply(line), kept, "{line}");

@@ -56,7 +56,29 @@ fn sanitize_strings(value: &mut Value) {
             }
         }
         Value::Array(items) => items.iter_mut().for_each(sanitize_strings),
-        Value::Object(entries) => entries.values_mut().for_each(sanitize_strings),
+        Value::Object(entries) => {
+            entries.values_mut().for_each(sanitize_strings);
+            // Most keys are ours, but names of variables are somebody else's.
+            if entries.keys().any(|key| sanitize(key) != *key) {
+                let all = std::mem::take(entries).into_iter();
+                *entries = all.map(|(key, value)| (sanitize(&key), value)).collect();
+            }
+        }
         Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_cleaned_as_values_are() {
+        let mut value = json!({"a": [{"NVIDIA_REQUIRE_\u{9b}2J": "x\u{7f}"}, "\u{202e}"], "b": 1});
+        sanitize_strings(&mut value);
+        assert_eq!(
+            value,
+            json!({"a": [{"NVIDIA_REQUIRE_\\u{9b}2J": "x\\u{7f}"}, "\\u{202e}"], "b": 1})
+        );
     }
 }

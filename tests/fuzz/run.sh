@@ -66,7 +66,7 @@ while read -r name longest; do
     -timeout=10 -rss_limit_mb=1024 -malloc_limit_mb=64
     -artifact_prefix="$out/$name/"
   )
-  [[ ! -f tests/fuzz/dictionaries/$name ]] || options+=(-dict="tests/fuzz/dictionaries/$name")
+  [[ ! -s $scratch/seeds/$name.words ]] || options+=(-dict="$scratch/seeds/$name.words")
   start=$SECONDS
   status=0
   TMPDIR=$scratch/tmp "$binaries/$name" "${options[@]}" "$corpus" >"$out/$name.log" 2>&1 || status=$?

@@ -1,5 +1,7 @@
 //! What only means something as files: a Python environment's folder, and libraries that lead to each other.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -9,19 +11,26 @@ use tempfile::TempDir;
 thread_local! {
     /// Below TMPDIR, which should be memory.
     static ROOT: TempDir = tempfile::tempdir().expect("a folder can be made");
+    /// What was written last.
+    static WRITTEN: RefCell<BTreeMap<PathBuf, Vec<u8>>> = RefCell::default();
 }
 
 fn root() -> PathBuf {
     ROOT.with(|root| root.path().to_path_buf())
 }
 
-/// Leaves a file that is there as it is where it says the same.
+/// Writes a file, unless it says that already: it is mostly one of many that changes.
 fn write(path: &Path, content: &[u8]) {
-    let write = || fs::write(path, content);
-    if write().is_err() {
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        write().unwrap();
+    let known =
+        |written: &BTreeMap<PathBuf, Vec<u8>>| written.get(path).is_some_and(|known| known == content);
+    if WRITTEN.with_borrow(known) {
+        return;
     }
+    if fs::write(path, content).is_err() {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+    WRITTEN.with_borrow_mut(|written| written.insert(path.to_path_buf(), content.to_vec()));
 }
 
 /// An environment with a distribution, an egg, a `.pth` and a script.
@@ -139,7 +148,7 @@ pub mod libraries {
 
     use super::super::binary::dynamic_elf;
     use super::super::input::Input;
-    use super::{fs, root, write};
+    use super::{root, write};
 
     const NAMES: [&str; 3] = ["libcudart-0123abcd.so.12", "liba.so", "libnvrtc.so.12"];
 
@@ -165,7 +174,6 @@ pub mod libraries {
         let root = root();
         let site = root.join("site");
         for copy in ["nvidia/a/lib", "x.libs"] {
-            fs::create_dir_all(site.join(copy)).unwrap();
             NAMES
                 .iter()
                 .for_each(|name| write(&site.join(copy).join(name), b""));

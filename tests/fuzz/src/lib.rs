@@ -50,7 +50,7 @@ targets! {
     binary::elf 8192;
     binary::elf_patched 512;
     binary::ld_cache 2048;
-    python::metadata 2048;
+    python::metadata 1024;
     python::requirement 512;
     python::version_file 1024;
     python::pth 1024;
@@ -60,16 +60,16 @@ targets! {
     json::manifest_changed 1024;
     json::receipt 4096;
     json::receipt_changed 1024;
-    json::facts 4096;
+    json::facts 3600;
     json::judged 1024;
-    machine::helper_lines 2048;
-    machine::smoke_lines 2048;
-    machine::handoff 2048;
+    machine::helper_lines 1024;
+    machine::smoke_lines 1024;
+    machine::handoff 1024;
     machine::loader_list 2048;
     text::archs 512;
     text::require 1024;
-    text::settings 2048;
-    text::shown 512;
+    text::settings 1024;
+    text::shown 256;
     environment::folder 2048;
     environment::libraries 1024;
 }
