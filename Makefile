@@ -4,7 +4,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 
-.PHONY: help build verify verify-reproducible demo test test-stack valgrind miri bench lint clean
+.PHONY: help build verify verify-reproducible demo test test-stack fuzz valgrind miri bench lint clean
 
 help: ## list these targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ valgrind: ## the helper against the fake driver and real CUDA libraries, under v
 
 miri: ## the modules that only compute, under miri; needs a nightly toolchain that has it
 	@tests/miri.sh
+
+fuzz: ## each parser with 10,000,000 hostile inputs, which takes hours; needs a C++ compiler
+	@tests/fuzz/run.sh
 
 bench: build ## what the image stage costs on that environment, beside a Python entrypoint and cuobjdump
 	@tests/bench/run.sh

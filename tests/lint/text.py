@@ -11,7 +11,7 @@ import subprocess
 import sys
 
 # Folders whose files are kept as they came.
-EXEMPT_FOLDERS = {"fixtures", "invalid", "snapshots"}
+EXEMPT_FOLDERS = {"fixtures", "found", "invalid", "snapshots"}
 # Files that are not text.
 BINARY_SUFFIXES = (".bin", ".cubin", ".fatbin", ".so", ".whl", ".zip", ".gz")
 

@@ -74,6 +74,44 @@ targets! {
     environment::libraries 1024;
 }
 
+/// Inputs as they are kept, one file a target: each behind its length, in four bytes with the lowest first.
+pub fn pack<'i>(inputs: impl IntoIterator<Item = &'i [u8]>) -> Vec<u8> {
+    let mut packed = Vec::new();
+    for input in inputs {
+        packed.extend(u32::try_from(input.len()).unwrap().to_le_bytes());
+        packed.extend(input);
+    }
+    packed
+}
+
+/// The inputs of a target that are kept in the folder of this crate: its seeds, the least that reach all that libFuzzer
+/// reached, and what it found, each with a name.
+pub fn kept(target: &Target, folder: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut all: Vec<(String, Vec<u8>)> = Vec::new();
+    for (number, seed) in (target.seeds)().into_iter().enumerate() {
+        all.push((format!("seed-{number}"), seed));
+    }
+    let packed =
+        std::fs::read(folder.join("corpus").join(format!("{}.bin", target.name))).unwrap_or_default();
+    let mut rest = packed.as_slice();
+    while let Some((length, behind)) = rest.split_first_chunk() {
+        let (input, behind) = behind.split_at(usize::try_from(u32::from_le_bytes(*length)).unwrap());
+        all.push((format!("corpus-{}", all.len()), input.to_vec()));
+        rest = behind;
+    }
+    let mut found: Vec<_> = std::fs::read_dir(folder.join("found").join(target.name))
+        .into_iter()
+        .flatten()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    found.sort();
+    for path in found {
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        all.push((name, std::fs::read(path).unwrap()));
+    }
+    all
+}
+
 /// Runs a target over files, to see a finding again without libFuzzer.
 pub fn replay(run: fn(&[u8]), files: impl Iterator<Item = impl AsRef<Path>>) {
     for file in files {
