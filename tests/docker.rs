@@ -4,6 +4,7 @@
 
 #[path = "support/cuda.rs"]
 mod cuda;
+#[allow(dead_code)] // other test programs use the rest
 #[path = "support/docker.rs"]
 mod docker;
 #[path = "support/podman.rs"]

@@ -342,7 +342,7 @@ fn as_pid_1_who_is_still_on_its_way_out_is_waited_for() {
         "name": "t",
         "smoke": [{"name": "leaves", "argv": ["python3", "-c", child]}, {"name": "more", "argv": ["sleep", "0.05"]}],
     });
-    world.write("leaves.json", &stack.to_string());
+    world.write("leaves.json", stack.to_string());
     let mut command = as_pid_1(&world, &["run", "--gpu", "off", "--stack", "leaves.json", "--"]);
     let run = Run::of(command.args(["sh", "-c", "echo $$; cd /proc; echo [0-9]*"]));
     run.exits(0).prints("1\n1\n").says("more OK");
