@@ -1,7 +1,7 @@
 //! cuda-entrypoint: proves that a CUDA image, its driver and its GPU fit together, then becomes the service.
 //!
 //! One direction: [`discover`] and [`helper`] find facts, [`checks`] judge them with pure functions, [`report`] says
-//! so, [`launch`] becomes the service. `src/main.rs` is the pipeline from top to bottom.
+//! so, [`launch`] becomes the service. The binary's `src/commands.rs` turns what came of it into an exit code.
 
 pub mod facts;
 

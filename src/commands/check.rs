@@ -1,0 +1,122 @@
+//! `check`: the checks, and their verdict as an exit code.
+
+use cuda_entrypoint::check::Verdict;
+use cuda_entrypoint::cli::StageChoice;
+use cuda_entrypoint::config::{Config, Format, Mode, ReportTarget, SmokeMode, TerminationLog};
+use cuda_entrypoint::crew::{Crew, StartError};
+use cuda_entrypoint::pipeline::{Plan, Task};
+use cuda_entrypoint::report::{human, json, termination};
+use cuda_entrypoint::{config, pipeline};
+
+use super::exit::EX_SOFTWARE;
+use super::manifest::load_stack;
+use super::session::Session;
+use super::words::{
+    NO_CREW_HINT, colour_of, complain, ended_by, is_watched, no_crew, print, start_logging, termination_text,
+    write_report_file,
+};
+
+/// Whether the verdict is the last word of this container, as that of an init container is. A probe and a `check` that
+/// somebody has started in there run beside the service, of which a message that says `pass` would hide why it died.
+pub fn is_last_word(config: &Config, plan: Plan, verdict: Verdict) -> bool {
+    let is_container = std::process::id() == 1;
+    config.termination_log != TerminationLog::Default
+        || (!plan.health && (is_container || verdict == Verdict::Fail))
+}
+
+impl Session<'_> {
+    pub fn check(&self, stage: StageChoice, mut crew: Crew) -> u8 {
+        let config = match self.configure() {
+            Ok(config) => config,
+            Err(error) => {
+                let exit = error.exit_code();
+                let log = config::termination_log(self.settings);
+                return self.refuse_check(exit, "setting", &error.to_string(), &error.hint, &log, crew);
+            }
+        };
+        let loaded = match load_stack(config.stack.as_deref()) {
+            Ok(loaded) => loaded,
+            Err(unread) => {
+                return self.refuse_check(
+                    unread.exit,
+                    "manifest",
+                    &unread.message,
+                    &unread.hint,
+                    &config.termination_log,
+                    crew,
+                );
+            }
+        };
+        let env = self.service_environment(&loaded);
+        let wants = |one| stage == one || stage == StageChoice::All;
+        let plan = Plan {
+            image: wants(StageChoice::Image),
+            device: wants(StageChoice::Device),
+            smoke: wants(StageChoice::Smoke),
+            health: stage == StageChoice::Health,
+            stop_early: false,
+        };
+        let archs = config.archs.as_ref().or(loaded.stack.archs.as_ref());
+        let task = Task {
+            config: &config,
+            stack: &loaded.stack,
+            archs,
+            service: self.service,
+            env: &env,
+            plan,
+            // There is no service to hand anything to.
+            smoke: match config.smoke {
+                SmokeMode::Handoff => SmokeMode::Separate,
+                other => other,
+            },
+            watched: is_watched(&config),
+        };
+        let gathered = match pipeline::gather(&task, &mut crew) {
+            Ok(gathered) => gathered,
+            Err(signal) => return ended_by(signal, crew, &config.termination_log),
+        };
+        crew.dismiss();
+        if let Some(signal) = crew.pending_signal() {
+            return ended_by(signal, crew, &config.termination_log);
+        }
+        drop(crew);
+        let report = self.report(&task, &loaded, &gathered);
+        write_report_file(&config, &report);
+        let text = if config.format == Format::Json || config.report == Some(ReportTarget::Stdout) {
+            json::document(&report)
+        } else {
+            human::table(&report, colour_of(&std::io::stdout()))
+        };
+        let printed = print(&text);
+        if is_last_word(&config, plan, report.outcome.verdict) {
+            termination::write(&config.termination_log, &termination::message(&report));
+        }
+        match (report.outcome.verdict, config.mode) {
+            (Verdict::Fail, Mode::Enforce) => report.outcome.exit_code,
+            _ => printed,
+        }
+    }
+
+    pub fn check_without_crew(&self, error: Option<StartError>) -> u8 {
+        start_logging(self.settings);
+        let log = config::termination_log(self.settings);
+        let message = no_crew(error);
+        self.refuse_check(EX_SOFTWARE, "supervision", &message, NO_CREW_HINT, &log, None)
+    }
+
+    /// The same for `check`. Under `warn` it is no failure.
+    pub fn refuse_check(
+        &self,
+        exit: u8,
+        kind: &str,
+        message: &str,
+        hint: &str,
+        log: &TerminationLog,
+        crew: impl Into<Option<Crew>>,
+    ) -> u8 {
+        drop(crew.into());
+        complain(message, hint);
+        termination::write(log, &termination_text(exit, kind, message, hint));
+        if config::is_warn(self.settings) { 0 } else { exit }
+    }
+}

@@ -1,0 +1,156 @@
+//! Which manifest is in force; `stack show`.
+
+use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use cuda_entrypoint::arch::ArchList;
+use cuda_entrypoint::cli::{self, Settings};
+use cuda_entrypoint::config::{self, Format};
+use cuda_entrypoint::discover;
+use cuda_entrypoint::report::sanitize;
+use cuda_entrypoint::shortage::Shortage;
+use cuda_entrypoint::stack::{self, Stack};
+use nix::errno::Errno;
+
+use super::exit::{EX_CONFIG, EX_SOFTWARE, EX_USAGE};
+use super::words::{complain, print, say};
+
+/// The manifest of an image that brings its own.
+pub const DEFAULT_STACK: &str = "/etc/cuda-entrypoint/stack.json";
+
+/// The manifest in force and where it came from.
+pub struct Loaded {
+    pub stack: Stack,
+    pub source: String,
+    /// who else may write it
+    pub doubt: Option<String>,
+}
+
+/// Why there is no manifest.
+pub struct Unread {
+    pub exit: u8,
+    pub message: String,
+    pub hint: String,
+}
+
+/// Reads the manifest: `--stack`, else the image's own, else the embedded one.
+pub fn load_stack(given: Option<&Path>) -> Result<Loaded, Unread> {
+    // A link that leads nowhere or a folder that may not be searched is a mistake to be told, not an absence.
+    let absent = || {
+        let kind = std::fs::symlink_metadata(DEFAULT_STACK).map_err(|e| e.kind());
+        matches!(kind, Err(ErrorKind::NotFound | ErrorKind::NotADirectory))
+    };
+    let path = match given {
+        Some(path) => path,
+        None if !absent() => Path::new(DEFAULT_STACK),
+        None => {
+            let stack = Stack::embedded().map_err(|e| Unread {
+                exit: EX_CONFIG,
+                message: format!("the embedded manifest {e}"),
+                hint: String::new(),
+            })?;
+            return Ok(Loaded {
+                stack,
+                source: "embedded".to_string(),
+                doubt: None,
+            });
+        }
+    };
+    let shown = path.display().to_string();
+    // What is judged is the file that is read, whatever links lead to it or are changed meanwhile.
+    let (bytes, doubt) = discover::files::open_regular(path)
+        .and_then(|file| {
+            let (bytes, _) = discover::files::head_of(&file, stack::MAX_BYTES + 1)?;
+            Ok((bytes, doubt(&file.metadata()?, &shown)))
+        })
+        .map_err(|error| {
+            let errno = error.raw_os_error().map(Errno::from_raw);
+            // What is short is nothing that its author could mend.
+            let (exit, hint) = match errno.and_then(Shortage::of) {
+                Some(shortage) => (EX_SOFTWARE, shortage.hint()),
+                None => (EX_CONFIG, "mount it, or correct --stack or CUDA_ENTRYPOINT_STACK"),
+            };
+            Unread {
+                exit,
+                message: format!("cannot read the manifest {shown}: {error}"),
+                hint: hint.to_string(),
+            }
+        })?;
+    match Stack::parse_bytes(&bytes) {
+        Ok(stack) => Ok(Loaded {
+            stack,
+            source: shown,
+            doubt,
+        }),
+        Err(error) => Err(Unread {
+            exit: EX_CONFIG,
+            message: format!("{shown} {error}"),
+            hint: error.hint,
+        }),
+    }
+}
+
+/// A manifest says what runs here: its commands, and the variables of the service. One that others may write is no reason
+/// to stop a service whose own files mostly lie beside it with the same owner; but it has to be known.
+pub fn doubt(manifest: &std::fs::Metadata, shown: &str) -> Option<String> {
+    let us = nix::unistd::geteuid().as_raw();
+    discover::files::others_may_write(manifest, us).then(|| {
+        format!(
+            "the manifest {shown} is owned by uid {}, mode {:o}: users other than uid {us} and root may write it, and \
+             with it what is checked and run here (chown root, chmod 644)",
+            manifest.uid(),
+            manifest.mode() & 0o7777
+        )
+    })
+}
+
+pub fn stack_show(settings: &Settings, as_json: bool) -> u8 {
+    let (path, format) = match config::shown_stack(settings) {
+        Ok(shown) => shown,
+        Err(error) => {
+            complain(&error.to_string(), &error.hint);
+            return error.exit_code();
+        }
+    };
+    let loaded = match load_stack(path.as_deref()) {
+        Ok(loaded) => loaded,
+        Err(unread) => {
+            complain(&unread.message, &unread.hint);
+            return unread.exit;
+        }
+    };
+    if let Some(doubt) = &loaded.doubt {
+        say(&sanitize(doubt));
+    }
+    let mut stack = loaded.stack;
+    let mut source = loaded.source;
+    if let Some(setting) = settings.get("archs") {
+        match setting.value.to_string_lossy().parse::<ArchList>() {
+            Ok(list) => stack.archs = Some(list),
+            Err(error) => {
+                complain(
+                    &format!("{}: {error}", setting.origin),
+                    "such as 7.5;8.0;8.6;8.9;9.0",
+                );
+                return if matches!(setting.origin, cli::Origin::Flag(_)) {
+                    EX_USAGE
+                } else {
+                    EX_CONFIG
+                };
+            }
+        }
+        source = format!("{source}, archs from {}", setting.origin);
+    }
+    if as_json || format == Format::Json {
+        match serde_json::to_value(&stack) {
+            Ok(value) => print(&format!("{value:#}\n")),
+            Err(error) => {
+                complain(&format!("cannot write the manifest as JSON: {error}"), "");
+                EX_SOFTWARE
+            }
+        }
+    } else {
+        print(&stack::table(&stack, &source))
+    }
+}

@@ -1,0 +1,81 @@
+//! One `run`, `check` or `stack capture`: what it was given, and what all of them do with it.
+
+use std::ffi::{CString, OsStr, OsString};
+use std::path::PathBuf;
+use std::time::Instant;
+
+use cuda_entrypoint::check::Outcome;
+use cuda_entrypoint::cli::Settings;
+use cuda_entrypoint::config::Config;
+use cuda_entrypoint::launch::LaunchError;
+use cuda_entrypoint::pipeline::Task;
+use cuda_entrypoint::report::{Report, sanitize};
+use cuda_entrypoint::smoke::handoff::Resumed;
+use cuda_entrypoint::{config, launch, pipeline};
+
+use super::manifest::Loaded;
+use super::words::start_logging;
+
+/// One `run` or `check`.
+pub struct Session<'a> {
+    pub settings: &'a Settings,
+    pub near_misses: &'a [(String, String)],
+    pub environ: &'a [CString],
+    pub service: &'a [OsString],
+    pub started: Instant,
+}
+
+impl Session<'_> {
+    /// Settings, logging, and the warnings about variables that nobody reads.
+    pub fn configure(&self) -> Result<Config, config::SettingError> {
+        let config = Config::from_settings(self.settings);
+        start_logging(self.settings);
+        for (name, meant) in self.near_misses {
+            tracing::warn!("the variable {name} is not known and has no effect; did you mean {meant}?");
+        }
+        config
+    }
+
+    pub fn service_environment(&self, loaded: &Loaded) -> Vec<CString> {
+        // The second run of a hand-off need not say it again.
+        if let Some(doubt) = &loaded.doubt
+            && !Resumed::is_named(self.environ)
+        {
+            tracing::warn!("{}", sanitize(doubt));
+        }
+        let (env, overwritten) = launch::environment(self.environ, &loaded.stack.env);
+        for variable in overwritten {
+            tracing::warn!(
+                "{} was set to another value; the manifest's is used",
+                variable.name
+            );
+        }
+        env
+    }
+
+    pub fn resolve(&self, env: &[CString]) -> Result<PathBuf, LaunchError> {
+        let command = self.service.first().map_or(OsStr::new(""), |c| c.as_os_str());
+        launch::resolve(command, launch::lookup(env, "PATH"))
+    }
+
+    pub fn report<'r>(
+        &self,
+        task: &Task<'r>,
+        loaded: &'r Loaded,
+        gathered: &'r pipeline::Gathered,
+    ) -> Report<'r> {
+        let mut timing = gathered.timing.clone();
+        timing.push(("total", gathered.before + self.started.elapsed()));
+        Report {
+            mode: task.config.mode,
+            stack_name: &loaded.stack.name,
+            stack_source: &loaded.source,
+            facts: &gathered.facts,
+            findings: &gathered.findings,
+            outcome: Outcome::of(&gathered.findings),
+            receipt: gathered.receipt.as_ref(),
+            smoke: pipeline::smoke_report(task, gathered),
+            timing,
+        }
+    }
+}
