@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use crate::signal::Number;
 
-use super::{Awaited, Gathered, Run, Task, in_thread};
+use super::thread::{Awaited, in_thread};
+use super::{Gathered, Run, Task};
 use crate::check::{Finding, Stage, Status};
 use crate::config::{Gpu, SmokeMode};
 use crate::crew::{Crew, Event};

@@ -1,0 +1,201 @@
+//! The device stage of a run: the helper that asks libcuda and NVML, and what it said.
+
+use crate::check::{Finding, Status};
+use crate::config::Gpu;
+use crate::crew::{Crew, JobId};
+use crate::discover::machine;
+use crate::facts::{DeviceFacts, HelperEnd, HelperLine, HelperRun};
+use crate::helper::Request;
+use crate::shortage::Shortage;
+use crate::{checks, launch};
+
+use super::{Run, Task};
+
+impl Run<'_> {
+    pub(super) fn start_device(&mut self, crew: &mut Crew) {
+        let plan = self.task.plan;
+        // The smoke has to know whether there is a GPU, though nobody judges it.
+        let asks_driver = plan.device || self.smoke.is_some();
+        if self.task.config.gpu == Gpu::Off || !(asks_driver || plan.health) {
+            return;
+        }
+        let nvml_went_ahead = std::mem::take(&mut self.nvml_went_ahead);
+        if !nvml_went_ahead {
+            self.facts.device = DeviceFacts::default();
+        }
+        let may_be_known = self.may_know_devices();
+        if asks_driver && !may_be_known {
+            self.start_helper(crew, Request::Driver);
+        }
+        // Without a process for libcuda there is none for NVML either; one finding says it.
+        let wants_nvml = plan.health || (plan.device && (may_be_known || self.driver_is_open()));
+        let unstarted = matches!(
+            self.facts.device.nvml_helper.end,
+            HelperEnd::NotStarted { .. } | HelperEnd::LoaderMissing { .. }
+        );
+        if unstarted && !wants_nvml {
+            self.facts.device.nvml_helper = HelperRun::default();
+        }
+        if wants_nvml && !nvml_went_ahead {
+            self.start_helper(crew, Request::Nvml);
+        }
+    }
+
+    /// Starts a run of the helper. One that finds no room beside those that will end waits until one of them has.
+    pub(super) fn start_helper(&mut self, crew: &mut Crew, request: Request) {
+        match self.helper.start(crew, &request, self.task.config.device_timeout) {
+            Ok(id) => match request {
+                Request::Driver => self.driver = Some(id),
+                Request::Nvml => self.nvml = Some(id),
+                Request::Libraries(_) => self.libraries = Some(id),
+            },
+            Err(HelperEnd::NotStarted { detail }) if self.may_find_room(&detail) => {
+                tracing::debug!("a helper waits for another to end: {detail}");
+                self.postponed.push(request);
+            }
+            Err(end) => {
+                let run = HelperRun { end, ms: 0.0 };
+                match request {
+                    Request::Driver => self.facts.device.helper = run,
+                    Request::Nvml => self.facts.device.nvml_helper = run,
+                    Request::Libraries(_) => self.facts.image.helper = run,
+                }
+            }
+        }
+    }
+
+    /// Whether what is short may be there once a child has ended that waits for nobody.
+    pub(super) fn may_find_room(&self, detail: &str) -> bool {
+        self.somebody_ends() && Shortage::told_by(detail).is_some_and(Shortage::is_passing)
+    }
+
+    pub(super) fn somebody_ends(&self) -> bool {
+        self.driver.is_some()
+            || self.nvml.is_some()
+            || self.libraries.is_some()
+            || self.trace.is_some()
+            || self.more_libraries.is_some()
+    }
+
+    pub(super) fn start_postponed(&mut self, crew: &mut Crew) {
+        for request in std::mem::take(&mut self.postponed) {
+            self.start_helper(crew, request);
+        }
+        if std::mem::take(&mut self.smoke_is_postponed) {
+            self.start_smoke(crew);
+        }
+    }
+
+    pub(super) fn driver_is_open(&self) -> bool {
+        self.driver.is_some() || self.postponed.contains(&Request::Driver)
+    }
+
+    pub(super) fn nvml_is_open(&self) -> bool {
+        self.nvml.is_some() || self.postponed.contains(&Request::Nvml)
+    }
+
+    /// Takes the answers of a helper run.
+    pub(super) fn absorb(&mut self, id: JobId, run: HelperRun, lines: Vec<HelperLine>) {
+        let job = Some(id);
+        let mut first = 0;
+        if let Some((_, known)) = self.more_libraries.take_if(|(more, _)| *more == id) {
+            first = known;
+            self.facts.image.helper.ms += run.ms;
+            self.facts.image.helper.end = run.end;
+        } else if job == self.libraries {
+            self.libraries = None;
+            self.facts.image.helper = run;
+        } else if job == self.driver {
+            self.driver = None;
+            self.facts.device.helper = run;
+        } else if job == self.nvml {
+            self.nvml = None;
+            self.facts.device.nvml_helper = run;
+        }
+        for line in lines {
+            match line {
+                HelperLine::Library(mut answer) => {
+                    answer.index = answer.index.saturating_add(first);
+                    if let Some(library) = self.facts.image.libraries.get_mut(answer.index) {
+                        library.answer = Some(answer);
+                    }
+                }
+                HelperLine::Driver(answer) => self.facts.device.driver = Some(answer),
+                HelperLine::Device(device) => self.facts.device.devices.push(device),
+                HelperLine::Nvml(answer) => self.facts.device.nvml = Some(answer),
+                HelperLine::NvmlDevice(device) => self.facts.device.nvml_devices.push(device),
+                HelperLine::Node(node) => self.facts.device.opened.push(node),
+                HelperLine::Step(_) | HelperLine::Done => {}
+            }
+        }
+    }
+
+    pub(super) fn settle_device(&mut self, crew: &mut Crew) {
+        let plan = self.task.plan;
+        // The architecture is judged by the kernels as well.
+        if self.device_findings.is_some()
+            || (plan.device && (self.image.is_some() || self.kernels.is_some()))
+            || self.driver_is_open()
+            || self.nvml_is_open()
+            || self.retry_at.is_some()
+        {
+            return;
+        }
+        if plan.device || plan.health {
+            self.judge_device();
+        }
+        let failed = |all: &Vec<Finding>| all.iter().any(|f| f.status == Status::Fail);
+        if plan.stop_early && self.device_findings.as_ref().is_some_and(failed) {
+            self.cancel_smoke(crew);
+        }
+    }
+
+    pub(super) fn judge_device(&mut self) {
+        let Task { config, plan, .. } = *self.task;
+        // What tells a GPU that is hidden from one that is not there, and a driver likewise.
+        if plan.device && config.gpu != Gpu::Off && self.facts.device.devices.is_empty() {
+            self.facts.device.nodes = machine::device_nodes();
+            let driver = self.facts.device.driver.as_ref();
+            if driver.is_none_or(|d| d.load_error.is_some()) {
+                let searched = launch::lookup(self.task.env, "LD_LIBRARY_PATH");
+                self.facts.device.driver_elsewhere = machine::driver_copies(searched);
+            }
+        }
+        let findings = self.judged_device();
+        let image_failed = self
+            .image_findings
+            .as_ref()
+            .is_some_and(|all| all.iter().any(|f| f.status == Status::Fail));
+        if !(image_failed && plan.stop_early) {
+            self.retry_at = self.try_again(&findings);
+            if self.retry_at.is_some() {
+                return;
+            }
+        }
+        self.timing.push(("device", self.started.elapsed()));
+        self.device_findings = Some(findings);
+    }
+
+    pub(super) fn judged_device(&self) -> Vec<Finding> {
+        let Task {
+            config,
+            stack,
+            archs,
+            plan,
+            ..
+        } = *self.task;
+        let mut findings = if plan.health {
+            checks::device::judge_health(config.gpu, &self.facts)
+        } else {
+            let mut all = checks::device::judge(stack, config.gpu, &self.facts);
+            all.extend(checks::require::judge(config.gpu, &self.facts));
+            all.extend(checks::limits::judge(stack, &self.facts));
+            if config.gpu != Gpu::Off {
+                all.extend(checks::arch::judge(stack, archs, &self.facts));
+            }
+            all
+        };
+        config.overrides.apply(&mut findings);
+        findings
+    }
+}
