@@ -461,7 +461,8 @@ enum Fate {
     ReachedTheService,
     /// it came before the service was there, and its default is to do nothing
     HadNoMeaning,
-    /// PID 1 had become the service when it came, and the service had not said yet that it wants to hear of it
+    /// PID 1 was being executed as the service when it came, or had become it, and the service had not said yet that it
+    /// wants to hear of it
     CameTooEarlyForPid1,
 }
 
@@ -521,9 +522,13 @@ impl Life {
             return (None, took);
         }
         thread::sleep(Duration::from_micros(self.moment));
-        let was_service = fs::read_link(format!("/proc/{entrypoint}/exe"))
-            .is_ok_and(|exe| exe != std::path::Path::new(ENTRYPOINT));
+        let is_service = || {
+            let exe = fs::read_link(format!("/proc/{entrypoint}/exe"));
+            exe.is_ok_and(|exe| exe != std::path::Path::new(ENTRYPOINT))
+        };
+        let was_service = is_service() || is_in_exec(entrypoint, self.signal);
         kill_by_number(entrypoint, self.signal);
+        let was_service = was_service || is_service();
         let mut heard: Vec<String> = Vec::new();
         let mut ended = None;
         let until = Instant::now() + Duration::from_secs(60);
@@ -566,6 +571,17 @@ impl Life {
         world.assert_nothing_left();
         (Some(fate), since.elapsed())
     }
+}
+
+/// Whether this process is past the point of no return: it handles the signal and blocks it no longer. One that comes
+/// while execve(2) lasts finds the handler, which then is gone before it could run; the kernel keeps it from PID 1.
+fn is_in_exec(pid: u32, signal: i32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let has = |field: &str| {
+        let mask = status.lines().find_map(|line| line.strip_prefix(field));
+        mask.is_some_and(|mask| u64::from_str_radix(mask.trim(), 16).unwrap() & 1 << (signal - 1) != 0)
+    };
+    has("SigCgt:") && !has("SigBlk:")
 }
 
 /// Whether this process blocks or handles SIGTERM, or is the service already. While one waits for signals the kernel
