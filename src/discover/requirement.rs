@@ -163,11 +163,12 @@ impl MarkerEnvironment {
     }
 }
 
-/// A marker as a tree.
+/// A marker as a tree, of which only parentheses make a level: a line may have any number of `or`s, and what walks a
+/// tree takes stack for each level.
 #[derive(Clone, PartialEq, Debug)]
 enum Marker {
-    And(Box<Marker>, Box<Marker>),
-    Or(Box<Marker>, Box<Marker>),
+    And(Vec<Marker>),
+    Or(Vec<Marker>),
     Compare(Operand, Comparison, Operand),
 }
 
@@ -203,16 +204,8 @@ impl Marker {
     /// Kleene's three values: what is not known does not matter where the other side decides.
     fn evaluate(&self, environment: &MarkerEnvironment) -> Option<bool> {
         match self {
-            Self::And(a, b) => match (a.evaluate(environment), b.evaluate(environment)) {
-                (Some(false), _) | (_, Some(false)) => Some(false),
-                (Some(true), Some(true)) => Some(true),
-                _ => None,
-            },
-            Self::Or(a, b) => match (a.evaluate(environment), b.evaluate(environment)) {
-                (Some(true), _) | (_, Some(true)) => Some(true),
-                (Some(false), Some(false)) => Some(false),
-                _ => None,
-            },
+            Self::And(parts) => decided(parts, false, environment),
+            Self::Or(parts) => decided(parts, true, environment),
             Self::Compare(left, comparison, right) => {
                 let is_extra = [left, right]
                     .iter()
@@ -228,6 +221,19 @@ impl Marker {
             }
         }
     }
+}
+
+/// One part that is `decisive` decides; else all have to be known.
+fn decided(parts: &[Marker], decisive: bool, environment: &MarkerEnvironment) -> Option<bool> {
+    let mut all = Some(!decisive);
+    for part in parts {
+        match part.evaluate(environment) {
+            Some(value) if value == decisive => return Some(decisive),
+            Some(_) => {}
+            None => all = None,
+        }
+    }
+    all
 }
 
 impl Operand {
@@ -314,19 +320,28 @@ impl Parser<'_> {
 
     /// `and` binds closer than `or`.
     fn any(&mut self, depth: usize) -> Option<Marker> {
-        let mut left = self.all(depth)?;
-        while self.take(&Token::Word("or")) {
-            left = Marker::Or(Box::new(left), Box::new(self.all(depth)?));
-        }
-        Some(left)
+        self.list("or", Marker::Or, |parser| parser.all(depth))
     }
 
     fn all(&mut self, depth: usize) -> Option<Marker> {
-        let mut left = self.one(depth)?;
-        while self.take(&Token::Word("and")) {
-            left = Marker::And(Box::new(left), Box::new(self.one(depth)?));
+        self.list("and", Marker::And, |parser| parser.one(depth))
+    }
+
+    fn list(
+        &mut self,
+        word: &str,
+        joined: impl Fn(Vec<Marker>) -> Marker,
+        part: impl Fn(&mut Self) -> Option<Marker>,
+    ) -> Option<Marker> {
+        let first = part(self)?;
+        let mut parts = vec![first];
+        while self.take(&Token::Word(word)) {
+            parts.push(part(self)?);
         }
-        Some(left)
+        match parts.len() {
+            1 => parts.pop(),
+            _ => Some(joined(parts)),
+        }
     }
 
     fn one(&mut self, depth: usize) -> Option<Marker> {
@@ -411,6 +426,18 @@ mod tests {
         let url: Requirement = "x @ https://a/b;c?d ; sys_platform == 'win32'".parse().unwrap();
         assert!(url.specifiers.is_empty());
         assert_eq!(url.applies(&MarkerEnvironment::default()), Some(false));
+    }
+
+    /// A thread has two megabytes of stack, and whoever starts an image has nothing to do with who wrote this.
+    #[test]
+    fn a_marker_without_end_takes_no_stack() {
+        for (word, expected) in [("or", Some(true)), ("and", Some(false))] {
+            let line = format!(
+                "x; {}os_name == 'posix'",
+                format!("os_name == 'nt' {word} ").repeat(100_000)
+            );
+            assert_eq!(applies(&line), expected, "{word}");
+        }
     }
 
     #[test]

@@ -48,6 +48,9 @@ trap 'rm -rf "$scratch"' EXIT
 mkdir -p "$out" "$scratch/tmp"
 export TMPDIR=$scratch/tmp
 
+# What a thread of the product has.
+ulimit -s 2048
+
 # NAME LONGEST
 "$binaries/corpus" lay-out "$scratch" >"$scratch/targets"
 for name in "$@"; do

@@ -12,6 +12,7 @@ pub mod binary;
 pub mod environment;
 mod input;
 pub mod json;
+pub mod long;
 pub mod machine;
 pub mod python;
 #[path = "../../../src/discover/testing.rs"]
@@ -72,6 +73,7 @@ targets! {
     text::shown 256;
     environment::folder 2048;
     environment::libraries 1024;
+    long::repeated 2048;
 }
 
 /// Inputs as they are kept, one file a target: each behind its length, in four bytes with the lowest first.

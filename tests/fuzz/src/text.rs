@@ -1,5 +1,9 @@
 //! Short texts: lists of architectures, conditions on the machine, settings, and whatever is shown.
 
+#[path = "../../../src/bin/cuda-helper/text.rs"]
+#[allow(dead_code)]
+mod helper;
+
 /// Lists of architectures.
 pub mod archs {
     use cuda_entrypoint::arch::{ArchList, Service};
@@ -201,11 +205,17 @@ pub mod shown {
     use cuda_entrypoint::report::{progress, sanitize, says, termination};
 
     use super::super::input::{Input, is_clean, is_printable};
+    use super::helper;
 
     pub fn run(bytes: &[u8]) {
         let mut input = Input::new(bytes);
         let (number, part) = (input.u16(), input.text());
-        let text = String::from_utf8_lossy(input.rest());
+        let bytes = input.rest();
+        // What a driver's library calls a GPU, as the helper takes it over.
+        let name = helper::until_nul(bytes);
+        assert!(!name.contains('\0') && name.len() <= 3 * helper::LONGEST);
+        let _ = (helper::pci_bus_id(&name), helper::names_a_mig_instance(&name));
+        let text = String::from_utf8_lossy(bytes);
         let clean = sanitize(&text);
         is_clean(&clean);
         assert_eq!(sanitize(&clean), clean);
@@ -229,6 +239,8 @@ pub mod shown {
         vec![
             text("torch is 2.5.0, and 2.5. is said"),
             text("a\x1b[31mred\nline\r\x07\u{7f}\u{9b}2J\u{202e}gnp\u{2028}\u{feff}"),
+            text("00000000:3B:00.0"),
+            text("NVIDIA H100 NVL MIG 3g.47gb\0more"),
             text(&"/opt/venv/lib/é/日本語/".repeat(20)),
         ]
     }
