@@ -1,6 +1,7 @@
 //! corpus lay-out FOLDER: writes what each target starts from into FOLDER/TARGET and the words of it into the dictionary
 //! FOLDER/TARGET.words, and prints each target's name and longest input.
-//! corpus keep TARGET FOLDER: keeps the shortest files of FOLDER for TARGET.
+//! corpus keep TARGET FOLDER: keeps the files of FOLDER for TARGET, or as many of them, short and long ones, as are few
+//! bytes.
 
 // Brings the functions that instrumented code calls.
 #[cfg(feature = "libfuzzer")]
@@ -12,10 +13,8 @@ use std::path::Path;
 
 use cuda_entrypoint_fuzz::{TARGETS, kept, pack};
 
-/// Most inputs that are kept of a target.
-const MOST: usize = 100;
-/// Most bytes of them together.
-const MOST_BYTES: usize = 64 << 10;
+/// Most bytes that are kept of a target.
+const MOST_BYTES: usize = 40 << 10;
 
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -55,23 +54,24 @@ fn words(seed: &[u8]) -> Vec<String> {
         .collect()
 }
 
-fn keep(target: &str, folder: &Path) {
-    assert!(
-        TARGETS.iter().any(|known| known.name == target),
-        "no target is called {target}"
-    );
+fn keep(name: &str, folder: &Path) {
+    let target = TARGETS.iter().find(|known| known.name == name);
+    let seeds = (target
+        .unwrap_or_else(|| panic!("no target is called {name}"))
+        .seeds)();
     let entries = fs::read_dir(folder).expect("the folder is listed");
     let mut inputs: Vec<Vec<u8>> = entries
         .map(|entry| fs::read(entry.expect("the folder is listed").path()).expect("the input is read"))
+        .filter(|input| !seeds.contains(input))
         .collect();
     inputs.sort_by(|a, b| (a.len(), a).cmp(&(b.len(), b)));
-    let mut bytes = 0;
-    let shortest = inputs.iter().map(Vec::as_slice).take(MOST).take_while(|input| {
-        bytes += input.len();
-        bytes <= MOST_BYTES
-    });
-    let packed = pack(shortest);
+    // Every one, or every second, or every third.
+    let packed = (1..).map(|step| pack(inputs.iter().step_by(step).map(Vec::as_slice)));
+    let packed = packed
+        .into_iter()
+        .find(|packed| packed.len() <= MOST_BYTES || inputs.len() < 2);
     let folder = own().join("corpus");
     fs::create_dir_all(&folder).expect("the folder can be made");
-    fs::write(folder.join(format!("{target}.bin")), packed).expect("the corpus can be written");
+    fs::write(folder.join(format!("{name}.bin")), packed.unwrap_or_default())
+        .expect("the corpus can be written");
 }
