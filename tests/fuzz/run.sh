@@ -71,7 +71,8 @@ while read -r name longest; do
   start=$SECONDS status=0
   "$binaries/$name" "${options[@]}" "$scratch/$name" >"$out/$name.log" 2>&1 || status=$?
   inputs=$(sed -n 's/^stat::number_of_executed_units: *//p' "$out/$name.log")
-  reached=$(grep -aoE 'cov: [0-9]+ ft: [0-9]+ corp: [0-9]+' "$out/$name.log" | tail -n 1)
+  # Nothing was reached where the first input fails.
+  reached=$(grep -aoE 'cov: [0-9]+ ft: [0-9]+ corp: [0-9]+' "$out/$name.log" | tail -n 1) || reached=
   read -r _ edges _ features _ entries <<<"${reached:-- - - - - -}"
   outcome=passed
   if ((status)); then
