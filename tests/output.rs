@@ -549,24 +549,40 @@ fn a_warning_of_the_architecture_is_a_warning_everywhere() {
     run.exits(0).says("warning: arch-unlisted").says("1 warning");
 }
 
+/// An init container's verdict is its own. What a probe, or somebody who came in, finds beside a service is no reason why
+/// that died, unless it found one.
 #[test]
-fn a_probe_leaves_the_services_last_words_alone() {
-    if !can(
-        "a /dev of its own",
-        &["unshare", "-m", "mount", "-t", "tmpfs", "none", "/dev"],
-    ) {
+fn a_check_beside_the_service_leaves_its_last_words_alone() {
+    let unshare = ["--mount", "--pid", "--fork", "--mount-proc"];
+    let mounts = [
+        &["unshare"],
+        &unshare[..],
+        &["mount", "-t", "tmpfs", "none", "/dev"],
+    ]
+    .concat();
+    if !can("a /dev of its own", &mounts) {
         return;
     }
-    for (stage, expected) in [
-        ("health", "out of memory"),
-        ("device", "pass: stack t (stack.json)"),
+    let lost = r#"{"calls": {"cuInit": {"returns": 999}}}"#;
+    let service = "out of memory";
+    for (is_pid_1, stage, driver, expected) in [
+        (false, "health", "{}", service),
+        (true, "health", "{}", service),
+        (false, "device", "{}", service),
+        (true, "device", "{}", "pass: stack t (stack.json)"),
+        (false, "device", lost, "gpu-not-ready (exit 82): "),
     ] {
         let world = World::new();
+        world.write("log", service);
         let mut command = world.command("unshare");
-        let script = "mount -t tmpfs none /dev && printf 'out of memory' >/dev/termination-log && \
-            \"$0\" check --stack stack.json --stage \"$1\" && cat /dev/termination-log >&2";
-        command.args(["-m", "sh", "-c", script, ENTRYPOINT, stage]);
-        let run = Run::of(world.with_gpu(&mut command, "{}"));
-        run.exits(0).says(expected);
+        let script = "mount -t tmpfs none /dev && : >/dev/termination-log && mount --bind log /dev/termination-log && \
+            $2 \"$0\" check --stack stack.json --stage \"$1\" || exit $?";
+        let how = if is_pid_1 { "exec" } else { "command" };
+        command.args(unshare);
+        command.args(["sh", "-c", script, ENTRYPOINT, stage, how]);
+        let run = Run::of(world.with_gpu(&mut command, driver));
+        run.exits(if driver == "{}" { 0 } else { 82 });
+        let log = world.read("log").unwrap();
+        assert!(log.starts_with(expected), "{stage}, {how}: {log}");
     }
 }

@@ -103,9 +103,11 @@ fn without_nvml_it_is_unknown_unless_cuda_decides() {
     let ran = no_nvml(12030).run(&[]);
     let said = String::from_utf8_lossy(&ran.output.stderr).into_owned();
     assert!(
-        said.contains("warning: require-cuda: ") && said.contains("ok: "),
+        said.contains("cuda-entrypoint: require-cuda: ") && said.contains("ok: "),
         "{said}"
     );
+    // The line that counts the warnings has none.
+    assert!(!said.contains("warning"), "{said}");
 }
 
 #[test]

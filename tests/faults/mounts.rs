@@ -92,7 +92,7 @@ fn without_memory_files_the_first_folder_that_takes_a_file_does() {
         .says("helper-crashed")
         .says("memory file: memfd_create: EACCES")
         .says("/dev/shm: Read-only file system")
-        .says("--helper-path");
+        .says("cuda-entrypoint install DIR");
 }
 
 #[test]
