@@ -228,10 +228,11 @@ pub fn headers_of(mut file: impl Read) -> std::io::Result<String> {
         // The end may straddle two chunks: \n\r | \n
         let from = before.saturating_sub(2);
         if let Some(end) = bytes.get(from..).and_then(end_of_headers) {
-            bytes.truncate(from + end);
+            bytes.truncate((from + end).min(MAX_HEADERS));
             break;
         }
-        if read == 0 || bytes.len() >= MAX_HEADERS {
+        // An end at the limit shows in the two bytes behind it.
+        if read == 0 || bytes.len() >= MAX_HEADERS + 3 {
             bytes.truncate(MAX_HEADERS);
             break;
         }
@@ -439,6 +440,23 @@ mod tests {
                     requirement.applies(&MarkerEnvironment::of(None)),
                     Some(false),
                     "{marker}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn how_much_a_read_returns_changes_nothing() {
+        for length in MAX_HEADERS - 3..MAX_HEADERS + 3 {
+            let mut file = vec![b'x'; length];
+            file.extend(b"\n\nbody");
+            let whole = headers_of(file.as_slice()).unwrap();
+            assert_eq!(whole.len(), length.min(MAX_HEADERS));
+            for cut in MAX_HEADERS - 8..(MAX_HEADERS + 8).min(file.len()) {
+                let (first, then) = file.split_at(cut);
+                assert!(
+                    headers_of(first.chain(then)).unwrap() == whole,
+                    "{length} cut at {cut}"
                 );
             }
         }
