@@ -77,13 +77,15 @@ fn without_glibc(base: Base, loader: &str) {
     assert!(check.stdout.contains(loader), "{check:#?}");
     assert!(!check.stdout.contains("[driver-missing]"), "{check:#?}");
 
+    // A scratch image has no other program: a copy of the binary is one that it does not know for itself.
     let service = if base == Base::Scratch {
-        "/cuda-entrypoint --version"
+        "/service --version"
     } else {
         "cat /proc/1/cmdline"
     };
     let started = Run::of(image)
         .mount_text(STACK, "/stack.json")
+        .mount(&docker::binary(), "/service")
         .command(&format!(
             "/cuda-entrypoint run --stack /stack.json --gpu off --smoke off -- {service}"
         ))
