@@ -6,7 +6,6 @@
 mod cuda;
 #[allow(dead_code)] // other test programs use the rest
 #[path = "support/docker.rs"]
-#[allow(dead_code)]
 mod docker;
 #[path = "support/podman.rs"]
 mod podman;
