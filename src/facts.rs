@@ -424,6 +424,9 @@ pub struct Python {
     pub options: Vec<String>,
     /// the service's own interpreter looks into the working folder first, as it does for `-m` and `-c`
     pub working_folder: bool,
+    /// the folder of the service's own script, which its interpreter looks into first
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub script_folder: Option<String>,
     /// the folders of `sys.path` that can hold distributions, in order
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub site_packages: Vec<String>,
@@ -794,6 +797,7 @@ object!(Python {
     found_by,
     options,
     working_folder,
+    script_folder,
     site_packages,
     notes,
     tried

@@ -19,6 +19,7 @@ pub mod file;
 pub mod image;
 pub mod keep;
 pub mod key;
+pub mod own;
 pub mod trust;
 
 /// Names this build: its version, and what its sources and its helper come to. A copy of the binary is the same one.

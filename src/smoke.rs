@@ -34,7 +34,7 @@ const UNTIL_THE_WORD: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// In front of the script's first line, which is a comment: with `-c` Python looks into the working folder before all
 /// others, where a service that is no `-m` or `-c` itself never looks. A checkout there may have any package's name.
-const NOT_HERE: &str = "import sys; sys.path[:1] == [''] and sys.path.pop(0)  ";
+const NOT_HERE: &str = "import sys; sys.path[:1] == [''] and sys.path.pop(0); ";
 
 /// What of the device stage matters to the smoke.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -182,8 +182,7 @@ impl Smoke {
         let mut argv = vec![interpreter];
         argv.extend(python.options.iter().map(String::as_str));
         let script = crate::packed::smoke_script();
-        let elsewhere = if python.working_folder { "" } else { NOT_HERE };
-        let script = format!("{elsewhere}{script}");
+        let script = format!("{}{script}", path_as_the_services(python));
         argv.extend(["-c", script.as_str(), plan.as_str()]);
         let program = CString::new(interpreter).map_err(|_| "its path has a NUL byte".to_string())?;
         let start = Start {
@@ -320,6 +319,19 @@ fn show(who: &str, said: &[u8]) {
     {
         tracing::debug!("smoke: {} said: {}", sanitize(who), sanitize(line));
     }
+}
+
+/// In front of the script, so that it imports from where the service does.
+fn path_as_the_services(python: &Python) -> String {
+    if python.working_folder {
+        return String::new();
+    }
+    // A text of JSON is one of Python.
+    let first = python.script_folder.as_deref();
+    let first = first.map_or(String::new(), |folder| {
+        format!("sys.path.insert(0, {}); ", json!(folder))
+    });
+    format!("{NOT_HERE}{first} ")
 }
 
 /// What `smoke.py` is asked.

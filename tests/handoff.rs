@@ -220,6 +220,7 @@ fn a_failure_is_told_as_by_a_smoke_of_its_own() {
             "smoke-import",
         ),
         (r#"{"import spconv": {"exit": 3}}"#, &[], 84, "smoke-import"),
+        (r#"{"import torch": {"leave": 0}}"#, &[], 84, "smoke-import"),
         (
             r#"{"import spconv": {"raise_signal": 11}}"#,
             &[],
@@ -528,6 +529,21 @@ fn what_cannot_be_handed_off_gets_a_process_of_its_own_and_a_line_saying_why() {
         (0, &json!("separate")),
         "{checked}"
     );
+}
+
+/// A .pth file's line runs before ours, and may start Pythons that inherit everything.
+#[test]
+fn a_python_that_the_services_own_starts_is_not_the_service() {
+    let line = "import os, subprocess, sys; os.environ.get('AGAIN') or subprocess.run([sys.executable, '-c', ''], \
+                close_fds=False, env=dict(os.environ, AGAIN='1'))\n";
+    for options in [&HANDED[..], &["--smoke", "handoff", "--init"]] {
+        let scene = Scene::new();
+        std::fs::write(scene.site().join("starts.pth"), line).unwrap();
+        let ran = scene.run_service(options, &[&scene.python(), "-c", ONLY_STARTS]);
+        assert_eq!(ran.exit(), 0, "{ran}");
+        assert_eq!(stderr(&ran).matches("spconv forward OK").count(), 1, "{ran}");
+        scene.world.assert_nothing_left();
+    }
 }
 
 #[test]

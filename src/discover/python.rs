@@ -111,6 +111,8 @@ struct Candidate {
     path: PathBuf,
     env: Environment,
     isolation: Isolation,
+    /// of the service's script, which Python looks into first
+    script_folder: Option<PathBuf>,
 }
 
 impl PythonQuery<'_> {
@@ -155,6 +157,7 @@ impl PythonQuery<'_> {
             path,
             env: self.env.clone(),
             isolation: Isolation::default(),
+            script_folder: None,
         }
     }
 
@@ -198,6 +201,7 @@ impl PythonQuery<'_> {
             found_by: None,
             options: candidate.isolation.options(),
             working_folder: candidate.isolation.working_folder,
+            script_folder: candidate.script_folder.as_deref().map(text),
             site_packages,
             notes,
             tried: Vec::new(),

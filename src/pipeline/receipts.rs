@@ -16,11 +16,13 @@ use crate::config::{Gpu, SmokeMode};
 use crate::crew::{Crew, Event};
 use crate::facts::smoke::SmokeEnd;
 use crate::facts::{Facts, ImageFacts, Python};
+use crate::launch;
 use crate::receipt::device::{self, DevicePart, Recognised};
 use crate::receipt::file;
 use crate::receipt::image::ImagePart;
 use crate::receipt::keep::{Found, Keep, Kept};
 use crate::receipt::key::{self, Of, Texts};
+use crate::receipt::own::Own;
 use crate::receipt::{Account, Now, Part, Written};
 use crate::smoke;
 
@@ -57,6 +59,7 @@ struct Opened {
 pub(super) struct Offer {
     part: Arc<ImagePart>,
     in_force: Texts,
+    own: Own,
 }
 
 impl Offer {
@@ -65,7 +68,7 @@ impl Offer {
         let facts = self.part.recognise(self.in_force.clone(), python)?;
         let proof = Proof {
             written: self.part.written.clone(),
-            state: self.part.key.digest(),
+            state: self.own.state(&self.part.key.digest()),
         };
         Ok((facts, proof))
     }
@@ -74,12 +77,16 @@ impl Offer {
 /// Of an image part whose facts were taken.
 pub(super) struct Proof {
     written: Written,
-    /// names the image's state
+    /// names the state of the image and of what the smoke's own commands run
     state: String,
 }
 
 fn in_force(of: Of, task: &Task<'_>) -> Texts {
     key::in_force(of, task.stack, task.archs, &task.config.overrides, task.env)
+}
+
+fn own(task: &Task<'_>) -> Own {
+    Own::of(task.stack, launch::lookup(task.env, "PATH"))
 }
 
 fn passed(findings: Option<&Vec<Finding>>) -> bool {
@@ -182,6 +189,7 @@ impl Run<'_> {
         Some(Offer {
             part: Arc::new(part),
             in_force: in_force(Of::Image, self.task),
+            own: own(self.task),
         })
     }
 
@@ -384,6 +392,7 @@ fn keep(
             is_new,
         }),
         smoke: smoke.map(|smoke| (smoke, facts.image.python.options.clone())),
+        own: own(task),
     }
 }
 

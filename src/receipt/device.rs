@@ -59,7 +59,7 @@ pub struct DeviceKey {
 pub struct SmokePart {
     /// when
     pub written: Written,
-    /// the image's [`super::image::ImageKey::digest`]
+    /// the image's [`super::image::ImageKey::digest`], with [`super::own::Own::state`]
     pub image: String,
     /// options of the interpreter that it ran with
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -220,7 +220,7 @@ impl SmokePart {
             return Err(problem);
         }
         if image != Some(self.image.as_str()) {
-            return Err("it ran in another state of the image".to_string());
+            return Err("it ran in another state of the image or of the service's code".to_string());
         }
         if self.options != options {
             let shown = |all: &[String]| Some(all.join(" ")).filter(|all| !all.is_empty());

@@ -6,6 +6,7 @@ use super::device::{DevicePart, SmokePart};
 use super::file::{self, NotWritten, Receipt};
 use super::image::{ImageKey, ImagePart, passing_trouble};
 use super::key::Texts;
+use super::own::Own;
 use super::{Now, Part, Written, device};
 use crate::facts::smoke::SmokeFacts;
 use crate::facts::{DeviceFacts, ImageFacts};
@@ -23,6 +24,8 @@ pub struct Keep {
     pub device: Option<Found<DeviceFacts>>,
     /// the smoke that ran now, and the options of its interpreter
     pub smoke: Option<(SmokeFacts, Vec<String>)>,
+    /// the manifest's own commands, which that smoke ran
+    pub own: Own,
 }
 
 /// Facts, and what they were found under.
@@ -65,7 +68,7 @@ impl Keep {
             };
             Some(SmokePart {
                 written: self.now.written(),
-                image,
+                image: self.own.state(&image),
                 options: options.clone(),
                 facts: facts.clone(),
             })

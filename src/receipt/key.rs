@@ -72,6 +72,18 @@ const OF_THE_LOADER: &str = " ASSUME_KERNEL AUDIT BIND_NOT BIND_NOW DEBUG DEBUG_
     LIBRARY_PATH ORIGIN_PATH POINTER_GUARD PREFER_MAP_32BIT_EXEC PRELOAD PROFILE PROFILE_OUTPUT SHOW_AUXV \
     TRACE_LOADED_OBJECTS USE_LOAD_BIAS VERBOSE WARN ";
 
+/// What changes how CUDA finds devices and kernels, or what comes of them.
+///
+/// Source: CUDA C++ Programming Guide, "CUDA environment variables"; the cuBLAS documentation for the last one.
+const OF_CUDA: [&str; 6] = [
+    "CUDA_DEVICE_ORDER",
+    "CUDA_FORCE_PTX_JIT",
+    "CUDA_DISABLE_PTX_JIT",
+    "CUDA_FORCE_JIT",
+    "CUDA_DISABLE_JIT",
+    "NVIDIA_TF32_OVERRIDE",
+];
+
 /// What Python reads, without the `PYTHON` in front: PYTHON_API_KEY is none of these.
 ///
 /// Source: <https://docs.python.org/3/using/cmdline.html#environment-variables>, 3.8 to 3.14.
@@ -88,9 +100,12 @@ fn counts(name: &str, of: Of) -> bool {
         let rest = name.strip_prefix(prefix).filter(|rest| !rest.contains(' '));
         rest.is_some_and(|rest| all.contains(&format!(" {rest} ")))
     };
-    let is_of_devices = name == "CUDA_DEVICE_ORDER"
-        || (name.ends_with("_VISIBLE_DEVICES") && name != "NVIDIA_VISIBLE_DEVICES");
-    is_one("LD_", OF_THE_LOADER) || is_one("PYTHON", OF_PYTHON) || (of == Of::Device && is_of_devices)
+    let is_of_devices =
+        OF_CUDA.contains(&name) || (name.ends_with("_VISIBLE_DEVICES") && name != "NVIDIA_VISIBLE_DEVICES");
+    is_one("LD_", OF_THE_LOADER)
+        || is_one("PYTHON", OF_PYTHON)
+        || name == "GLIBC_TUNABLES"
+        || (of == Of::Device && is_of_devices)
 }
 
 /// What of [`in_force`] is another now.

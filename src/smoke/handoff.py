@@ -14,7 +14,8 @@ verdict, too: a `fallback` line makes the entrypoint smoke in a process of its o
 
 PLAN's descriptors: `zip_fd` is the zip, `binary_fd` the entrypoint's executable, `results_fd` takes protocol lines, one
 write each, at its end; `keep_fds` are those that the verdict inherits. `python_path` is what `PYTHONPATH` was, or null;
-`pid`, where it is given, the process that was meant: a wrapper's other children go on without a proof of their own.
+`pid` or `parent`, where one is given, tells the process that was meant: others, such as those that a .pth file starts, go
+on without a proof of their own.
 `held` are signals that the entrypoint blocked for the time until handlers stand here: the kernel takes from the first
 process of a container what it does not handle.
 """
@@ -45,6 +46,9 @@ FAULTS = (signal.SIGSEGV, signal.SIGFPE, signal.SIGABRT, signal.SIGBUS, signal.S
 # The keeper's word to this process: end with the code that was left for you.
 LEAVE = signal.SIGRTMAX
 OURS = ENDING + ENDING_BY_DEFAULT + FAULTS + (LEAVE,)
+
+# While packages are imported, os._exit is another one.
+end_now = os._exit
 
 EXIT_OWN_FAULT = 70
 EXIT_DEADLINE = 85
@@ -286,10 +290,10 @@ class PythonHandlers:
 
     def end(self, number, frame):
         if number != LEAVE:
-            os._exit(128 + number)
+            end_now(128 + number)
         code = read_code(self.replies, 0)
         if code:
-            os._exit(code)
+            end_now(code)
 
     def set_code(self, code):
         pass
@@ -332,7 +336,7 @@ def run_verdict(plan, started=lambda pid: None):
             become_the_verdict(plan, parent)
         except BaseException as error:
             say("the entrypoint cannot be executed for its verdict: {}".format(error))
-        os._exit(EXIT_OWN_FAULT)
+        end_now(EXIT_OWN_FAULT)
     started(child)
     status = os.waitpid(child, 0)[1]
     return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
@@ -379,7 +383,7 @@ class Keeper:
             kill_group(self.proof)
         if self.verdict:
             os.kill(self.verdict, signal.SIGKILL)
-        os._exit(0)
+        end_now(0)
 
     def serve(self):
         poller = select.poll()
@@ -420,7 +424,7 @@ class Keeper:
         os.write(self.replies, b"%d\n" % code)
         if code and ended and not self.proof:
             self.end_parent()
-        os._exit(0)
+        end_now(0)
 
     def end_parent(self):
         """It hangs in an import, or has crashed in one; else it waits for our answer, and ends by itself."""
@@ -512,7 +516,7 @@ class HandOff:
             try:
                 self.end_processes()
             finally:
-                os._exit(code)
+                end_now(code)
         for put_back in (
             self.forget_zip,
             self.end_processes,
@@ -569,7 +573,7 @@ class HandOff:
                 close(self.replies)
                 Keeper(plan, parent, self.deadline, orders, replies, self.handlers).run()
             finally:
-                os._exit(EXIT_OWN_FAULT)
+                end_now(EXIT_OWN_FAULT)
         close(orders)
         close(replies)
         self.guard_faults()
@@ -623,9 +627,11 @@ class HandOff:
         first = first_path()
         if first is not None:
             sys.path.insert(0, first)
+        stay = self.stay()
         try:
             smoke.imports(HERE, lambda name: untouched("`import {}`".format(name)))
         finally:
+            stay()
             if first in sys.path:
                 sys.path.remove(first)
         if self.decided():
@@ -647,6 +653,32 @@ class HandOff:
         close(ended)
         if end:
             append(plan, {"ended": end})
+
+    def stay(self):
+        """Makes os._exit lead to a verdict: an import that calls it would end the service with its own code, and nobody would
+        know why. Returns what puts it back."""
+        importing = [os.getpid()]
+
+        def _exit(status):
+            # A package may have got hold of this one for later, and a forked child of one ends as it likes.
+            if os.getpid() not in importing:
+                end_now(status)
+            importing.clear()
+            code = EXIT_OWN_FAULT
+            try:
+                append(self.plan, {"ended": {"exit": status}})
+                code = self.verdict() or EXIT_OWN_FAULT
+                self.end_processes()
+            finally:
+                end_now(code)
+
+        def put_back():
+            importing.clear()
+            if os._exit is _exit:
+                os._exit = end_now
+
+        os._exit = _exit
+        return put_back
 
     def adopt(self):
         """What the proof leaves behind is to be found afterwards, as it is by the first process of a container."""
@@ -694,7 +726,7 @@ class HandOff:
 
             traceback.print_exc()
         finally:
-            os._exit(code)
+            end_now(code)
 
     def decided(self):
         """Whether the keeper takes the verdict on itself, since the deadline is over."""
@@ -843,7 +875,7 @@ def reap(pid, until):
 
 def hand_off(plan):
     taken = HandOff(plan)
-    if plan.get("pid") in (None, os.getpid()):
+    if plan.get("pid") in (None, os.getpid()) and plan.get("parent") in (None, os.getppid()):
         taken.run()
     else:
         taken.release()
@@ -855,7 +887,7 @@ try:
     hand_off(PLAN)  # noqa: F821: the line before this text
 except BaseException as error:
     say("the hand-off failed: {}: {}".format(type(error).__name__, error))
-    os._exit(EXIT_OWN_FAULT)
+    end_now(EXIT_OWN_FAULT)
 
 # The image's own, which Python would have found without us; that there is none is an error that `site` expects. The
 # import system leaves in sys.modules what this puts there, and takes away what is there where it fails.

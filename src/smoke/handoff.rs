@@ -225,7 +225,7 @@ fn order_text(
     let _ = write!(
         all,
         ",\"zip_fd\":{},\"python_path\":{old},\"binary_fd\":{},\"results_fd\":{results},\"keep_fds\":[{state},{results}],\
-         \"verdict_argv\":[{}],\"verdict_env\":[{}],\"timeout_s\":{},\"held\":{:?},\"pid\":{}}}",
+         \"verdict_argv\":[{}],\"verdict_env\":[{}],\"timeout_s\":{},\"held\":{:?},\"{}\":{}}}",
         zip.as_raw_fd(),
         binary.as_raw_fd(),
         argv.join(","),
@@ -233,11 +233,8 @@ fn order_text(
         order.timeout.as_secs_f64(),
         held(order).iter().map(|signal| signal.0).collect::<Vec<_>>(),
         // By this, Pythons that the service starts know that they are not the one.
-        if order.becomes_us {
-            std::process::id().to_string()
-        } else {
-            "null".to_string()
-        }
+        if order.becomes_us { "pid" } else { "parent" },
+        std::process::id(),
     );
     all
 }

@@ -382,7 +382,7 @@ fn a_smoke_counts_for_the_image_that_it_ran_in() {
     let checked = start(&machine);
     assert_eq!(
         refused(&checked.report),
-        ["smoke: it ran in another state of the image"]
+        ["smoke: it ran in another state of the image or of the service's code"]
     );
     assert_eq!(used(&checked.report), ["image", "device"]);
     assert_eq!(
@@ -397,13 +397,38 @@ fn a_smoke_counts_for_the_image_that_it_ran_in() {
     let checked = start(&machine);
     assert_eq!(
         refused(&checked.report),
-        ["smoke: it ran in another state of the image"]
+        ["smoke: it ran in another state of the image or of the service's code"]
     );
     assert_eq!(
         (used(&checked.report), written(&checked.report)),
         (vec!["device"], ALL.to_vec())
     );
     known(&machine);
+}
+
+#[test]
+fn an_own_command_whose_code_changed_is_run_again() {
+    let machine = machine(&patient("1", ""));
+    let program = machine.path("selftest");
+    let write = |text: &str| {
+        fs::write(&program, format!("#!/bin/sh\necho ran >>\"$SMOKED\"\n{text}\n")).unwrap();
+        fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    };
+    write("exit 0");
+    let argv = json!([program.to_str().unwrap()]);
+    let smoke = json!([{"name": "own", "argv": argv, "gpu": true}]);
+    let stack =
+        json!({"schema": 1, "name": "t", "cuda": {"driver": ">=12.4"}, "archs": "9.0", "smoke": smoke});
+    let machine = machine.manifest(&stack.to_string());
+    assert_eq!(start(&machine).exit(), 0);
+    known(&machine);
+    write("echo 'the model is broken'; exit 1");
+    let checked = start(&machine);
+    assert_eq!((checked.exit(), smokes(&machine)), (84, 2), "{checked}");
+    assert_eq!(
+        refused(&checked.report),
+        ["smoke: it ran in another state of the image or of the service's code"]
+    );
 }
 
 #[test]
@@ -558,7 +583,10 @@ fn a_smoke_that_was_handed_off_is_recorded_too() {
     edit(&file, |r| r["device"]["smoke"]["image"] = json!("0"));
     let (report, said) = start("handoff");
     assert!(said.contains("in the service's own Python"), "{said}");
-    assert_eq!(refused(&report), ["smoke: it ran in another state of the image"]);
+    assert_eq!(
+        refused(&report),
+        ["smoke: it ran in another state of the image or of the service's code"]
+    );
     assert_eq!(
         (used(&report), written(&report)),
         (vec!["image", "device"], vec!["device", "smoke"])

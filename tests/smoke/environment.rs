@@ -202,6 +202,39 @@ fn it_looks_into_the_working_folder_where_the_service_does() {
 }
 
 #[test]
+fn it_looks_into_the_folder_of_the_script_as_the_service_does() {
+    let scene = Scene::new();
+    let python = scene.python();
+    scene
+        .world
+        .write("app/torch.py", "raise ImportError('this one')\n");
+    scene.world.write("app/main.py", "print('started')\n");
+    scene.world.write("app/__main__.py", "print('started')\n");
+    let serve = scene
+        .world
+        .program("app/serve", format!("#!{python}\nprint('started')\n"));
+    std::os::unix::fs::symlink("app/main.py", scene.world.path("link.py")).unwrap();
+    for (service, exit) in [
+        (&[&python, "app/main.py"][..], 84),
+        (&[&python, "app"], 84),
+        (&[&python, "-u", "link.py"], 84),
+        (&[serve.to_str().unwrap()], 84),
+        (&[&python, "-I", "app/main.py"], 0),
+        (&[&python, "-c", "print('started')"], 0),
+    ] {
+        let ran = scene.run_service(&[], service);
+        assert_eq!(ran.exit(), exit, "{service:?}: {ran}");
+        if exit != 0 {
+            ran.says("smoke-import", "fail", ["this one", "", "torch", ""]);
+        }
+    }
+    let scene = scene.var("PYTHONSAFEPATH", "1");
+    if crate::scene::version() >= "3.11" && crate::scene::version().len() == 4 {
+        assert_eq!(scene.run_service(&[], &[&python, "app/main.py"]).exit(), 0);
+    }
+}
+
+#[test]
 fn without_an_interpreter_it_says_so() {
     let scene = Scene::new().var("VIRTUAL_ENV", "").var("PATH", "/nowhere");
     let found = scene.check(&["--python", "/nowhere/bin/python"]);

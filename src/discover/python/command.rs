@@ -94,6 +94,7 @@ pub fn hindrance(query: &PythonQuery<'_>) -> Option<String> {
             path,
             isolation: isolation(arguments),
             env: std::mem::take(&mut env),
+            script_folder: None,
         }
     } else {
         match of_script(query, &env, &path) {
@@ -130,10 +131,12 @@ fn of_program(
     let path = locate(query, &env, program)
         .ok_or_else(|| format!("{} is not found", Path::new(program).display()))?;
     if base_name(program).is_some_and(is_python_name) {
+        let (isolation, script) = options(arguments);
         return Ok(Candidate {
             path,
+            script_folder: script.and_then(|script| script_folder(query, &env, isolation, script)),
             env,
-            isolation: isolation(arguments),
+            isolation,
         });
     }
     of_script(query, &env, &path)
@@ -165,16 +168,18 @@ pub fn of_script(query: &PythonQuery<'_>, env: &Environment, path: &Path) -> Res
     }
     match words.split_first() {
         Some((program, arguments)) if base_name(program).is_some_and(is_python_name) => {
-            let path = locate(query, &env, program).ok_or_else(|| {
+            let interpreter = locate(query, &env, program).ok_or_else(|| {
                 format!(
                     "{shown} wants {}, which is not found",
                     Path::new(program).display()
                 )
             })?;
+            let isolation = isolation(arguments);
             Ok(Candidate {
-                path,
+                path: interpreter,
+                script_folder: script_folder(query, &env, isolation, path.as_os_str()),
                 env,
-                isolation: isolation(arguments),
+                isolation,
             })
         }
         _ => Err(format!("{shown} is not a Python program: #!{}", shebang.trim())),
@@ -333,16 +338,23 @@ pub fn first_shell_word(text: &str) -> Option<String> {
 ///
 /// Source: the Python documentation, "Command line and environment".
 pub fn isolation(arguments: &[OsString]) -> Isolation {
+    options(arguments).0
+}
+
+/// The same, and the script whose folder Python looks into first.
+fn options(arguments: &[OsString]) -> (Isolation, Option<&OsStr>) {
     let mut found = Isolation::default();
     let mut safe_path = false;
     let mut rest = arguments.iter();
-    while let Some(cluster) = rest
-        .next()
-        .and_then(|a| a.to_str())
-        .and_then(|a| a.strip_prefix('-'))
-    {
+    loop {
+        let Some(argument) = rest.next() else {
+            return (found, None);
+        };
+        let Some(cluster) = argument.to_str().and_then(|a| a.strip_prefix('-')) else {
+            return (found, Some(argument.as_os_str()).filter(|_| !safe_path));
+        };
         if cluster.is_empty() || cluster.starts_with('-') {
-            break;
+            return (found, None);
         }
         let mut letters = cluster.chars();
         while let Some(letter) = letters.next() {
@@ -358,7 +370,7 @@ pub fn isolation(arguments: &[OsString]) -> Isolation {
                 's' => found.no_user_site = true,
                 'c' | 'm' => {
                     found.working_folder = !safe_path;
-                    return found;
+                    return (found, None);
                 }
                 'W' | 'X' => {
                     // The value is the rest of the cluster, or else the next argument.
@@ -371,7 +383,29 @@ pub fn isolation(arguments: &[OsString]) -> Isolation {
             }
         }
     }
-    found
+}
+
+/// What Python puts in front of its path for a script: the folder that it lies in, its links followed, or the folder that
+/// it is itself. Nothing where that cannot be told, and with PYTHONSAFEPATH.
+///
+/// Source: the Python documentation, "The initialization of the sys.path module search path".
+fn script_folder(
+    query: &PythonQuery<'_>,
+    env: &Environment,
+    isolation: Isolation,
+    script: &OsStr,
+) -> Option<PathBuf> {
+    if !isolation.ignores_environment && env.get("PYTHONSAFEPATH").is_some_and(|v| !v.is_empty()) {
+        return None;
+    }
+    let path = query.absolute(Path::new(script));
+    if path.is_dir() {
+        return Some(path);
+    }
+    let real = path.canonicalize().ok()?;
+    // A zip is a place of its own.
+    let is_text = files::read_head(&real, 2).is_ok_and(|(head, _)| head != b"PK");
+    real.parent().filter(|_| is_text).map(Path::to_path_buf)
 }
 
 #[cfg(test)]

@@ -50,6 +50,7 @@ pub fn of_folder(query: &PythonQuery<'_>, candidate: &Candidate) -> Result<Found
                 &Candidate {
                     path,
                     env: candidate.env.clone(),
+                    script_folder: candidate.script_folder.clone(),
                     ..*candidate
                 },
             );
