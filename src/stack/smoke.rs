@@ -220,7 +220,7 @@ impl Object for CommandForm {
             "name" => {
                 self.name = Some(map.next_value_seed(Text {
                     expecting: "a name as a string",
-                    parse: check_label,
+                    parse: check_own_name,
                 })?);
             }
             "argv" => {
@@ -261,6 +261,18 @@ impl Object for CommandForm {
             timeout: self.timeout,
             gpu: self.gpu,
         })
+    }
+}
+
+/// A report that says `torch OK` has to mean the smoke that comes with this program.
+fn check_own_name(text: &str) -> Result<String, Problem> {
+    let name = check_label(text)?;
+    match Builtin::ALL.into_iter().any(|b| b.name() == name) {
+        false => Ok(name),
+        true => Err(Problem::value(
+            format!("{} is the name of a built-in smoke", quoted(&name)),
+            "give the command a name of its own, or write the name alone, as a string, for the built-in one",
+        )),
     }
 }
 
