@@ -19,7 +19,11 @@ pub fn judge(stack: &Stack, facts: &Facts) -> Vec<Finding> {
 
 fn shm(stack: &Stack, facts: &Facts) -> Option<Finding> {
     let size = facts.limits.shm_bytes;
-    let hint = "docker run --shm-size=1g (or --ipc=host); in a pod mount an emptyDir with medium: Memory at /dev/shm";
+    let hint = |size: &str| {
+        format!(
+            "docker run --shm-size={size} (or --ipc=host); in a pod mount an emptyDir with medium: Memory at /dev/shm"
+        )
+    };
     let observed = size.map_or_else(|| "not mounted".to_string(), bytes);
     if let Some(required) = stack.limits.shm {
         let required_text = format!("at least {}", bytes(required));
@@ -33,7 +37,7 @@ fn shm(stack: &Stack, facts: &Facts) -> Option<Finding> {
                 .observed(observed)
                 .required(required_text)
                 .message("shared memory is smaller than the manifest asks for")
-                .hint(hint)
+                .hint(hint(&docker_size(required)))
         });
     }
     size.is_none_or(|s| s <= DOCKER_SHM).then(|| {
@@ -44,7 +48,7 @@ fn shm(stack: &Stack, facts: &Facts) -> Option<Finding> {
                 bytes(DOCKER_SHM)
             ))
             .message("data loaders with worker processes may die of a bus error")
-            .hint(hint)
+            .hint(hint("1g"))
     })
 }
 
@@ -88,12 +92,23 @@ fn memlock(stack: &Stack, facts: &Facts) -> Option<Finding> {
 
 /// `64 MiB` where it comes out even, else bytes.
 fn bytes(count: u64) -> String {
-    for (unit, name) in [(1u64 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")] {
-        if count >= unit && count.is_multiple_of(unit) {
-            return format!("{} {name}", count / unit);
-        }
-    }
-    format!("{count} bytes")
+    let (number, unit) = even(count);
+    format!("{number} {}", ["bytes", "KiB", "MiB", "GiB"][unit])
+}
+
+/// As Docker's `--shm-size` takes it: `64m`.
+fn docker_size(count: u64) -> String {
+    let (number, unit) = even(count);
+    format!("{number}{}", ["b", "k", "m", "g"][unit])
+}
+
+/// The number in the largest unit in which it is whole: bytes, KiB, MiB or GiB, from 0.
+fn even(count: u64) -> (u64, usize) {
+    let unit = [3, 2, 1]
+        .into_iter()
+        .find(|unit| count > 0 && count.is_multiple_of(1 << (10 * unit)))
+        .unwrap_or(0);
+    (count >> (10 * unit), unit)
 }
 
 #[cfg(test)]

@@ -54,6 +54,25 @@ fn without_a_rule_the_usual_limits_are_pointed_out() {
 }
 
 #[test]
+fn the_way_out_names_the_size_that_is_asked_for() {
+    let hint = |limits: &str| {
+        let text = format!(r#"{{"schema": 1, "name": "t", "limits": {limits}}}"#);
+        let stack = Stack::parse_bytes(text.as_bytes()).unwrap();
+        judge(&stack, &Facts::default()).swap_remove(0).hint
+    };
+    for (limits, option) in [
+        ("{}", "--shm-size=1g "),
+        (r#"{"shm": "100GiB"}"#, "--shm-size=100g "),
+        (r#"{"shm": "1536MiB"}"#, "--shm-size=1536m "),
+        (r#"{"shm": "64KiB"}"#, "--shm-size=64k "),
+        (r#"{"shm": 1000000001}"#, "--shm-size=1000000001b "),
+    ] {
+        let hint = hint(limits);
+        assert!(hint.contains(option), "{limits}: {hint}");
+    }
+}
+
+#[test]
 fn a_rule_makes_them_failures() {
     let shm = |status, observed: &str| ("shm-small", status, observed.to_string());
     let rule = r#"{"shm": "1GiB"}"#;
