@@ -1,9 +1,10 @@
 //! The `kernels` subcommand.
 
+use std::collections::HashSet;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use crate::discover::kernels::{KernelTable, scan_all};
+use crate::discover::kernels::{KernelTable, Scanned, scan_all};
 use crate::discover::reading::Reading;
 use crate::facts::ComputeCapability;
 use crate::report::kernels::{KernelsReport, Printable, ScanError, human, json as write_json};
@@ -13,7 +14,7 @@ use crate::report::progress;
 const UNREADABLE: u8 = 81;
 
 /// Scans `paths` and prints what they carry on `out`, with what serves each of `devices`; what could not be read is
-/// said on `err`, a line each. `watched`: somebody at a terminal sees what is being read, if it takes long. Returns the exit code: 0, or 81 where something could not be read.
+/// said on `err`, a line each, and how many files of other kinds were passed over in one more. `watched`: somebody at a terminal sees what is being read, if it takes long. Returns the exit code: 0, or 81 where something could not be read.
 ///
 /// # Errors
 /// Those of `out` and `err`.
@@ -51,7 +52,29 @@ pub fn run(
     for error in &report.errors {
         writeln!(err, "{}", Printable(&error.message))?;
     }
+    if let Some(line) = unread(&scanned) {
+        writeln!(err, "{line}")?;
+    }
     Ok(if report.errors.is_empty() { 0 } else { UNREADABLE })
+}
+
+/// What was passed over in folders, so that silence is not taken for "no CUDA code".
+fn unread(scanned: &Scanned) -> Option<String> {
+    let count: usize = scanned.unread.values().map(HashSet::len).sum();
+    let kinds: Vec<String> = scanned
+        .unread
+        .iter()
+        .map(|(kind, files)| format!("{kind} {}", files.len()))
+        .collect();
+    let files = match count {
+        0 => return None,
+        1 => "1 file that may hold CUDA code was not read".to_string(),
+        _ => format!("{count} files that may hold CUDA code were not read"),
+    };
+    Some(format!(
+        "{files} ({}): in a folder only *.so and *.so.* are",
+        kinds.join(", ")
+    ))
 }
 
 #[cfg(test)]
@@ -83,6 +106,62 @@ mod tests {
         assert_eq!(err.lines().count(), 1);
         assert!(err.contains("bad\\u{1b}.so: damaged ELF file: "), "{err}");
         assert_eq!(run_on(&[""], false).0, 81, "a folder is scanned likewise");
+    }
+
+    fn run_in(folder: &std::path::Path, json: bool) -> (u8, String, String) {
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let code = run(&[folder.to_path_buf()], &[], json, false, &mut out, &mut err).unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (code, text(out), text(err))
+    }
+
+    #[test]
+    fn a_library_that_a_folder_has_by_a_link_alone_is_read() {
+        let (outside, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let target = outside.path().join("built");
+        std::fs::write(&target, library(&[container(&[Entry::sass(80, true)])])).unwrap();
+        for name in ["libone.so", "libone.so.1"] {
+            std::os::unix::fs::symlink(&target, dir.path().join(name)).unwrap();
+        }
+        let (code, out, err) = run_in(dir.path(), false);
+        assert_eq!((code, err.as_str()), (0, ""));
+        assert!(out.contains("libone.so\n  fatbins  1, 1 with kernels"), "{out}");
+        assert_eq!(out.matches("fatbins").count(), 1, "one file is read once: {out}");
+    }
+
+    #[test]
+    fn files_that_a_folder_is_not_searched_for_are_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in [
+            "x.a",
+            "y.a",
+            "z.fatbin",
+            "k.cubin",
+            "k.ptx",
+            "o.o",
+            "notes.txt",
+            "m.py",
+        ] {
+            std::fs::write(dir.path().join(name), "x").unwrap();
+        }
+        let (code, out, err) = run_in(dir.path(), false);
+        assert_eq!((code, out.as_str()), (0, "no library with CUDA code\n"));
+        assert_eq!(
+            err,
+            "6 files that may hold CUDA code were not read (.a 2, .cubin 1, .fatbin 1, .o 1, .ptx 1): in a folder only \
+             *.so and *.so.* are\n"
+        );
+        let (code, out, _) = run_in(dir.path(), true);
+        assert_eq!((code, out.as_str()), (0, "{\n  \"files\": []\n}\n"));
+        std::fs::remove_file(dir.path().join("y.a")).unwrap();
+        for name in ["z.fatbin", "k.cubin", "k.ptx", "o.o"] {
+            std::fs::remove_file(dir.path().join(name)).unwrap();
+        }
+        let one = run_in(dir.path(), false).2;
+        assert!(
+            one.starts_with("1 file that may hold CUDA code was not read (.a 1): "),
+            "{one}"
+        );
     }
 
     #[test]

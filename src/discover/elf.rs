@@ -65,9 +65,26 @@ impl fmt::Display for ForeignElf {
         match self {
             Self::Class(class) => write!(f, "class {class}"),
             Self::ByteOrder(order) => write!(f, "byte order {order}"),
-            Self::Machine(machine) => write!(f, "machine {machine}"),
+            Self::Machine(machine) => match machine_name(*machine) {
+                Some(name) => write!(f, "machine {machine} ({name})"),
+                None => write!(f, "machine {machine}"),
+            },
         }
     }
+}
+
+/// The machines that wheels and CUDA come for, or that a copied folder may hold.
+fn machine_name(machine: u16) -> Option<&'static str> {
+    Some(match machine {
+        elf::EM_386 => "x86",
+        elf::EM_PPC64 => "PowerPC64",
+        elf::EM_S390 => "s390x",
+        elf::EM_ARM => "Arm",
+        elf::EM_X86_64 => "x86-64",
+        elf::EM_AARCH64 => "AArch64",
+        elf::EM_RISCV => "RISC-V",
+        _ => return None,
+    })
 }
 
 fn malformed(what: &'static str, offset: u64) -> ElfError {

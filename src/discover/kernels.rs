@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -22,6 +23,8 @@ const MAX_DEPTH: usize = 64;
 const MAX_LISTED: usize = 5_000_000;
 /// Most libraries that are scanned under one named folder.
 const MAX_LIBRARIES: usize = 100_000;
+/// Other kinds of files that may hold CUDA code. In a folder they are counted, so that nobody takes silence for none.
+const OTHER_KINDS: [&str; 5] = [".a", ".cubin", ".fatbin", ".o", ".ptx"];
 /// Reading waits for the disk more than it computes; a container with one core gains as well.
 const THREADS: usize = 2;
 
@@ -247,20 +250,23 @@ pub struct Scanned {
     pub tables: Vec<KernelTable>,
     /// what could not be scanned
     pub errors: Vec<KernelsError>,
+    /// files in folders that may hold CUDA code and were not read because of their kind: `.a`, `.cubin` and the like
+    pub unread: BTreeMap<&'static str, HashSet<Identity>>,
 }
 
+/// Device and inode: what a file is, by whichever name.
+pub type Identity = (u64, u64);
+
 /// Scans files and folders. In a folder every `*.so` and `*.so.*` below it is scanned, once; symbolic links in it are
-/// not followed, files without CUDA code are left out, and so is what is no ELF file of this machine. One file's
-/// error does not stop the others.
+/// followed to files but not to folders, files without CUDA code are left out, and so is what is no ELF file of this
+/// machine. One file's error does not stop the others.
 pub fn scan_all(paths: &[PathBuf], reading: &Reading) -> Scanned {
     let mut jobs = Vec::new();
     let mut scanned = Scanned::default();
     for path in paths {
         // Follows a symbolic link: it was named. What cannot be examined fails when it is opened, with its error.
         if path.metadata().is_ok_and(|m| m.is_dir()) {
-            let mut found = Vec::new();
-            list(path, &mut found, &mut scanned.errors, reading);
-            found.sort_unstable();
+            let found = list(path, &mut scanned, reading);
             jobs.extend(found.into_iter().map(|path| Job { path, named: false }));
         } else {
             jobs.push(Job {
@@ -290,7 +296,7 @@ struct Job {
 }
 
 enum Outcome {
-    Table((u64, u64), KernelTable),
+    Table(Identity, KernelTable),
     Failed(KernelsError),
     LeftOut,
 }
@@ -352,13 +358,32 @@ fn run_job(job: &Job, reading: &Reading) -> Outcome {
     }
 }
 
-/// Adds the libraries below `root` to `found`, without following symbolic links.
-fn list(root: &Path, found: &mut Vec<PathBuf>, errors: &mut Vec<KernelsError>, reading: &Reading) {
+/// The libraries below `root`, each once, by its own name rather than a link's. Links to folders are not followed.
+fn list(root: &Path, scanned: &mut Scanned, reading: &Reading) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    walk(root, &mut found, scanned, reading);
+    found.sort_unstable();
+    let mut seen = HashSet::new();
+    found.retain(|library| seen.insert(library.identity));
+    let mut paths: Vec<_> = found.into_iter().map(|library| library.path).collect();
+    paths.sort_unstable();
+    paths
+}
+
+/// A library in a folder. The order puts files before the links to them.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Library {
+    is_link: bool,
+    path: PathBuf,
+    identity: Identity,
+}
+
+fn walk(root: &Path, found: &mut Vec<Library>, scanned: &mut Scanned, reading: &Reading) {
     let mut folders = vec![(root.to_path_buf(), 0)];
     let mut listed = 0;
     while let Some((folder, depth)) = folders.pop() {
         let mut fail = |reason: Reason| {
-            errors.push(KernelsError {
+            scanned.errors.push(KernelsError {
                 path: folder.clone(),
                 reason,
             });
@@ -389,14 +414,45 @@ fn list(root: &Path, found: &mut Vec<PathBuf>, errors: &mut Vec<KernelsError>, r
                 } else {
                     folders.push((entry.path(), depth + 1));
                 }
-            } else if kind.is_file() && is_library(&entry.file_name()) {
-                if found.len() >= MAX_LIBRARIES {
-                    return fail(Reason::TooMany("100,000 libraries"));
-                }
-                found.push(entry.path());
+                continue;
             }
+            let name = entry.file_name();
+            let other = other_kind(&name);
+            if other.is_none() && !is_library(&name) {
+                continue;
+            }
+            // Of a link, what it leads to; one that leads nowhere is nothing that could be loaded.
+            let path = entry.path();
+            let Some(identity) = path
+                .metadata()
+                .ok()
+                .filter(|m| m.is_file())
+                .map(|m| (m.dev(), m.ino()))
+            else {
+                continue;
+            };
+            if let Some(other) = other {
+                scanned.unread.entry(other).or_default().insert(identity);
+                continue;
+            }
+            if found.len() >= MAX_LIBRARIES {
+                return fail(Reason::TooMany("100,000 libraries"));
+            }
+            found.push(Library {
+                is_link: kind.is_symlink(),
+                path,
+                identity,
+            });
         }
     }
+}
+
+/// The ending of a name that stands for CUDA code in something else than a library.
+fn other_kind(name: &OsStr) -> Option<&'static str> {
+    let name = name.as_bytes();
+    OTHER_KINDS
+        .into_iter()
+        .find(|ending| name.ends_with(ending.as_bytes()))
 }
 
 /// `*.so` or `*.so.*`

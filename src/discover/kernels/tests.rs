@@ -78,7 +78,7 @@ fn what_is_no_library_of_this_machine_says_so() {
         (with(5, 2), "byte order 2"),
         (
             elf_file(EM_AARCH64, &[]),
-            "machine 183; ELF64 little-endian for x86-64",
+            "machine 183 (AArch64); ELF64 little-endian for x86-64",
         ),
     ] {
         let error = error_of(&bytes);
