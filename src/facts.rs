@@ -438,6 +438,11 @@ pub struct Python {
     pub tried: Vec<String>,
 }
 
+impl Python {
+    /// How [`found_by`](Self::found_by) and [`tried`](Self::tried) call the service command.
+    pub const OF_SERVICE: &str = "the service command";
+}
+
 /// One installed distribution: a `*.dist-info` (or `*.egg-info`) folder.
 #[derive(Clone, PartialEq, Debug, Default, Serialize)]
 pub struct Distribution {

@@ -124,9 +124,12 @@ impl PythonQuery<'_> {
         };
         let found = match self.explicit {
             // What was asked for by name is not replaced by something else behind the asker's back.
-            Some(given) => attempts.one("--python", Some(self.explicit(given))),
+            Some(given) => attempts.one(
+                "--python",
+                Some(self.explicit(given).and_then(not_just_any_program)),
+            ),
             None => attempts
-                .one("the service command", command::interpreter(self))
+                .one(Python::OF_SERVICE, command::interpreter(self))
                 .or_else(|| attempts.one("VIRTUAL_ENV", self.variable("VIRTUAL_ENV")))
                 .or_else(|| attempts.one("CONDA_PREFIX", self.variable("CONDA_PREFIX")))
                 .or_else(|| {
@@ -230,6 +233,18 @@ impl PythonQuery<'_> {
             .map(move |folder| self.absolute(&folder).join(name))
             .filter(|path| interpreter::is_executable(path) || interpreter::is_dangling(path))
     }
+}
+
+/// Refuses a program that nothing marks as a Python: it would be described by whatever lies around it, as `/bin/ls` by
+/// the system's Python.
+fn not_just_any_program(candidate: Candidate) -> Result<Candidate, String> {
+    if interpreter::may_be_python(&candidate.path) || prefix::has_pyvenv(&candidate.path) {
+        return Ok(candidate);
+    }
+    Err(format!(
+        "{} is not called python, and no virtual environment is its own",
+        candidate.path.display()
+    ))
 }
 
 /// Collects why places were refused.

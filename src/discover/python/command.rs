@@ -119,7 +119,27 @@ pub fn interpreter(query: &PythonQuery<'_>) -> Option<Result<Candidate, String>>
     let mut env = query.env.clone();
     let argv = unwrap_wrappers(query.command, &mut env);
     let (program, arguments) = argv.split_first()?;
-    Some(of_program(query, env, program, arguments))
+    let candidate = of_program(query, env, program, arguments);
+    let names_python = base_name(program).is_some_and(is_python_name);
+    Some(candidate.map_err(|why| match shell_of(query.command) {
+        // `cd is not found` would be of no use to anybody.
+        Some(shell) if !names_python => format!("`{shell} -c` does not tell which Python it starts"),
+        _ => why,
+    }))
+}
+
+/// The shell that is given a line of its own (`-c`), behind the wrappers.
+fn shell_of(command: &[OsString]) -> Option<String> {
+    let mut argv = command.to_vec();
+    for _ in 0..MAX_WRAPPERS {
+        let (program, arguments) = argv.split_first()?;
+        let name = base_name(program)?;
+        if is_shell(name) {
+            return shell_line(arguments).map(|_| name.to_string());
+        }
+        argv = unwrap_one(program, arguments, &mut Environment::default())?;
+    }
+    None
 }
 
 fn of_program(
@@ -211,21 +231,24 @@ pub fn unwrap_wrappers(command: &[OsString], env: &mut Environment) -> Vec<OsStr
         let Some((program, arguments)) = argv.split_first() else {
             break;
         };
-        let next = match base_name(program) {
-            Some("env") => behind_env(arguments, env),
-            Some(name) if is_shell(name) => behind_shell(arguments, env),
-            Some(name) => WRAPPERS
-                .iter()
-                .find(|w| w.names.contains(&name))
-                .map(|w| behind_options(arguments, w.valued, w.positionals)),
-            None => None,
-        };
-        match next {
+        match unwrap_one(program, arguments, env) {
             Some(next) if !next.is_empty() => argv = next,
             _ => break,
         }
     }
     argv
+}
+
+/// The command behind this wrapper; `None` for what is none.
+fn unwrap_one(program: &OsStr, arguments: &[OsString], env: &mut Environment) -> Option<Vec<OsString>> {
+    match base_name(program)? {
+        "env" => behind_env(arguments, env),
+        name if is_shell(name) => behind_shell(arguments, env),
+        name => WRAPPERS
+            .iter()
+            .find(|w| w.names.contains(&name))
+            .map(|w| behind_options(arguments, w.valued, w.positionals)),
+    }
 }
 
 fn behind_options(arguments: &[OsString], valued: &[&str], positionals: usize) -> Vec<OsString> {
@@ -267,15 +290,7 @@ fn behind_env(arguments: &[OsString], env: &mut Environment) -> Option<Vec<OsStr
 
 /// `sh -c 'NAME=VALUE exec command argument…'`: the plain words at its start.
 fn behind_shell(arguments: &[OsString], env: &mut Environment) -> Option<Vec<OsString>> {
-    let is_c = |a: &&OsString| {
-        a.to_str()
-            .is_some_and(|a| a.starts_with('-') && !a.starts_with("--") && a.contains('c'))
-    };
-    let option = arguments
-        .iter()
-        .take_while(|a| a.as_encoded_bytes().starts_with(b"-"))
-        .position(|a| is_c(&a))?;
-    let script = arguments.get(option + 1)?.to_str()?;
+    let script = shell_line(arguments)?;
     let mut words: Vec<OsString> = script
         .split_whitespace()
         .take_while(|word| !word.contains(|c: char| ";|&<>()$`\"'\\*?#{}!".contains(c)))
@@ -287,6 +302,19 @@ fn behind_shell(arguments: &[OsString], env: &mut Environment) -> Option<Vec<OsS
         words.remove(0);
     }
     Some(words)
+}
+
+/// What follows a shell's `-c`.
+fn shell_line(arguments: &[OsString]) -> Option<&str> {
+    let is_c = |a: &&OsString| {
+        a.to_str()
+            .is_some_and(|a| a.starts_with('-') && !a.starts_with("--") && a.contains('c'))
+    };
+    let option = arguments
+        .iter()
+        .take_while(|a| a.as_encoded_bytes().starts_with(b"-"))
+        .position(|a| is_c(&a))?;
+    arguments.get(option + 1)?.to_str()
 }
 
 /// Takes `NAME=VALUE` into `env`; says no to any other word.

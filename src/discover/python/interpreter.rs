@@ -36,6 +36,21 @@ pub fn is_python_name(name: &str) -> bool {
     rest.is_empty() || rest.starts_with(['2', '3']) && rest.bytes().all(|b| b.is_ascii_digit() || b == b'.')
 }
 
+/// Whether this is not a compiled program, or one that is called like a Python (`pypy3` and `python3.11-dbg` as well),
+/// by its own name or that of the file that it links to.
+pub fn may_be_python(path: &Path) -> bool {
+    let named = |path: &Path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        ["python", "pypy", "graalpy"]
+            .iter()
+            .any(|stem| name.starts_with(stem))
+    };
+    !path.is_file()
+        || files::read_head(path, 4).is_ok_and(|(head, _)| head != b"\x7fELF")
+        || named(path)
+        || path.canonicalize().is_ok_and(|real| named(&real))
+}
+
 /// The interpreter of an environment's folder, or the folder alone where it can hold packages.
 ///
 /// # Errors

@@ -113,6 +113,11 @@ pub struct Config {
     pub version: Option<PyVersion>,
 }
 
+/// Whether an interpreter is a virtual environment's.
+pub fn has_pyvenv(interpreter: &Path) -> bool {
+    pyvenv(interpreter).is_some()
+}
+
 /// The environment that `pyvenv.cfg`, above the interpreter's folder or in it, declares. Links are not followed: the
 /// interpreter of a virtual environment is mostly one.
 fn pyvenv(interpreter: &Path) -> Option<(PathBuf, Config)> {

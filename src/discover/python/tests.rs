@@ -323,6 +323,81 @@ fn the_service_commands_own_interpreter_comes_first() {
 }
 
 #[test]
+fn a_service_command_that_does_not_tell_its_python_says_why() {
+    let image = Image::new();
+    image.official().set("PATH", "ROOT/usr/local/bin:ROOT/bin");
+    image
+        .elf("bin/bash")
+        .program("work/serve", "#!ROOT/gone/bin/python3\nimport sys\n");
+    let shell = "`bash -c` does not tell which Python it starts";
+    for (argv, why) in [
+        (&["bash", "-c", "cd /x && exec tv/bin/python x"][..], shell),
+        (&["bash", "-c", "source tv/bin/activate; python x"], shell),
+        (&["tini", "--", "ROOT/bin/bash", "-lc", "\"$PYTHON\" x"], shell),
+        (&["env", "A=1", "bash", "-c", "cd x; python y"], shell),
+        (
+            &["bash", "-c", "exec tv/bin/python x"],
+            "tv/bin/python is not found",
+        ),
+        (
+            &["./serve"],
+            "ROOT/work/serve wants ROOT/gone/bin/python3, which is not found",
+        ),
+    ] {
+        let root = image.root().to_str().unwrap();
+        let command: Vec<OsString> = argv.iter().map(|a| a.replace("ROOT", root).into()).collect();
+        let python = PythonQuery {
+            explicit: None,
+            command: &command,
+            env: &image.env.borrow(),
+            cwd: &image.at("work"),
+            usual_places: &[],
+        }
+        .find();
+        assert_eq!(python.found_by.as_deref(), Some("PATH"), "{argv:?}");
+        let why = why.replace("ROOT", root);
+        assert_eq!(python.tried, [format!("the service command: {why}")], "{argv:?}");
+    }
+}
+
+#[test]
+fn an_explicit_file_that_is_no_python_is_refused() {
+    let image = Image::new();
+    image
+        .official()
+        .elf("usr/local/bin/ls")
+        .elf("usr/local/bin/pypy3")
+        .link("usr/local/bin/interpreter", "python3.11")
+        .program("usr/local/bin/serve", "#!ROOT/usr/local/bin/python3\n")
+        .venv("venv", "usr/local/bin", "")
+        .elf("venv/bin/embedded")
+        .set("PATH", "ROOT/usr/local/bin");
+    for given in ["ROOT/usr/local/bin/ls", "ls"] {
+        let python = image.find(Some(given), "python3");
+        assert_eq!(summary(&python), (None, None, None, None), "{given}");
+        assert_eq!(
+            python.tried,
+            ["--python: /usr/local/bin/ls is not called python, and no virtual environment is its own"],
+            "{given}"
+        );
+    }
+    for (given, prefix) in [
+        ("ROOT/usr/local/bin/interpreter", "/usr/local"),
+        ("ROOT/usr/local/bin/serve", "/usr/local"),
+        ("pypy3", "/usr/local"),
+        ("ROOT/venv/bin/embedded", "/venv"),
+    ] {
+        let python = image.find(Some(given), "");
+        assert_eq!(
+            python.prefix.as_deref(),
+            Some(prefix),
+            "{given} {:?}",
+            python.tried
+        );
+    }
+}
+
+#[test]
 fn an_explicit_choice_is_not_replaced() {
     let image = Image::new();
     image.official().set("PATH", "ROOT/usr/local/bin");
