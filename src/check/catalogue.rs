@@ -52,7 +52,7 @@ macro_rules! catalogue {
 catalogue! {
     /// packages, files or a Python smoke are asked for and no interpreter or site-packages is found
     PythonMissing "python-missing" Image Fail 81;
-    /// the interpreter is not the version that the manifest asks for, or wheels are for another interpreter
+    /// the interpreter is not the version that the manifest asks for, or wheels are for another interpreter or platform
     PythonVersion "python-version" Image Fail 81;
     /// a package of the manifest is not installed
     PackageMissing "package-missing" Image Fail 81;

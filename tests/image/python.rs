@@ -120,6 +120,51 @@ fn an_option_that_leads_nowhere_is_an_error() {
         .says("Looked at: --python: /nowhere/python: No such file or directory");
 }
 
+/// `/bin/ls` lies beside the system's Python, and is none.
+#[test]
+fn an_option_that_names_some_other_program_is_an_error() {
+    let places = Places::new();
+    let other = places.path("base/bin/ls");
+    fs::copy("/bin/false", &other).unwrap();
+    let checked = places.check(|command| {
+        command.arg("--python").arg(&other);
+    });
+    assert_eq!(checked.exit, 81, "{}", checked.table);
+    checked
+        .says("[python-missing]")
+        .says("ls is not called python, and no virtual environment is its own");
+}
+
+/// The environment that is judged may be another than the service's, which the table must not hide.
+#[test]
+fn a_service_command_that_does_not_tell_its_python_is_said_to() {
+    let places = Places::new();
+    let other = places.environment("other", "2");
+    let gone = places.script("bin/serve", "#!/gone/bin/python\nimport serve\n");
+    let on_path = other.join("bin");
+    for (command, why) in [
+        (
+            &["bash", "-c", "cd /x && exec tv/bin/python x"][..],
+            "`bash -c` does not tell which Python it starts",
+        ),
+        (
+            &["bash", "-c", "source tv/bin/activate; python x"],
+            "`bash -c` does not tell which Python it starts",
+        ),
+        (
+            &[gone.to_str().unwrap()],
+            "serve wants /gone/bin/python, which is not found",
+        ),
+    ] {
+        places
+            .finds("2", "PATH", |check| {
+                check.env("PATH", &on_path).arg("--").args(command);
+            })
+            .says("found by PATH (the service command: ")
+            .says(&format!("{why}; name it with --python), packages in "));
+    }
+}
+
 #[test]
 fn the_service_command_wins_over_the_variables() {
     let places = Places::new();

@@ -6,7 +6,7 @@ use pep440_rs::{Version, VersionSpecifiers};
 
 use super::{Scene, clean, listed};
 use crate::check::{Code, Finding, Severity};
-use crate::facts::Distribution;
+use crate::facts::{Distribution, Python};
 use crate::stack::SmokeEntry;
 
 /// Whether an interpreter is needed, and not only folders with packages.
@@ -43,8 +43,9 @@ pub fn presence(scene: &Scene<'_>) -> Option<Finding> {
             Finding::pass(Code::PythonMissing, "python")
                 .observed(clean(what))
                 .message(format!(
-                    "{} found by {found_by}, packages in {}",
+                    "{} found by {found_by}{}, packages in {}",
                     clean(what),
+                    unheard(python),
                     clean(&listed(&python.site_packages, 4))
                 )),
         );
@@ -81,6 +82,17 @@ pub fn presence(scene: &Scene<'_>) -> Option<Finding> {
                  on PATH.{tried}"
             )),
     )
+}
+
+/// Why the service's own Python was not taken, where it has a command: another Python may be judged here.
+fn unheard(python: &Python) -> String {
+    python
+        .tried
+        .iter()
+        .find(|why| why.starts_with(Python::OF_SERVICE))
+        .map_or(String::new(), |why| {
+            format!(" ({}; name it with --python)", clean(why))
+        })
 }
 
 /// Without folders there is nothing to compare with: one line for each part, instead of a failure for each package.
@@ -137,7 +149,62 @@ fn takes(specifiers: &VersionSpecifiers, text: &str) -> Option<bool> {
     (first == last).then_some(first)
 }
 
-/// Wheels of another interpreter: each of the manifest's packages by itself, the others together and as a warning.
+/// What a wheel was built for, where that is not what is here.
+#[derive(Clone, Copy, PartialEq)]
+enum Foreign {
+    Interpreter,
+    Platform,
+}
+
+impl Foreign {
+    /// None of the wheel's tags fits; one that fits the interpreter leaves the platform to blame.
+    fn of(dist: &Distribution, minor: u16) -> Option<Self> {
+        if dist.tags.iter().any(|tag| fits(tag, minor)) {
+            None
+        } else if dist.tags.iter().any(|tag| fits_interpreter(tag, minor)) {
+            Some(Self::Platform)
+        } else {
+            Some(Self::Interpreter)
+        }
+    }
+
+    fn what(self) -> &'static str {
+        match self {
+            Self::Interpreter => "interpreter",
+            Self::Platform => "platform",
+        }
+    }
+
+    fn here(self, version: &str) -> String {
+        match self {
+            Self::Interpreter => format!("Python here is {}", clean(version)),
+            Self::Platform => "this is x86-64 Linux with glibc".into(),
+        }
+    }
+
+    fn required(self, minor: u16) -> String {
+        match self {
+            Self::Interpreter => format!("wheels for cp3{minor}, abi3 or py3"),
+            Self::Platform => "wheels for any platform, linux_x86_64 or manylinux_…_x86_64".into(),
+        }
+    }
+
+    fn hint(self, minor: u16) -> String {
+        match self {
+            Self::Interpreter => format!(
+                "Install with the pip of this very interpreter (python3.{minor} -m pip install …); do not copy \
+                 site-packages between versions of Python."
+            ),
+            Self::Platform => {
+                "Install with pip in the image itself, built for linux/amd64 on a base with glibc; do not \
+                               copy site-packages from another machine or from Alpine."
+                    .into()
+            }
+        }
+    }
+}
+
+/// Wheels of another interpreter or platform: each of the manifest's packages by itself, the others together and as a warning.
 pub fn tags(scene: &Scene<'_>) -> Vec<Finding> {
     let Some((version, minor)) = scene
         .image
@@ -151,7 +218,6 @@ pub fn tags(scene: &Scene<'_>) -> Vec<Finding> {
     if scene.stack.packages.is_empty() {
         return Vec::new();
     }
-    let foreign = |dist: &Distribution| !dist.tags.iter().any(|tag| fits(tag, minor));
     let tagged = || {
         scene
             .installed
@@ -159,43 +225,43 @@ pub fn tags(scene: &Scene<'_>) -> Vec<Finding> {
             .copied()
             .filter(|d: &&Distribution| !d.tags.is_empty())
     };
-    let (ours, others): (Vec<&Distribution>, Vec<&Distribution>) = tagged()
-        .filter(|d| foreign(d))
-        .partition(|d| scene.rule(&d.name).is_some());
-    let required = format!("wheels for cp3{minor}, abi3 or py3");
-    let hint = format!(
-        "Install with the pip of this very interpreter (python3.{minor} -m pip install …); do not copy site-packages \
-         between versions of Python."
-    );
+    let (ours, others): (Vec<_>, Vec<_>) = tagged()
+        .filter_map(|d| Some((d, Foreign::of(d, minor)?)))
+        .partition(|(d, _)| scene.rule(&d.name).is_some());
     let mut findings: Vec<Finding> = ours
         .iter()
-        .map(|dist| {
+        .map(|(dist, foreign)| {
             let tags = clean(&listed(&dist.tags, 3));
             Finding::problem(Code::PythonVersion, dist.name.clone())
                 .observed(tags.clone())
-                .required(required.clone())
+                .required(foreign.required(minor))
                 .message(format!(
-                    "{} is a wheel for {tags}, and Python here is {}",
+                    "{} is a wheel for {tags}, and {}",
                     dist.name,
-                    clean(version)
+                    foreign.here(version)
                 ))
-                .hint(hint.clone())
+                .hint(foreign.hint(minor))
         })
         .collect();
-    if !others.is_empty() {
+    for foreign in [Foreign::Interpreter, Foreign::Platform] {
         let names: Vec<String> = others
             .iter()
-            .map(|d| format!("{} ({})", d.name, d.tags.first().map_or("", String::as_str)))
+            .filter(|(_, f)| *f == foreign)
+            .map(|(d, _)| format!("{} ({})", d.name, d.tags.first().map_or("", String::as_str)))
             .collect();
+        if names.is_empty() {
+            continue;
+        }
         let names = clean(&listed(&names, 8));
         findings.push(
             Finding::problem_as(Code::PythonVersion, Severity::Warn, "other wheels")
                 .observed(names.clone())
-                .required(required.clone())
+                .required(foreign.required(minor))
                 .message(format!(
-                    "wheels of another interpreter lie in site-packages: {names}"
+                    "wheels of another {} lie in site-packages: {names}",
+                    foreign.what()
                 ))
-                .hint(hint),
+                .hint(foreign.hint(minor)),
         );
     }
     if findings.is_empty() && tagged().next().is_some() {
@@ -203,7 +269,7 @@ pub fn tags(scene: &Scene<'_>) -> Vec<Finding> {
         findings.push(
             Finding::pass(Code::PythonVersion, "wheels")
                 .observed(format!("{count} wheels"))
-                .required(required)
+                .required(Foreign::Interpreter.required(minor))
                 .message(format!("all {count} wheels are for this interpreter")),
         );
     }
@@ -214,10 +280,23 @@ fn minor_of(version: &str) -> Option<u16> {
     version.strip_prefix("3.")?.split('.').next()?.parse().ok()
 }
 
-/// Whether a wheel's tag is for CPython 3.`minor`. The platform is not judged: the loader finds that out.
+/// Whether a wheel's tag is for CPython 3.`minor` on x86-64 Linux with glibc.
 ///
 /// Source: PyPA specification "Platform compatibility tags".
 fn fits(tag: &str, minor: u16) -> bool {
+    let here = |platform: &str| {
+        platform == "any"
+            || platform.ends_with("_x86_64")
+                && (platform.starts_with("linux_") || platform.starts_with("manylinux"))
+    };
+    fits_interpreter(tag, minor)
+        && tag
+            .split('-')
+            .nth(2)
+            .is_none_or(|platforms| platforms.split('.').any(here))
+}
+
+fn fits_interpreter(tag: &str, minor: u16) -> bool {
     let mut parts = tag.split('-');
     let (Some(interpreters), Some(abis)) = (parts.next(), parts.next()) else {
         return true;
@@ -239,7 +318,7 @@ mod tests {
     use super::super::fixtures::*;
     use super::*;
     use crate::check::Status;
-    use crate::facts::{Facts, Python};
+    use crate::facts::Facts;
     use crate::stack::Stack;
 
     #[test]
@@ -255,8 +334,19 @@ mod tests {
             ("py2-none-any", false),
             ("py39-none-any", true),
             ("py312-none-any", false),
-            ("pp310-pypy310_pp73-linux", false),
-            ("cp310.cp311-cp310.cp311-linux", true),
+            ("pp310-pypy310_pp73-linux_x86_64", false),
+            ("cp310.cp311-cp310.cp311-linux_x86_64", true),
+            ("cp311-cp311-manylinux_2_17_x86_64.manylinux2014_x86_64", true),
+            ("cp311-cp311-manylinux_2_17_aarch64.manylinux2014_x86_64", true),
+            ("cp311-cp311-manylinux_2_17_aarch64.manylinux2014_aarch64", false),
+            ("cp311-cp311-linux_aarch64", false),
+            ("cp311-cp311-linux_i686", false),
+            ("cp311-cp311-musllinux_1_2_x86_64", false),
+            ("cp311-cp311-macosx_10_9_x86_64", false),
+            ("cp311-cp311-macosx_11_0_universal2", false),
+            ("cp311-cp311-win_amd64", false),
+            ("py3-none-win_amd64", false),
+            ("py3-none-manylinux1_x86_64", true),
             ("cp27-none-any", false),
             ("nonsense", true),
         ] {
@@ -367,6 +457,65 @@ mod tests {
             let finding = super::version(&Scene::new(&stack(), &facts.image)).unwrap();
             assert_eq!(finding.status, status, "{version:?}");
         }
+    }
+
+    #[test]
+    fn wheels_of_another_machine() {
+        let facts = image(|i| {
+            dist_mut(i, "spconv-cu124").tags = vec!["cp311-cp311-linux_aarch64".into()];
+            dist_mut(i, "numpy").tags = vec!["cp311-cp311-musllinux_1_2_x86_64".into()];
+        });
+        let findings = tags(&Scene::new(&stack(), &facts.image));
+        assert_eq!(
+            of(&findings, Code::PythonVersion),
+            [(Status::Fail, "spconv-cu124"), (Status::Warn, "other wheels")]
+        );
+        for (finding, parts) in [
+            (
+                &findings[0],
+                ["cp311-cp311-linux_aarch64", "x86-64 Linux with glibc"],
+            ),
+            (
+                &findings[1],
+                ["numpy (cp311-cp311-musllinux_1_2_x86_64)", "another platform"],
+            ),
+        ] {
+            for part in parts {
+                assert!(finding.message.contains(part), "{}", finding.message);
+            }
+            assert!(!finding.message.contains("Python here is"), "{}", finding.message);
+            assert!(finding.required.contains("linux_x86_64"), "{}", finding.required);
+        }
+        // One tag that fits is enough.
+        let facts = image(|i| {
+            dist_mut(i, "numpy").tags = ["cp311-cp311-linux_aarch64", "cp311-cp311-linux_x86_64"]
+                .map(String::from)
+                .to_vec();
+        });
+        let findings = tags(&Scene::new(&stack(), &facts.image));
+        assert_eq!(of(&findings, Code::PythonVersion), [(Status::Pass, "wheels")]);
+    }
+
+    #[test]
+    fn a_service_that_does_not_tell_its_python_is_named_with_the_reason() {
+        let facts = image(|i| {
+            i.python.tried = vec!["the service command: `bash -c` does not tell \u{1b}which".into()];
+        });
+        let finding = presence(&Scene::new(&stack(), &facts.image)).unwrap();
+        assert_eq!(finding.status, Status::Pass);
+        assert!(
+            finding
+                .message
+                .contains("found by PATH (the service command: `bash -c` does not tell "),
+            "{}",
+            finding.message
+        );
+        assert!(finding.message.contains("; name it with --python), packages in "));
+        assert!(!finding.message.contains('\u{1b}'));
+        // Places that are merely absent are no reason to doubt.
+        let facts = image(|i| i.python.tried = vec!["VIRTUAL_ENV: /gone: No such file".into()]);
+        let finding = presence(&Scene::new(&stack(), &facts.image)).unwrap();
+        assert!(!finding.message.contains("--python"), "{}", finding.message);
     }
 
     #[test]
