@@ -188,7 +188,8 @@ impl Scene {
     /// The same, and what `run` found.
     #[track_caller]
     pub fn prove_both(&self, exit: i32, options: &[&str]) -> (Checked, Checked) {
-        let checked = self.check(options);
+        // What is said of Python depends on the service.
+        let checked = self.check(&[options, &["--"], &SERVICE].concat());
         assert_eq!(checked.exit(), exit, "check: {checked}");
         self.world.assert_nothing_left();
         let ran = self.run(options);
