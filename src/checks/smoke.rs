@@ -333,7 +333,11 @@ fn ending(run: &SmokeRun, builtins: &[Builtin], so_far: &[Finding]) -> Option<Fi
         },
         |step| format!("in {}", self::place(step)),
     );
-    let subject = last.map_or_else(|| names.join(", "), |s| s.step.entry.clone());
+    // A package that writes into the protocol may begin a step of nobody's.
+    let named = last
+        .map(|s| s.step.entry.clone())
+        .filter(|entry| !entry.is_empty());
+    let subject = named.unwrap_or_else(|| names.join(", "));
     // An import that never ended is an import's failure.
     let own = match run.steps.last() {
         Some(step) if !is_import(step) => Code::SmokeForward,
