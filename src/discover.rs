@@ -8,6 +8,7 @@ pub mod editable;
 pub mod elf;
 pub mod fatbin;
 pub mod files;
+pub mod installed;
 pub mod kernels;
 pub mod ld_cache;
 pub mod libraries;
@@ -18,6 +19,7 @@ pub mod named_files;
 pub mod nvidia_require;
 pub mod python;
 pub mod reading;
+pub mod record;
 pub mod requirement;
 pub mod wheels;
 

@@ -467,6 +467,22 @@ pub struct Distribution {
     /// what could not be read or made no sense, with its file
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<String>,
+    /// files of its RECORD without which it cannot work and that are not there: the first few, as RECORD writes them;
+    /// looked for where the manifest names the distribution
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<String>,
+    /// how many those are in all
+    #[serde(skip_serializing_if = "is_zero")]
+    pub missing_count: usize,
+    /// what an import would take instead: files in folders that come before its own
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub hidden_by: Vec<String>,
+}
+
+// serde calls it with a reference.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 /// A file that the manifest names, relative to site-packages.
@@ -815,7 +831,10 @@ object!(Distribution {
     module_cuda,
     tags,
     requires,
-    problems
+    problems,
+    missing,
+    hidden_by;
+    or_default missing_count
 });
 object!(NamedFile { name, path });
 words!(TrapKind { "setup-py" SetupPy, "git-ignore" GitIgnore, "egg-link" EggLink, "build" Build });

@@ -27,5 +27,7 @@ mod passes;
 mod policy;
 #[path = "smoke/resources.rs"]
 mod resources;
+#[path = "smoke/versions.rs"]
+mod versions;
 #[path = "smoke/waiting.rs"]
 mod waiting;

@@ -58,9 +58,11 @@ catalogue! {
     PackageMissing "package-missing" Image Fail 81;
     /// a package is installed in another version than the manifest's
     PackageVersion "package-version" Image Fail 81;
+    /// libraries or modules that a package's RECORD lists are not there
+    PackageIncomplete "package-incomplete" Image Fail 81;
     /// a package is built for another CUDA
     PackageCudaTag "package-cuda-tag" Image Fail 81;
-    /// two builds of one import name, or two dist-infos of one name
+    /// two builds of one import name, two dist-infos of one name, or an earlier folder with a package's name
     PackageDuplicate "package-duplicate" Image Fail 81;
     /// installed metadata refuses an installed version
     RequiresDist "requires-dist" Image Fail 81;

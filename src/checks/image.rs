@@ -12,6 +12,7 @@ use crate::stack::{PackageRule, Stack};
 mod cuda_tag;
 mod duplicates;
 mod editable;
+mod incomplete;
 mod kernels;
 mod libraries;
 mod loaded;
@@ -19,6 +20,8 @@ mod named_files;
 mod packages;
 mod python;
 mod requires;
+
+pub(super) use cuda_tag::without_cuda;
 
 #[cfg(test)]
 mod fixtures;
@@ -32,6 +35,7 @@ pub fn judge(stack: &Stack, archs: Option<&ArchList>, facts: &Facts) -> Vec<Find
     if scene.has_folders() {
         findings.extend(python::tags(&scene));
         findings.extend(packages::judge(&scene));
+        findings.extend(incomplete::judge(&scene));
         findings.extend(cuda_tag::judge(&scene));
         findings.extend(duplicates::judge(&scene));
         findings.extend(requires::judge(&scene));

@@ -1,9 +1,11 @@
 //! The smoke judged: which step failed, and whether that is the software's fault or the device's. Pure.
 
 mod known;
+mod versions;
 
 use crate::check::{Code, Finding, Status};
 use crate::checks::device::signal_name;
+use crate::facts::Distribution;
 use crate::facts::smoke::{
     SmokeCommand, SmokeEnd, SmokeFacts, SmokeFailed, SmokeFailure, SmokeOutcome, SmokeResult, SmokeRun,
 };
@@ -36,6 +38,11 @@ pub fn judge(stack: &Stack, facts: &SmokeFacts) -> Vec<Finding> {
     }
     findings.extend(facts.commands.iter().map(command));
     findings
+}
+
+/// What it imported held against what is installed.
+pub fn imported(facts: &SmokeFacts, installed: &[Distribution]) -> Vec<Finding> {
+    versions::judge(facts, installed)
 }
 
 /// A finding of the smoke that did not run, for whatever reason.

@@ -1,7 +1,8 @@
 //! The distributions in site-packages, from their metadata's headers.
 //!
 //! Sources: PyPA specifications "Recording installed projects", "Core metadata", "Binary distribution format";
-//! setuptools' documentation of egg-info. RECORD is never read: it may list ten thousand files.
+//! setuptools' documentation of egg-info. RECORD, which may list
+//! ten thousand files, is [`super::installed`]'s.
 
 use std::borrow::Cow;
 use std::io::Read;

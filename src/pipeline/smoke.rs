@@ -154,6 +154,7 @@ impl Run<'_> {
 
     pub(super) fn judged_smoke(&self, facts: &SmokeFacts) -> Vec<Finding> {
         let mut findings = checks::smoke::judge(self.task.stack, facts);
+        findings.extend(checks::smoke::imported(facts, &self.facts.image.distributions));
         // Where the device stage is judged, it is the one to say so.
         let required = self.task.config.gpu == Gpu::Required && !self.task.plan.device;
         if required && !self.facts.device.has_usable() {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 
 use crate::discover::reading::Reading;
-use crate::discover::{editable, libraries, loader, modules, named_files, python, wheels};
+use crate::discover::{editable, installed, libraries, loader, modules, named_files, python, wheels};
 use crate::facts::{ComputeCapability, ImageFacts, ModuleKernels, Python};
 use crate::stack::Stack;
 
@@ -154,7 +154,7 @@ impl Survey {
         if let Some(first) = site.first() {
             self.reading.at(Path::new(first));
         }
-        let distributions = wheels::distributions(site);
+        let mut distributions = wheels::distributions(site);
         if !self.everything {
             return Discovered {
                 facts: ImageFacts {
@@ -166,6 +166,14 @@ impl Survey {
                 taken: None,
             };
         }
+        let names: Vec<&str> = self
+            .stack
+            .packages
+            .iter()
+            .map(|rule| rule.normalized.as_str())
+            .collect();
+        let here = std::env::current_dir().ok().filter(|_| python.working_folder);
+        installed::inspect(&mut distributions, &names, &python, here.as_deref());
         let wanted = libraries::Wanted::by(&self.stack.cuda);
         let places = libraries::Places {
             site_packages: site,

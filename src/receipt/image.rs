@@ -246,6 +246,12 @@ fn stamps(facts: &ImageFacts) -> Texts {
         if let Some(path) = wheels::version_file(dist) {
             add(&path);
         }
+        // Where both are no failure: what comes or goes is another state.
+        let folder = path.parent().unwrap_or(path);
+        let lacking = dist.missing.iter().map(|name| folder.join(name));
+        lacking
+            .chain(dist.hidden_by.iter().map(PathBuf::from))
+            .for_each(|path| add(&path));
     }
     for file in &facts.files {
         match &file.path {

@@ -9,6 +9,7 @@ mod cuda;
 #[path = "../support/image.rs"]
 mod image;
 
+mod complete;
 mod debian;
 mod libraries;
 mod python;

@@ -18,6 +18,7 @@ pub fn judge(scene: &Scene<'_>) -> Vec<Finding> {
     }
     let mut findings = same_name(scene);
     findings.extend(same_import(scene));
+    findings.extend(overtaken(scene));
     if findings.is_empty() {
         let count = scene.installed.len();
         findings.push(
@@ -107,6 +108,31 @@ fn same_import(scene: &Scene<'_>) -> Vec<Finding> {
                     "Run pip uninstall {}, then install the one that the manifest names.",
                     all.join(" ")
                 )))
+        })
+        .collect()
+}
+
+/// A folder that Python looks into first has the import name of one of the manifest's packages, without being its
+/// installation: what is judged everywhere else here is not what is imported.
+fn overtaken(scene: &Scene<'_>) -> Vec<Finding> {
+    let ours = scene.stack.packages.iter();
+    let installed = ours.filter_map(|rule| scene.installed.get(rule.normalized.as_str()));
+    installed
+        .filter(|dist| !dist.hidden_by.is_empty())
+        .map(|dist| {
+            let winner = clean(&listed(&dist.hidden_by, 3));
+            let folder = folder(dist).display();
+            Finding::problem(Code::PackageDuplicate, dist.name.clone())
+                .observed(winner.clone())
+                .required(clean(&format!("{} as installed in {folder}", dist.name)))
+                .message(clean(&format!(
+                    "Python imports {winner}, which hides {} {} in {folder}",
+                    dist.name, dist.version
+                )))
+                .hint(
+                    "Take its folder out of PYTHONPATH (or start the service in another folder), or remove or rename \
+                     the file: the folder that comes first wins.",
+                )
         })
         .collect()
 }
@@ -239,6 +265,25 @@ mod tests {
         let expected = [(Status::Pass, "packages"), (Status::Info, "sys.path")];
         assert_eq!(of(&findings, Code::PackageDuplicate), expected);
         assert_eq!(findings[1].observed, "six 2 in /a hides 1 in /b");
+    }
+
+    #[test]
+    fn another_file_of_the_import_name_wins() {
+        let hidden = |name: &str| {
+            let facts = image(|i| dist_mut(i, name).hidden_by = vec!["/app/x/__init__.py".into()]);
+            judge(&Scene::new(&stack(), &facts.image))
+        };
+        let findings = hidden("torch");
+        assert_eq!(of(&findings, Code::PackageDuplicate), [(Status::Fail, "torch")]);
+        assert_eq!(
+            findings[0].message,
+            "Python imports /app/x/__init__.py, which hides torch 2.5.0 in /opt/venv/lib/python3.11/site-packages"
+        );
+        let findings = hidden("numpy");
+        assert_eq!(
+            of(&findings, Code::PackageDuplicate),
+            [(Status::Pass, "packages")]
+        );
     }
 
     #[test]

@@ -254,6 +254,20 @@ pub fn broken() -> Vec<(&'static str, Facts)> {
             image(|i| i.distributions.push(dist("spconv-cu121", "2.3.6"))),
         ),
         (
+            "incomplete",
+            image(|i| {
+                let torch = dist_mut(i, "torch");
+                torch.missing = ["torch/__init__.py", "torch/\u{1b}.so", "torch/b.so", "torch/c.so"]
+                    .map(String::from)
+                    .to_vec();
+                torch.missing_count = 20;
+            }),
+        ),
+        (
+            "hidden",
+            image(|i| dist_mut(i, "torch").hidden_by = vec!["/app/\u{1b}/torch/__init__.py".into()]),
+        ),
+        (
             "refused",
             image(|i| dist_mut(i, "torch").requires = vec!["numpy>=2".into()]),
         ),
