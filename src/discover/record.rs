@@ -8,6 +8,9 @@ use std::borrow::Cow;
 /// Top-level folders that packages carry by accident, and that nobody imports.
 const NOT_IMPORTED: [&str; 6] = ["tests", "test", "docs", "doc", "examples", "benchmarks"];
 
+/// Most libraries, and most packages, that are taken: each one is looked for. torch has forty.
+const MAX_FILES: usize = 20_000;
+
 /// What of a RECORD counts: files without which something certainly breaks.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Record<'a> {
@@ -29,11 +32,13 @@ pub fn parse(text: &str) -> Record<'_> {
         let (line, next) = after.split_once('\n').unwrap_or((after, ""));
         rest = next;
         if is_library(&path) {
-            record.libraries.push(path);
+            if record.libraries.len() < MAX_FILES {
+                record.libraries.push(path);
+            }
         } else if let Some(package) = package(&path) {
             record.has_packages = true;
             let size = line.trim_end().rsplit(',').next().unwrap_or_default();
-            if size.trim_matches('"') != "0" {
+            if size.trim_matches('"') != "0" && record.packages.len() < MAX_FILES {
                 record.packages.push(match path {
                     Cow::Borrowed(path) => Cow::Borrowed(path.get(..package).unwrap_or_default()),
                     Cow::Owned(path) => Cow::Owned(path.get(..package).unwrap_or_default().to_string()),
@@ -50,8 +55,9 @@ fn field(text: &str) -> Option<(Cow<'_, str>, &str)> {
         return None;
     }
     let Some(quoted) = text.strip_prefix('"') else {
-        let end = text.bytes().position(|b| matches!(b, b',' | b'\n'));
-        let (path, rest) = text.split_at_checked(end.unwrap_or(text.len()))?;
+        let line = text.find('\n').unwrap_or(text.len());
+        let end = text.get(..line)?.find(',').unwrap_or(line);
+        let (path, rest) = text.split_at_checked(end)?;
         return Some((Cow::Borrowed(path.trim_end_matches('\r')), rest));
     };
     // A quote inside is written twice.
@@ -72,6 +78,10 @@ fn field(text: &str) -> Option<(Cow<'_, str>, &str)> {
 
 /// `libX.so`, `libX.so.12.4`: one that something loads. Libraries of tests and stubs for linkers are not missed.
 fn is_library(path: &str) -> bool {
+    // Most of torch's 13,000 lines are headers and sources, and a search in each of them takes its time.
+    if !path.ends_with(".so") && !path.ends_with(|end: char| end.is_ascii_digit()) {
+        return false;
+    }
     let Some((before, behind)) = path.rsplit_once(".so") else {
         return false;
     };
@@ -175,6 +185,16 @@ mod tests {
         assert_eq!(
             parse("\"x/__init__.py\",\"h\",\"0\"\ny/__init__.py,h,0\r\n").packages,
             [""; 0]
+        );
+    }
+
+    #[test]
+    fn no_more_is_taken_than_can_be_looked_for() {
+        let text = "a.so\nb/__init__.py\n".repeat(MAX_FILES + 1);
+        let record = parse(&text);
+        assert_eq!(
+            (record.libraries.len(), record.packages.len()),
+            (MAX_FILES, MAX_FILES)
         );
     }
 

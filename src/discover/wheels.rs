@@ -1,8 +1,8 @@
 //! The distributions in site-packages, from their metadata's headers.
 //!
 //! Sources: PyPA specifications "Recording installed projects", "Core metadata", "Binary distribution format";
-//! setuptools' documentation of egg-info. RECORD, which may list
-//! ten thousand files, is [`super::installed`]'s.
+//! setuptools' documentation of egg-info. RECORD, which may list ten thousand
+//! files, is read by [`super::installed`], for the stack's own packages.
 
 use std::borrow::Cow;
 use std::io::Read;

@@ -9,7 +9,7 @@ use crate::facts::{Distribution, Library, LibraryAnswer, LibraryKind, LoaderRun,
 /// An environment with a file of every kind that facts rest on, and its facts.
 struct World(tempfile::TempDir);
 
-const FILES: [&str; 14] = [
+const FILES: [&str; 15] = [
     "bin/python3.11",
     "pyvenv.cfg",
     "site/torch-1.dist-info/METADATA",
@@ -23,6 +23,7 @@ const FILES: [&str; 14] = [
     "site/nvidia/lib/libcudart.so.12",
     "site/torch/lib/libtorch.so",
     "libs/libz.so.1",
+    "front/torch.py",
     "driver/libcuda.so.1",
 ];
 
@@ -85,7 +86,12 @@ impl World {
         ImageFacts {
             python: self.python("bin/python"),
             distributions: vec![
-                dist("torch", "site/torch-1.dist-info"),
+                Distribution {
+                    missing: vec!["torch/lib/gone.so".into()],
+                    missing_count: 1,
+                    hidden_by: vec![self.text("front/torch.py")],
+                    ..dist("torch", "site/torch-1.dist-info")
+                },
                 dist("old", "site/old.egg-info"),
             ],
             files: vec![
@@ -172,6 +178,15 @@ fn the_facts_come_back_with_the_interpreter_as_it_is_called_now() {
             ..facts
         },
         part.facts
+    );
+}
+
+#[test]
+fn what_a_package_lacked_may_come_back() {
+    let world = World::new();
+    assert_eq!(
+        world.after(|w| w.write("site/torch/lib/gone.so", "12345")),
+        ["site/torch/lib/gone.so is new"]
     );
 }
 

@@ -54,6 +54,7 @@ targets! {
     python::metadata 1024;
     python::requirement 512;
     python::version_file 1024;
+    python::record 1024;
     python::pth 1024;
     python::environment_files 512;
     python::command_line 1024;

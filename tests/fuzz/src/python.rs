@@ -124,6 +124,45 @@ pub mod version_file {
     }
 }
 
+/// RECORD.
+pub mod record {
+    use cuda_entrypoint::discover::record::parse;
+
+    pub fn run(bytes: &[u8]) {
+        let text = String::from_utf8_lossy(bytes);
+        let record = parse(&text);
+        assert!(record.libraries.len() + record.packages.len() <= text.len() / 3);
+        for library in &record.libraries {
+            assert!(library.contains(".so") && !library.ends_with('/'), "{library:?}");
+        }
+        for package in &record.packages {
+            assert!(
+                !package.is_empty() && !package.contains(['/', '.', '\n']),
+                "{package:?}"
+            );
+        }
+        assert!(record.has_packages || record.packages.is_empty());
+        // What a line says does not depend on those before it, unless a quote is open.
+        if !text.contains('"') {
+            let each = text.split('\n').map(parse);
+            let libraries: Vec<_> = each.clone().flat_map(|r| r.libraries).collect();
+            let packages: Vec<_> = each.flat_map(|r| r.packages).collect();
+            assert_eq!((libraries, packages), (record.libraries, record.packages));
+        }
+    }
+
+    pub fn seeds() -> Vec<Vec<u8>> {
+        [
+            "../../../bin/torchrun,sha256=x,213\ntorch/__init__.py,sha256=x,90412\n\
+             torch/_C.cpython-311-x86_64-linux-gnu.so,sha256=x,37913\ntorch/lib/libcudnn.so.9,sha256=x,1\n\
+             nvidia/__init__.py,sha256=x,0\ntorch-2.5.0.dist-info/RECORD,,\n",
+            "\"a,b.so\",sha256=x,1\r\n\"a\"\"b.so.1.2\",\"sha256=x\",\"1\"\n\"x/__init__.py\",h,\"0\"\n\"open\nc.so",
+        ]
+        .map(|text| text.as_bytes().to_vec())
+        .to_vec()
+    }
+}
+
 /// `.pth` files.
 pub mod pth {
     use cuda_entrypoint::discover::python::parse_pth;
