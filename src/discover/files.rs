@@ -55,6 +55,12 @@ pub fn read_head(path: &Path, cap: usize) -> io::Result<(Vec<u8>, bool)> {
 /// Those of reading.
 pub fn head_of(file: &File, cap: usize) -> io::Result<(Vec<u8>, bool)> {
     let mut bytes = Vec::new();
+    if cap > SMALL_FILE {
+        // A large file is not to be copied from one room into the next.
+        let size = file.metadata().map_or(0, |found| found.len());
+        let room = usize::try_from(size).unwrap_or(cap).min(cap);
+        bytes.reserve_exact(room.saturating_add(1));
+    }
     file.take(as_u64(cap).saturating_add(1)).read_to_end(&mut bytes)?;
     let more = bytes.len() > cap;
     bytes.truncate(cap);

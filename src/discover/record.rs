@@ -27,10 +27,18 @@ pub struct Record<'a> {
 pub fn parse(text: &str) -> Record<'_> {
     let mut record = Record::default();
     let mut rest = text;
-    while let Some((path, after)) = field(rest) {
-        // Of a quoted path that never ends nothing is left; of any other the rest of its line.
-        let (line, next) = after.split_once('\n').unwrap_or((after, ""));
-        rest = next;
+    while !rest.is_empty() {
+        let (path, line);
+        if rest.starts_with('"') {
+            // Of a quoted path that never ends nothing is left.
+            let (quoted, after) = quoted(rest);
+            path = Cow::Owned(quoted);
+            (line, rest) = after.split_once('\n').unwrap_or((after, ""));
+        } else {
+            (line, rest) = rest.split_once('\n').unwrap_or((rest, ""));
+            let end = line.find(',').unwrap_or(line.len());
+            path = Cow::Borrowed(line.get(..end).unwrap_or_default().trim_end_matches('\r'));
+        }
         if is_library(&path) {
             if record.libraries.len() < MAX_FILES {
                 record.libraries.push(path);
@@ -49,31 +57,22 @@ pub fn parse(text: &str) -> Record<'_> {
     record
 }
 
-/// The first field and what is behind it; `None` at the end.
-fn field(text: &str) -> Option<(Cow<'_, str>, &str)> {
-    if text.is_empty() {
-        return None;
-    }
-    let Some(quoted) = text.strip_prefix('"') else {
-        let line = text.find('\n').unwrap_or(text.len());
-        let end = text.get(..line)?.find(',').unwrap_or(line);
-        let (path, rest) = text.split_at_checked(end)?;
-        return Some((Cow::Borrowed(path.trim_end_matches('\r')), rest));
-    };
+/// A first field in quotes, and what is behind it.
+fn quoted(text: &str) -> (String, &str) {
     // A quote inside is written twice.
     let mut path = String::new();
-    let mut rest = quoted;
+    let mut rest = text.get(1..).unwrap_or_default();
     while let Some((part, after)) = rest.split_once('"') {
         path.push_str(part);
         let Some(more) = after.strip_prefix('"') else {
-            return Some((Cow::Owned(path), after));
+            return (path, after);
         };
         path.push('"');
         rest = more;
     }
     // It never ends: this line is lost, and the next one is read.
-    let end = text.bytes().position(|b| b == b'\n').unwrap_or(text.len());
-    Some((Cow::Borrowed(""), text.get(end..).unwrap_or_default()))
+    let end = text.find('\n').unwrap_or(text.len());
+    (String::new(), text.get(end..).unwrap_or_default())
 }
 
 /// `libX.so`, `libX.so.12.4`: one that something loads. Libraries of tests and stubs for linkers are not missed.
