@@ -172,7 +172,8 @@ impl Survey {
             .iter()
             .map(|rule| rule.normalized.as_str())
             .collect();
-        let here = std::env::current_dir().ok().filter(|_| python.working_folder);
+        let script = python.script_folder.as_ref().map(PathBuf::from);
+        let here = script.or_else(|| std::env::current_dir().ok().filter(|_| python.working_folder));
         installed::inspect(&mut distributions, &names, &python, here.as_deref());
         let wanted = libraries::Wanted::by(&self.stack.cuda);
         let places = libraries::Places {
