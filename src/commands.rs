@@ -39,6 +39,13 @@ pub fn dispatch(invocation: Invocation, environ: &[CString], crew: Assembled, st
         settings,
         near_misses,
     } = invocation;
+    let session = Session {
+        settings: &settings,
+        near_misses: &near_misses,
+        environ,
+        service: &[],
+        started,
+    };
     match command {
         Command::Help(None) => print(&help::overview()),
         Command::Help(Some(name)) => print(&help::command(name)),
@@ -50,11 +57,8 @@ pub fn dispatch(invocation: Invocation, environ: &[CString], crew: Assembled, st
         Command::StackShow { json } => stack_show(&settings, json),
         Command::StackCapture { service } => {
             let session = Session {
-                settings: &settings,
-                near_misses: &near_misses,
-                environ,
                 service: &service,
-                started,
+                ..session
             };
             match crew {
                 Some(Ok(crew)) => session.capture(crew),
@@ -84,11 +88,8 @@ pub fn dispatch(invocation: Invocation, environ: &[CString], crew: Assembled, st
         }
         Command::Run { service } => {
             let session = Session {
-                settings: &settings,
-                near_misses: &near_misses,
-                environ,
                 service: &service,
-                started,
+                ..session
             };
             match crew {
                 Some(Ok(crew)) => session.run(crew),
@@ -97,11 +98,8 @@ pub fn dispatch(invocation: Invocation, environ: &[CString], crew: Assembled, st
         }
         Command::Check { stage, service } => {
             let session = Session {
-                settings: &settings,
-                near_misses: &near_misses,
-                environ,
                 service: &service,
-                started,
+                ..session
             };
             match crew {
                 Some(Ok(crew)) => session.check(stage, crew),
