@@ -4,7 +4,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 
-.PHONY: help build verify verify-reproducible demo test test-stack fuzz valgrind miri bench lint clean
+.PHONY: help build verify verify-reproducible demo test test-stack faults signals compare fuzz valgrind miri bench lint clean
 
 help: ## list these targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,16 @@ test-stack: build ## a full torch 2.5.0 environment, and the service image with 
 	@if [[ $$CUDA_ENTRYPOINT_SKIP_DOCKER == 1 ]]; then \
 	  echo "== NOT TESTED: the service image with torch, because CUDA_ENTRYPOINT_SKIP_DOCKER=1 is set ==" >&2; \
 	else tests/docker/full.sh; fi
+
+faults: ## how many faults tests/faults.md lists, and the tests that show what becomes of them
+	@tests/lint/faults.py --count
+
+signals: build ## a thousand signals at random moments, in containers and outside of them: SIGNAL_RUNS
+	@SIGNAL_RUNS=$${SIGNAL_RUNS:-1000} cargo test --quiet --locked --test signals random -- --nocapture
+	@SIGNAL_RUNS=$${SIGNAL_RUNS:-1000} cargo test --quiet --locked --test signals_docker -- --ignored --nocapture random_moment
+
+compare: build ## --init beside tini and catatonit, case by case
+	@tests/init/compare.sh
 
 valgrind: ## the helper against the fake driver and real CUDA libraries, under valgrind; `make test` does that too
 	@valgrind --version

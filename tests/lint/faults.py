@@ -75,6 +75,17 @@ def problems_of(page, read, is_run, runs_ignored):
     return problems
 
 
+def counts_of(page):
+    """(section, rows, distinct tests) of each section, then of the whole page."""
+    rows, tests, everything = {}, {}, set()
+    for _, section, cells in rows_of(page):
+        named = set(REFERENCE.findall(" ".join(cells)))
+        rows[section] = rows.get(section, 0) + 1
+        tests.setdefault(section, set()).update(named)
+        everything |= named
+    return [(s, rows[s], len(tests[s])) for s in rows] + [("together", sum(rows.values()), len(everything))]
+
+
 def self_test():
     """The judge must know right from wrong before it judges."""
     source = (
@@ -104,6 +115,8 @@ def self_test():
         found = judged(wrong)
         assert len(found) == 1 and said in found[0], (wrong, found)
     assert judged("| a | b | `tests/a.rs::left_out` |", runs_ignored=False)
+    counted = "## A\n\n| f | t |\n| - | - |\n| x | `tests/a.rs::plain` |\n| y | `tests/a.rs::plain` |\n"
+    assert counts_of(counted) == [("A", 2, 1), ("together", 2, 1)]
     assert judged("| a | b | `tests/c.rs::plain` |", heading=EXEMPT)
 
 
@@ -141,6 +154,9 @@ def main():
     problems = problems_of(page, read, is_run, runs_ignored)
     for number, said in problems:
         print(f"{PAGE}:{number}: {said}", file=sys.stderr)
+    if sys.argv[1:] == ["--count"]:
+        for section, faults, tests in counts_of(page):
+            print(f"{section}: {faults} faults, {tests} tests")
     sys.exit(bool(problems))
 
 
