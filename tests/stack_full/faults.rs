@@ -140,7 +140,10 @@ fn an_older_libcudart_ahead() {
 
     copy.remove("nvidia/cuda_runtime/lib/libcudart.so.12");
     copy.check_with(&manifest(), &folder)
-        .is(81, &with_usual(&["package-incomplete fail"], &["cudart-version fail"]))
+        .is(
+            81,
+            &with_usual(&["package-incomplete fail"], &["cudart-version fail"]),
+        )
         .says("✗ cuda-12.1/lib64/libcudart.so.12 says that it is CUDA 12.1, and the manifest asks for 12.4 ");
     assert_eq!(
         copy.python(MAPPED, &folder).as_deref(),
