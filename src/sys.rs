@@ -470,8 +470,9 @@ extern "C" fn exit_128_plus(signal: c_int) {
 /// Executes the service in this process: same PID, default dispositions, no signal blocked but `held`, of which one that
 /// comes waits for the service. Returns only on failure.
 ///
-/// Until the kernel replaces the image, one of `ending` that is not held still ends the process with 128+N, as PID 1 too: there a
-/// signal with the default disposition would be ignored, and a SIGTERM in the last microseconds would be lost.
+/// Until the kernel replaces the image, one of `ending` that is not held still ends the process with 128+N, as PID 1
+/// too: there a signal with the default disposition would be ignored, and a SIGTERM in the last microseconds would be
+/// lost.
 pub fn exec_service(path: &CStr, argv: &[CString], envp: &[CString], ending: Set, held: Set) -> Errno {
     let argv = pointers(argv);
     let envp = pointers(envp);

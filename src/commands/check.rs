@@ -104,7 +104,7 @@ impl Session<'_> {
         self.refuse_check(EX_SOFTWARE, "supervision", &message, NO_CREW_HINT, &log, None)
     }
 
-    /// The same for `check`. Under `warn` it is no failure.
+    /// What keeps the checks from being made at all. Under `warn` it is no failure.
     pub fn refuse_check(
         &self,
         exit: u8,
