@@ -88,6 +88,16 @@ pub enum Origin {
     Variable(String),
 }
 
+impl Origin {
+    /// 64 where the caller wrote a flag, 78 where a deployment set a variable.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Flag(_) => 64,
+            Self::Variable(_) => 78,
+        }
+    }
+}
+
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

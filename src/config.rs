@@ -139,12 +139,9 @@ pub struct SettingError {
 }
 
 impl SettingError {
-    /// 64 where the caller wrote a flag, 78 where a deployment set a variable.
+    /// As [`Origin::exit_code`].
     pub fn exit_code(&self) -> u8 {
-        match self.origin {
-            Origin::Flag(_) => 64,
-            Origin::Variable(_) => 78,
-        }
+        self.origin.exit_code()
     }
 }
 

@@ -550,15 +550,16 @@ fn reap_strays() -> bool {
             Err(Errno::ECHILD) => return true,
             Ok(None) => {
                 let children = children_of("self");
-                // Whose it was cannot be told any more; but in a moment it will be the service's zombie.
-                let going = children.iter().any(|p| is_exiting(*p));
-                let ours: Vec<Pid> = children.into_iter().filter(|p| is_ours(*p)).collect();
-                if ours.is_empty() && killed.is_empty() && !going {
+                let ours: Vec<Pid> = children.iter().copied().filter(|p| is_ours(*p)).collect();
+                let nobody = ours.is_empty() && killed.is_empty();
+                // Whose one was that is on its way out cannot be told any more; but in a moment it will be the service's
+                // zombie.
+                if nobody && !children.iter().any(|p| is_exiting(*p)) {
                     // Without /proc nothing can be told or killed.
                     return std::fs::exists("/proc/self/task").unwrap_or(false);
                 }
                 if Instant::now() >= until {
-                    return ours.is_empty() && killed.is_empty();
+                    return nobody;
                 }
                 for pid in ours {
                     sys::send(pid, KILL);

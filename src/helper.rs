@@ -72,6 +72,14 @@ struct Form {
     what: &'static str,
 }
 
+impl Form {
+    /// How it is told.
+    fn name(&self) -> String {
+        let how = if self.path.is_some() { " by /proc" } else { "" };
+        format!("{}{how}", self.what)
+    }
+}
+
 /// Starts helpers, remembering which way of executing the embedded bytes worked.
 #[derive(Debug)]
 pub struct Helper {
@@ -104,7 +112,7 @@ impl Helper {
         let argv = request.argv();
         if let Some(form) = &self.form {
             return launch(crew, form, &argv, &self.envp, time).map_err(|e| HelperEnd::NotStarted {
-                detail: format!("{}: {e}", form.what),
+                detail: format!("{}: {e}", form.name()),
             });
         }
         let mut refused = Vec::new();
@@ -127,10 +135,10 @@ impl Helper {
                 what: source.what,
             };
             loop {
-                let what = form.what;
+                let what = form.name();
                 match launch(crew, &form, &argv, &self.envp, time) {
                     Ok(id) => {
-                        tracing::debug!(way = what, "helper started: {what}");
+                        tracing::debug!(way = what.as_str(), "helper started: {what}");
                         self.form = Some(form);
                         return Ok(id);
                     }
@@ -153,12 +161,11 @@ impl Helper {
                 if form.path.is_some() {
                     break;
                 }
+                form.path = Some(proc_path(&form.fd));
                 if !Path::new("/proc/self/fd").exists() {
-                    refused.push(format!("{}: /proc is not mounted", source.by_name));
+                    refused.push(format!("{}: /proc is not mounted", form.name()));
                     break;
                 }
-                form.path = Some(proc_path(&form.fd));
-                form.what = source.by_name;
             }
         }
         Err(HelperEnd::NotStarted {
@@ -192,36 +199,29 @@ fn launch(
 /// Where the helper's bytes come from.
 struct Source {
     what: &'static str,
-    /// the same, executed by its name
-    by_name: &'static str,
     make: fn(Option<&Path>) -> Result<OwnedFd, String>,
 }
 
 const ON_DISK: [Source; 1] = [Source {
     what: "--helper-path",
-    by_name: "--helper-path by /proc",
     make: from_disk,
 }];
 const EMBEDDED: [Source; 4] = [
     Source {
         what: "memory file",
-        by_name: "memory file by /proc",
         make: |_| memory_file(),
     },
     Source {
         what: "unlinked temporary file",
-        by_name: "unlinked temporary file by /proc",
         make: |_| unlinked_file(),
     },
     Source {
         what: "temporary file",
-        by_name: "temporary file by /proc",
         make: |_| temporary_file(),
     },
     // Where `install DIR` has put both.
     Source {
         what: "file beside this binary",
-        by_name: "file beside this binary by /proc",
         make: |_| beside_us(),
     },
 ];

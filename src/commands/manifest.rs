@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use cuda_entrypoint::arch::ArchList;
-use cuda_entrypoint::cli::{self, Settings};
+use cuda_entrypoint::cli::Settings;
 use cuda_entrypoint::config::{self, Format};
 use cuda_entrypoint::discover;
 use cuda_entrypoint::report::sanitize;
@@ -13,7 +13,7 @@ use cuda_entrypoint::shortage::Shortage;
 use cuda_entrypoint::stack::{self, Stack};
 use nix::errno::Errno;
 
-use super::exit::{EX_CONFIG, EX_SOFTWARE, EX_USAGE};
+use super::exit::{EX_CONFIG, EX_SOFTWARE};
 use super::words::{complain, print, say};
 
 /// The manifest of an image that brings its own.
@@ -133,11 +133,7 @@ pub fn stack_show(settings: &Settings, as_json: bool) -> u8 {
                     &format!("{}: {error}", setting.origin),
                     "such as 7.5;8.0;8.6;8.9;9.0",
                 );
-                return if matches!(setting.origin, cli::Origin::Flag(_)) {
-                    EX_USAGE
-                } else {
-                    EX_CONFIG
-                };
+                return setting.origin.exit_code();
             }
         }
         source = format!("{source}, archs from {}", setting.origin);

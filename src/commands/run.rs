@@ -3,18 +3,17 @@
 use cuda_entrypoint::check::{Status, Verdict};
 use cuda_entrypoint::config::{Config, Format, Mode, ReportTarget, TerminationLog};
 use cuda_entrypoint::crew::{Crew, StartError};
-use cuda_entrypoint::launch::LaunchError;
 use cuda_entrypoint::pipeline::{Plan, Task};
 use cuda_entrypoint::receipt::Part;
 use cuda_entrypoint::report::{Report, human, sanitize, termination};
 use cuda_entrypoint::signal::Set;
 use cuda_entrypoint::smoke::handoff::Resumed;
-use cuda_entrypoint::{cli, config, pipeline};
+use cuda_entrypoint::{config, pipeline};
 
 use super::exit::{EX_CONFIG, EX_SOFTWARE, EX_USAGE};
 use super::manifest::load_stack;
 use super::session::Session;
-use super::start::{launch_as, start};
+use super::start::{cannot_launch, launch_as, start};
 use super::words::{
     NO_CREW_HINT, colour_of, complain, ended_by, is_watched, no_crew, say, say_success, say_warnings,
     start_logging, termination_text, to_stderr, write_report_file,
@@ -47,18 +46,9 @@ impl Session<'_> {
                 crew,
             );
         }
-        if config.report == Some(ReportTarget::Stdout) {
-            let (exit, origin) = self
-                .settings
-                .get("report")
-                .map_or((EX_USAGE, String::new()), |given| {
-                    let exit = match given.origin {
-                        cli::Origin::Flag(_) => EX_USAGE,
-                        _ => EX_CONFIG,
-                    };
-                    (exit, format!("{}: ", given.origin))
-                });
-            let message = format!("{origin}`-`: under run, stdout belongs to the service");
+        if let (Some(ReportTarget::Stdout), Some(given)) = (&config.report, self.settings.get("report")) {
+            let exit = given.origin.exit_code();
+            let message = format!("{}: `-`: under run, stdout belongs to the service", given.origin);
             return self.refuse(
                 exit,
                 if exit == EX_USAGE { "usage" } else { "setting" },
@@ -85,7 +75,7 @@ impl Session<'_> {
         // A typo is not worth a minute of checks. The manifest may set PATH, so it is looked for as the service would.
         let program = match self.resolve(&env) {
             Ok(program) => program,
-            Err(error) => return self.cannot_launch(&error, &config.termination_log),
+            Err(error) => return cannot_launch(&error, &config.termination_log),
         };
         let plan = Plan {
             image: true,
@@ -137,7 +127,7 @@ impl Session<'_> {
         if let Some(prepared) = &gathered.handoff {
             return match launch_as(&program, self.service, &prepared.env, config.init, prepared.held) {
                 Ok(exit) => exit,
-                Err(error) => self.cannot_launch(&error, &config.termination_log),
+                Err(error) => cannot_launch(&error, &config.termination_log),
             };
         }
         let report = self.report(&task, &loaded, &gathered);
@@ -167,7 +157,7 @@ impl Session<'_> {
         drop(gathered);
         match launch_as(&program, self.service, &env, config.init, Set::NONE) {
             Ok(exit) => exit,
-            Err(error) => self.cannot_launch(&error, &config.termination_log),
+            Err(error) => cannot_launch(&error, &config.termination_log),
         }
     }
 
@@ -242,14 +232,5 @@ impl Session<'_> {
         }
         termination::write(log, &termination_text(exit, kind, message, hint));
         exit
-    }
-
-    pub fn cannot_launch(&self, error: &LaunchError, log: &TerminationLog) -> u8 {
-        complain(&error.message, &error.hint);
-        termination::write(
-            log,
-            &termination_text(error.exit_code, "service", &error.message, &error.hint),
-        );
-        error.exit_code
     }
 }

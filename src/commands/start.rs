@@ -36,12 +36,13 @@ pub fn start_unchecked(service: &[OsString], environ: &[CString], settings: &Set
 
 pub fn start(service: &[OsString], environ: &[CString], log: &TerminationLog, init: Option<Whom>) -> u8 {
     let command = service.first().map_or(OsStr::new(""), |c| c.as_os_str());
-    let launched = launch::resolve(command, launch::lookup(environ, "PATH"))
-        .and_then(|program| launch_as(&program, service, environ, init, Set::NONE));
-    let error = match launched {
-        Ok(exit) => return exit,
-        Err(error) => error,
-    };
+    launch::resolve(command, launch::lookup(environ, "PATH"))
+        .and_then(|program| launch_as(&program, service, environ, init, Set::NONE))
+        .unwrap_or_else(|error| cannot_launch(&error, log))
+}
+
+/// A service that cannot be started: says so, and returns 126 or 127.
+pub fn cannot_launch(error: &LaunchError, log: &TerminationLog) -> u8 {
     complain(&error.message, &error.hint);
     termination::write(
         log,
