@@ -107,6 +107,10 @@ fn where_no_process_can_be_made_other_ways_are_not_tried() {
     );
     let observed = checked.problem("helper-crashed")["observed"].as_str().unwrap();
     assert!(!observed.contains("temporary"), "{observed}");
+    // NVML is asked first where there is to be a receipt. One finding says it all the same.
+    let receipt = machine.path("receipt.json");
+    let with_receipt = prove(&machine, 82, &["--receipt", receipt.to_str().unwrap()]);
+    assert_eq!(with_receipt.codes("fail"), checked.codes("fail"));
 }
 
 /// A machine with a file that `--helper-path` names.
