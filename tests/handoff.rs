@@ -548,7 +548,8 @@ fn a_python_that_the_services_own_starts_is_not_the_service() {
 
 #[test]
 fn where_there_is_nothing_to_hand_off_the_service_starts_as_ever() {
-    let seen = "import os, sys; print(os.environ.get('PYTHONPATH'), sorted(map(int, os.listdir('/proc/self/fd'))))";
+    let seen =
+        "import os, sys; print(os.environ.get('PYTHONPATH'), sorted(map(int, os.listdir('/proc/self/fd'))))";
     let own = json!([{"name": "own", "argv": ["true"]}]);
     for (smoke, said) in [(json!([]), "ok: "), (own, "own OK")] {
         let scene = Scene::new().smoke(smoke);

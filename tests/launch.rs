@@ -12,7 +12,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use support::probe::{Told, launcher, probe, probe_without_loader, shown};
-use support::run::{ENTRYPOINT, Run, Running, World, can};
+use support::run::{ENTRYPOINT, RUN, Run, Running, World, can};
 
 /// What happens before the service starts.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -491,26 +491,8 @@ fn a_script_is_never_run_by_another_interpreter_than_the_one_it_names() {
 #[test]
 fn an_environment_too_large_for_the_service_is_126_and_says_how_large() {
     let world = World::new();
-    let large = "x".repeat(120_000);
-    world.write(
-        "stack.json",
-        format!(r#"{{"schema": 1, "name": "t", "env": {{"LARGE": "{large}"}}}}"#),
-    );
-    // A quarter of the stack's limit is what execve takes: enough for us, not for the manifest's variable besides.
-    let mut command = world.command("sh");
-    command.args(["-c", "ulimit -s 8192 && exec \"$@\"", "sh", ENTRYPOINT, "run"]);
-    command.args([
-        "--stack",
-        "stack.json",
-        "--gpu",
-        "off",
-        "--termination-log",
-        "termination",
-    ]);
-    command.args(["--", "true"]);
-    for index in 0..16 {
-        command.env(format!("FILL_{index}"), "y".repeat(128_000));
-    }
+    let mut command = world.crowded();
+    command.args(RUN).args(["--gpu", "off", "--", "true"]);
     refused(
         &world,
         &mut command,

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::scene::Scene;
 use crate::support::probe::hangfs;
-use crate::support::run::{ENTRYPOINT, Run, Running, World, can, children, eventually};
+use crate::support::run::{ENTRYPOINT, RUN, Run, Running, World, can, children, eventually};
 
 /// Waits for a file system that gives no answer.
 const STUCK: &str = r#"{"calls": {"cuInit": {"read": "hanging/file"}}}"#;
@@ -98,6 +98,16 @@ fn under_warn_the_service_starts_beside_what_cannot_be_killed() {
     }
 }
 
+#[track_caller]
+fn obeys(running: Running, entrypoint: u32) {
+    crate::support::run::kill(entrypoint, Signal::SIGTERM);
+    running
+        .finish()
+        .exits(143)
+        .prints("")
+        .says("ended by SIGTERM during the checks");
+}
+
 #[test]
 fn a_signal_is_obeyed_beside_what_cannot_be_killed() {
     let world = World::new();
@@ -105,22 +115,11 @@ fn a_signal_is_obeyed_beside_what_cannot_be_killed() {
         return;
     }
     let mut command = beside(&world, &[]);
-    command.args([
-        ENTRYPOINT,
-        "run",
-        "--stack",
-        "stack.json",
-        "--termination-log",
-        "termination",
-    ]);
+    command.args(RUN);
     let running = Running::start(world.with_gpu(command.args(["--", "echo", "started"]), STUCK));
     wait_for_reader(&world);
     let entrypoint = running.child_that(|pid| !children(pid).is_empty());
-    crate::support::run::kill(entrypoint, Signal::SIGTERM);
-    let run = running.finish();
-    run.exits(143)
-        .prints("")
-        .says("ended by SIGTERM during the checks");
+    obeys(running, entrypoint);
     world.assert_nothing_left();
 }
 
@@ -154,14 +153,7 @@ fn image_that_hangs(killable: bool) -> Option<(Scene, Command)> {
     std::os::unix::fs::symlink(file, folder.join("METADATA")).unwrap();
     let scene = scene.manifest(json!({"schema": 1, "name": "t", "packages": {"stuck": "*"}}));
     let mut command = beside(&scene.world, if killable { &["--killable"] } else { &[] });
-    command.args([
-        ENTRYPOINT,
-        "run",
-        "--stack",
-        "stack.json",
-        "--termination-log",
-        "termination",
-    ]);
+    command.args(RUN);
     command.args(["--gpu", "off", "--", "echo", "started"]);
     scene.equip(&mut command);
     Some((scene, command))
@@ -176,11 +168,7 @@ fn an_image_on_a_file_system_that_hangs_is_ended_by_a_signal() {
     let running = Running::start(&mut command);
     wait_for_reader(&scene.world);
     let entrypoint = running.child_that(|_| true);
-    crate::support::run::kill(entrypoint, Signal::SIGTERM);
-    let run = running.finish();
-    run.exits(143)
-        .prints("")
-        .says("ended by SIGTERM during the checks");
+    obeys(running, entrypoint);
     scene.world.assert_nothing_left();
 }
 
@@ -193,14 +181,7 @@ fn program_that_hangs(options: &[&str]) -> Option<(Scene, Command)> {
     let file = scene.world.path("hanging/file");
     let scene = scene.smoke(json!([{"name": "own", "argv": [file.to_str().unwrap()]}]));
     let mut command = beside(&scene.world, &["--killable"]);
-    command.args([
-        ENTRYPOINT,
-        "run",
-        "--stack",
-        "stack.json",
-        "--termination-log",
-        "termination",
-    ]);
+    command.args(RUN);
     command
         .args(options)
         .args(["--gpu", "off", "--", "echo", "started"]);
@@ -216,11 +197,7 @@ fn a_program_that_cannot_be_read_is_no_reason_to_be_deaf() {
     let running = Running::start(&mut command);
     wait_for_reader(&scene.world);
     let entrypoint = running.child_that(|_| true);
-    crate::support::run::kill(entrypoint, Signal::SIGTERM);
-    let run = running.finish();
-    run.exits(143)
-        .prints("")
-        .says("ended by SIGTERM during the checks");
+    obeys(running, entrypoint);
     scene.world.assert_nothing_left();
 }
 

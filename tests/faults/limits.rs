@@ -7,7 +7,7 @@ use crate::device::Machine;
 use crate::sandbox;
 use crate::scene::Scene;
 use crate::support::probe::launcher;
-use crate::support::run::{ENTRYPOINT, Run, World, can};
+use crate::support::run::{ENTRYPOINT, RUN, Run, World, can};
 
 /// Whatever the limit, the service runs or the sentence names what to raise.
 #[track_caller]
@@ -137,25 +137,8 @@ fn where_no_child_is_allowed_the_limit_is_named() {
 #[test]
 fn an_environment_too_large_for_the_helper_is_told_from_a_loader_that_is_missing() {
     let world = World::new();
-    let large = "x".repeat(120_000);
-    world.write(
-        "stack.json",
-        format!(r#"{{"schema": 1, "name": "t", "env": {{"LARGE": "{large}"}}}}"#),
-    );
-    // A quarter of the stack's limit is what execve takes: enough for us, not for the manifest's variable besides.
-    let mut command = world.command("sh");
-    command.args(["-c", "ulimit -s 8192 && exec \"$@\"", "sh", ENTRYPOINT, "run"]);
-    command.args([
-        "--stack",
-        "stack.json",
-        "--termination-log",
-        "termination",
-        "--",
-        "true",
-    ]);
-    for index in 0..16 {
-        command.env(format!("FILL_{index}"), "y".repeat(128_000));
-    }
+    let mut command = world.crowded();
+    command.args(RUN).args(["--", "true"]);
     let run = Run::of(world.with_gpu(&mut command, "{}"));
     run.exits(82)
         .says("helper-crashed")

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::support::run::{ENTRYPOINT, Run, World, can};
+use crate::support::run::{RUN, Run, World, can};
 
 /// In a mount namespace of its own, with a machine's driver, `prepare` as root in it and then `run` of `service`.
 /// Everything is named from the working folder, which stays in reach whatever is mounted over it.
@@ -21,14 +21,7 @@ fn after(
     let mut command: Command = world.command("unshare");
     command.args(namespaces);
     command.args(["sh", "-ec", &format!("{prepare}\nexec \"$@\""), "sh"]);
-    command.args([
-        ENTRYPOINT,
-        "run",
-        "--stack",
-        "stack.json",
-        "--termination-log",
-        "termination",
-    ]);
+    command.args(RUN);
     command.args(options).arg("--").args(service);
     world
         .with_gpu(&mut command, "{}")

@@ -16,6 +16,15 @@ use super::fakes;
 
 /// The entrypoint that cargo built for these tests.
 pub const ENTRYPOINT: &str = env!("CARGO_BIN_EXE_cuda-entrypoint");
+/// `run` with the tiny manifest and `termination` as its log, to come behind another program's words.
+pub const RUN: [&str; 6] = [
+    ENTRYPOINT,
+    "run",
+    "--stack",
+    "stack.json",
+    "--termination-log",
+    "termination",
+];
 /// What a container usually has.
 pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// A manifest that asks for nothing and sets one variable.
@@ -88,6 +97,20 @@ impl World {
             .env("PATH", PATH)
             .env(MARK, self.dir.path())
             .current_dir(self.dir.path());
+        command
+    }
+
+    /// A shell whose limit leaves room for the entrypoint's own arguments and environment, but not for the variable of
+    /// the manifest that this writes: execve takes a quarter of the stack's limit. What follows is executed.
+    pub fn crowded(&self) -> Command {
+        let large = "x".repeat(120_000);
+        let stack = format!(r#"{{"schema": 1, "name": "t", "env": {{"LARGE": "{large}"}}}}"#);
+        self.write("stack.json", stack);
+        let mut command = self.command("sh");
+        command.args(["-c", "ulimit -s 8192 && exec \"$@\"", "sh"]);
+        for index in 0..16 {
+            command.env(format!("FILL_{index}"), "y".repeat(128_000));
+        }
         command
     }
 
