@@ -10,6 +10,7 @@ use std::path::{Component, Path, PathBuf};
 
 use super::files::{self, printable};
 use super::record::{self, Record};
+use super::wheels;
 use crate::facts::{Distribution, Python};
 
 /// Most of a RECORD that is read, in bytes. torch's is 1.3 MB.
@@ -41,7 +42,7 @@ pub fn inspect(found: &mut [Distribution], wanted: &[&str], python: &Python, fir
             .chain(sites.iter().copied().take_while(|site| *site != folder));
         let earlier: Vec<&Path> = earlier.filter(|site| *site != folder).collect();
         if !earlier.is_empty() && sites.contains(&folder) {
-            let names = import_names(dist, &record, &path);
+            let names = import_names(dist, &record);
             dist.hidden_by = hiding(&names, folder, &earlier, python.version.as_deref());
         }
     }
@@ -93,17 +94,14 @@ fn place(folder: &Path, recorded: &str, prefix: Option<&Path>) -> Option<PathBuf
 }
 
 /// The names by which it is imported: RECORD's, else top_level.txt's, else its own.
-fn import_names(dist: &Distribution, record: &Record<'_>, path: &Path) -> Vec<String> {
+fn import_names(dist: &Distribution, record: &Record<'_>) -> Vec<String> {
     if record.has_packages {
         return record.packages.iter().map(ToString::to_string).collect();
     }
-    let names: Vec<String> = files::read_text(&path.join("top_level.txt"), files::SMALL_FILE)
-        .unwrap_or_default()
-        .lines()
-        .map(str::trim)
+    let names: Vec<String> = wheels::top_level(dist)
+        .into_iter()
         // NVIDIA's wheels share one name, and are found by looking through all folders for it.
-        .filter(|name| !name.is_empty() && !name.contains('/') && *name != "nvidia")
-        .map(String::from)
+        .filter(|name| !name.is_empty() && !name.contains('/') && name != "nvidia")
         .take(100)
         .collect();
     match names.is_empty() {

@@ -13,10 +13,10 @@ use std::sync::{Condvar, Mutex, MutexGuard};
 use super::bytes::RandomFile;
 use super::elf::ElfError;
 use super::fatbin::{CodeKind, Fatbins, Target, Variant};
-use super::files;
 use super::kernels::{self, KernelTable, Reason};
 use super::reading::Reading;
 use super::requirement::normalize_name;
+use super::wheels;
 use crate::facts::kernels::Served;
 use crate::facts::{ComputeCapability, Distribution, ModuleKernels};
 
@@ -502,9 +502,7 @@ impl<'a> Owners<'a> {
         let names = self.top_levels.get_or_insert_with(|| {
             let mut names = Vec::new();
             for dist in distributions {
-                let path = Path::new(&dist.path).join("top_level.txt");
-                let text = files::read_text(&path, files::SMALL_FILE).unwrap_or_default();
-                names.extend(text.lines().map(|line| (line.trim().to_string(), dist)));
+                names.extend(wheels::top_level(dist).into_iter().map(|name| (name, dist)));
             }
             names
         });

@@ -298,6 +298,13 @@ pub fn egg_requirements(text: &str) -> Vec<String> {
     found
 }
 
+/// The names that `top_level.txt` lists, without blanks around them; none where there is no such file.
+pub fn top_level(dist: &Distribution) -> Vec<String> {
+    let path = Path::new(&dist.path).join("top_level.txt");
+    let text = files::read_text(&path, files::SMALL_FILE).unwrap_or_default();
+    text.lines().map(|line| line.trim().to_string()).collect()
+}
+
 /// The file in which a distribution's module states its own version, whether it is there or not.
 pub fn version_file(dist: &Distribution) -> Option<PathBuf> {
     let (_, file) = VERSION_FILES.iter().find(|(name, _)| *name == dist.name)?;
