@@ -13,17 +13,19 @@ use cuda_entrypoint::report::json;
 use cuda_entrypoint::stack::Stack;
 use cuda_entrypoint::{arch, config, facts, help, install, kernels, stack};
 
-use self::exit::{EX_CANTCREAT, EX_SOFTWARE, EX_USAGE};
+use self::exit::{EX_CANTCREAT, EX_USAGE};
 use self::manifest::stack_show;
+use self::refusal::Refusal;
 use self::session::Session;
 use self::start::{is_this_program, start, start_unchecked};
-use self::words::{NO_CREW_HINT, colour_of, complain, no_crew, print, say, start_logging, write_failed};
+use self::words::{colour_of, complain, print, say, start_logging, write_failed};
 
 mod capture;
 mod check;
 pub mod exit;
 mod handoff;
 mod manifest;
+mod refusal;
 mod run;
 mod session;
 pub mod start;
@@ -63,8 +65,9 @@ pub fn dispatch(invocation: Invocation, environ: &[CString], crew: Assembled, st
             match crew {
                 Some(Ok(crew)) => session.capture(crew),
                 other => {
-                    complain(&no_crew(other.and_then(Result::err)), NO_CREW_HINT);
-                    EX_SOFTWARE
+                    let refusal = Refusal::without_crew(other.and_then(Result::err));
+                    complain(&refusal.message, &refusal.hint);
+                    refusal.exit
                 }
             }
         }

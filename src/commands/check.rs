@@ -8,13 +8,10 @@ use cuda_entrypoint::pipeline::{Plan, Task};
 use cuda_entrypoint::report::{human, json, termination};
 use cuda_entrypoint::{config, pipeline};
 
-use super::exit::EX_SOFTWARE;
 use super::manifest::load_stack;
+use super::refusal::Refusal;
 use super::session::Session;
-use super::words::{
-    NO_CREW_HINT, colour_of, complain, ended_by, is_watched, no_crew, print, start_logging, termination_text,
-    write_report_file,
-};
+use super::words::{colour_of, complain, ended_by, is_watched, print, start_logging, write_report_file};
 
 /// Whether the verdict is the last word of this container, as that of an init container is. A probe and a `check` that
 /// somebody has started in there run beside the service, of which a message that says `pass` would hide why it died.
@@ -29,23 +26,13 @@ impl Session<'_> {
         let config = match self.configure() {
             Ok(config) => config,
             Err(error) => {
-                let exit = error.exit_code();
                 let log = config::termination_log(self.settings);
-                return self.refuse_check(exit, "setting", &error.to_string(), &error.hint, &log, crew);
+                return self.refuse_check(&error.into(), &log, crew);
             }
         };
         let loaded = match load_stack(config.stack.as_deref()) {
             Ok(loaded) => loaded,
-            Err(unread) => {
-                return self.refuse_check(
-                    unread.exit,
-                    "manifest",
-                    &unread.message,
-                    &unread.hint,
-                    &config.termination_log,
-                    crew,
-                );
-            }
+            Err(refusal) => return self.refuse_check(&refusal, &config.termination_log, crew),
         };
         let env = self.service_environment(&loaded);
         let wants = |one| stage == one || stage == StageChoice::All;
@@ -100,23 +87,18 @@ impl Session<'_> {
     pub fn check_without_crew(&self, error: Option<StartError>) -> u8 {
         start_logging(self.settings);
         let log = config::termination_log(self.settings);
-        let message = no_crew(error);
-        self.refuse_check(EX_SOFTWARE, "supervision", &message, NO_CREW_HINT, &log, None)
+        self.refuse_check(&Refusal::without_crew(error), &log, None)
     }
 
     /// What keeps the checks from being made at all. Under `warn` it is no failure.
-    pub fn refuse_check(
-        &self,
-        exit: u8,
-        kind: &str,
-        message: &str,
-        hint: &str,
-        log: &TerminationLog,
-        crew: impl Into<Option<Crew>>,
-    ) -> u8 {
+    pub fn refuse_check(&self, refusal: &Refusal, log: &TerminationLog, crew: impl Into<Option<Crew>>) -> u8 {
         drop(crew.into());
-        complain(message, hint);
-        termination::write(log, &termination_text(exit, kind, message, hint));
-        if config::is_warn(self.settings) { 0 } else { exit }
+        complain(&refusal.message, &refusal.hint);
+        termination::write(log, &refusal.text());
+        if config::is_warn(self.settings) {
+            0
+        } else {
+            refusal.exit
+        }
     }
 }

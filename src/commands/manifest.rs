@@ -14,6 +14,7 @@ use cuda_entrypoint::stack::{self, Stack};
 use nix::errno::Errno;
 
 use super::exit::{EX_CONFIG, EX_SOFTWARE};
+use super::refusal::Refusal;
 use super::words::{complain, print, say};
 
 /// The manifest of an image that brings its own.
@@ -27,15 +28,8 @@ pub struct Loaded {
     pub doubt: Option<String>,
 }
 
-/// Why there is no manifest.
-pub struct Unread {
-    pub exit: u8,
-    pub message: String,
-    pub hint: String,
-}
-
 /// Reads the manifest: `--stack`, else the image's own, else the embedded one.
-pub fn load_stack(given: Option<&Path>) -> Result<Loaded, Unread> {
+pub fn load_stack(given: Option<&Path>) -> Result<Loaded, Refusal> {
     // A link that leads nowhere or a folder that may not be searched is a mistake to be told, not an absence.
     let absent = || {
         let kind = std::fs::symlink_metadata(DEFAULT_STACK).map_err(|e| e.kind());
@@ -45,8 +39,9 @@ pub fn load_stack(given: Option<&Path>) -> Result<Loaded, Unread> {
         Some(path) => path,
         None if !absent() => Path::new(DEFAULT_STACK),
         None => {
-            let stack = Stack::embedded().map_err(|e| Unread {
+            let stack = Stack::embedded().map_err(|e| Refusal {
                 exit: EX_CONFIG,
+                kind: "manifest",
                 message: format!("the embedded manifest {e}"),
                 hint: String::new(),
             })?;
@@ -71,8 +66,9 @@ pub fn load_stack(given: Option<&Path>) -> Result<Loaded, Unread> {
                 Some(shortage) => (EX_SOFTWARE, shortage.hint()),
                 None => (EX_CONFIG, "mount it, or correct --stack or CUDA_ENTRYPOINT_STACK"),
             };
-            Unread {
+            Refusal {
                 exit,
+                kind: "manifest",
                 message: format!("cannot read the manifest {shown}: {error}"),
                 hint: hint.to_string(),
             }
@@ -83,8 +79,9 @@ pub fn load_stack(given: Option<&Path>) -> Result<Loaded, Unread> {
             source: shown,
             doubt,
         }),
-        Err(error) => Err(Unread {
+        Err(error) => Err(Refusal {
             exit: EX_CONFIG,
+            kind: "manifest",
             message: format!("{shown} {error}"),
             hint: error.hint,
         }),
@@ -115,9 +112,9 @@ pub fn stack_show(settings: &Settings, as_json: bool) -> u8 {
     };
     let loaded = match load_stack(path.as_deref()) {
         Ok(loaded) => loaded,
-        Err(unread) => {
-            complain(&unread.message, &unread.hint);
-            return unread.exit;
+        Err(refusal) => {
+            complain(&refusal.message, &refusal.hint);
+            return refusal.exit;
         }
     };
     if let Some(doubt) = &loaded.doubt {

@@ -10,13 +10,14 @@ use cuda_entrypoint::signal::Set;
 use cuda_entrypoint::smoke::handoff::Resumed;
 use cuda_entrypoint::{config, pipeline};
 
-use super::exit::{EX_CONFIG, EX_SOFTWARE, EX_USAGE};
+use super::exit::{EX_CONFIG, EX_USAGE};
 use super::manifest::load_stack;
+use super::refusal::Refusal;
 use super::session::Session;
 use super::start::{cannot_launch, launch_as, start};
 use super::words::{
-    NO_CREW_HINT, colour_of, complain, ended_by, is_watched, no_crew, say, say_success, say_warnings,
-    start_logging, termination_text, to_stderr, write_report_file,
+    colour_of, complain, ended_by, is_watched, say, say_success, say_warnings, start_logging, to_stderr,
+    write_report_file,
 };
 
 impl Session<'_> {
@@ -24,52 +25,33 @@ impl Session<'_> {
         let config = match self.configure() {
             Ok(config) => config,
             Err(error) => {
-                let exit = error.exit_code();
-                return self.refuse(
-                    exit,
-                    "setting",
-                    &error.to_string(),
-                    &error.hint,
-                    &config::termination_log(self.settings),
-                    crew,
-                );
+                let log = config::termination_log(self.settings);
+                return self.refuse(&error.into(), &log, crew);
             }
         };
         if self.service.is_empty() {
             let hint = "set CMD in the Dockerfile, `args:` in the pod, or name it: docker run IMAGE COMMAND";
-            return self.refuse(
-                EX_USAGE,
-                "usage",
-                "no service command was given",
-                hint,
-                &config.termination_log,
-                crew,
-            );
+            let refusal = Refusal {
+                exit: EX_USAGE,
+                kind: "usage",
+                message: "no service command was given".to_string(),
+                hint: hint.to_string(),
+            };
+            return self.refuse(&refusal, &config.termination_log, crew);
         }
         if let (Some(ReportTarget::Stdout), Some(given)) = (&config.report, self.settings.get("report")) {
             let exit = given.origin.exit_code();
-            let message = format!("{}: `-`: under run, stdout belongs to the service", given.origin);
-            return self.refuse(
+            let refusal = Refusal {
                 exit,
-                if exit == EX_USAGE { "usage" } else { "setting" },
-                &message,
-                "name a file, or use check",
-                &config.termination_log,
-                crew,
-            );
+                kind: if exit == EX_USAGE { "usage" } else { "setting" },
+                message: format!("{}: `-`: under run, stdout belongs to the service", given.origin),
+                hint: "name a file, or use check".to_string(),
+            };
+            return self.refuse(&refusal, &config.termination_log, crew);
         }
         let loaded = match load_stack(config.stack.as_deref()) {
             Ok(loaded) => loaded,
-            Err(unread) => {
-                return self.refuse(
-                    unread.exit,
-                    "manifest",
-                    &unread.message,
-                    &unread.hint,
-                    &config.termination_log,
-                    crew,
-                );
-            }
+            Err(refusal) => return self.refuse(&refusal, &config.termination_log, crew),
         };
         let env = self.service_environment(&loaded);
         // A typo is not worth a minute of checks. The manifest may set PATH, so it is looked for as the service would.
@@ -100,15 +82,13 @@ impl Session<'_> {
             match Resumed::take(self.environ, config.smoke_timeout) {
                 Ok(resumed) => self.resume(&task, &mut crew, resumed),
                 Err(message) => {
-                    let hint = "this variable is set by cuda-entrypoint alone: unset it";
-                    return self.refuse(
-                        EX_CONFIG,
-                        "setting",
-                        &message,
-                        hint,
-                        &config.termination_log,
-                        crew,
-                    );
+                    let refusal = Refusal {
+                        exit: EX_CONFIG,
+                        kind: "setting",
+                        message,
+                        hint: "this variable is set by cuda-entrypoint alone: unset it".to_string(),
+                    };
+                    return self.refuse(&refusal, &config.termination_log, crew);
                 }
             }
         } else {
@@ -165,8 +145,7 @@ impl Session<'_> {
     pub fn run_without_crew(&self, error: Option<StartError>) -> u8 {
         start_logging(self.settings);
         let log = config::termination_log(self.settings);
-        let message = no_crew(error);
-        self.refuse(EX_SOFTWARE, "supervision", &message, NO_CREW_HINT, &log, None)
+        self.refuse(&Refusal::without_crew(error), &log, None)
     }
 
     pub fn say_failure(&self, config: &Config, report: &Report<'_>, service: &str) {
@@ -210,17 +189,9 @@ impl Session<'_> {
     }
 
     /// What keeps the checks from being made at all. Under `warn` the service starts even so.
-    pub fn refuse(
-        &self,
-        exit: u8,
-        kind: &str,
-        message: &str,
-        hint: &str,
-        log: &TerminationLog,
-        crew: impl Into<Option<Crew>>,
-    ) -> u8 {
+    pub fn refuse(&self, refusal: &Refusal, log: &TerminationLog, crew: impl Into<Option<Crew>>) -> u8 {
         drop(crew.into());
-        complain(message, hint);
+        complain(&refusal.message, &refusal.hint);
         if config::is_warn(self.settings) && !self.service.is_empty() {
             say("starting the service all the same, unchecked: mode is warn");
             return start(
@@ -230,7 +201,7 @@ impl Session<'_> {
                 config::init_or_exec(self.settings),
             );
         }
-        termination::write(log, &termination_text(exit, kind, message, hint));
-        exit
+        termination::write(log, &refusal.text());
+        refusal.exit
     }
 }

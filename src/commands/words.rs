@@ -7,21 +7,13 @@ use std::path::Path;
 use cuda_entrypoint::check::{Finding, Stage, Status, Verdict};
 use cuda_entrypoint::cli::Settings;
 use cuda_entrypoint::config::{Config, Format, ReportTarget, TerminationLog};
-use cuda_entrypoint::crew::{Crew, StartError};
+use cuda_entrypoint::crew::Crew;
 use cuda_entrypoint::report::human::Colour;
 use cuda_entrypoint::report::{Report, headline, human, json, progress, sanitize, termination};
 use cuda_entrypoint::signal::Number;
 use cuda_entrypoint::{config, logging};
 
 use super::exit::EX_IOERR;
-
-pub const NO_CREW_HINT: &str =
-    "raise the limits on descriptors and memory, or allow signalfd in the seccomp profile";
-
-pub fn no_crew(error: Option<StartError>) -> String {
-    let why = error.map_or(String::new(), |error| format!(": {error}"));
-    format!("cannot supervise children{why}")
-}
 
 pub fn termination_text(exit: u8, kind: &str, message: &str, hint: &str) -> String {
     sanitize_lines(&format!("{kind} (exit {exit}): {message}"), hint)
