@@ -32,8 +32,8 @@ fn main() {
     let bytes =
         fs::read(&helper).unwrap_or_else(|e| panic!("cannot read the helper {}: {e}", helper.display()));
     println!("cargo::rustc-env=CUDA_ENTRYPOINT_BUILD={:016x}", build_id(&bytes));
-    pack(&bytes, &out.join("cuda-helper.z"));
-    pack(&texts(), &out.join("texts.z"));
+    pack(&bytes, &out.join("cuda-helper.lz4"));
+    pack(&texts(), &out.join("texts.lz4"));
 }
 
 /// A number that another build has only by chance: over the names and contents of all sources, and the helper's bytes.
@@ -90,7 +90,8 @@ fn texts() -> Vec<u8> {
 }
 
 fn pack(bytes: &[u8], to: &Path) {
-    let packed = miniz_oxide::deflate::compress_to_vec_zlib(bytes, 10);
+    let packed = lz4::block::compress(bytes, Some(lz4::block::CompressionMode::HIGHCOMPRESSION(12)), true)
+        .unwrap_or_else(|e| panic!("cannot pack {}: {e}", to.display()));
     fs::write(to, packed).unwrap_or_else(|e| panic!("cannot write {}: {e}", to.display()));
 }
 

@@ -1,16 +1,13 @@
-//! What the binary carries in packed form (zlib, RFC 1950): the helper, the pages of `explain` and the smoke's Python.
+//! What the binary carries in packed form (LZ4 blocks, the length in front): the helper, the pages of `explain` and the smoke's Python.
 
 use std::sync::OnceLock;
 
-static HELPER: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/cuda-helper.z"));
-static TEXTS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/texts.z"));
-
-/// Far more than either has; what is packed here is our own, so the limit never bites.
-const LIMIT: usize = 16 << 20;
+static HELPER: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/cuda-helper.lz4"));
+static TEXTS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/texts.lz4"));
 
 fn unpack(packed: &[u8]) -> Vec<u8> {
     // Empty where the binary was damaged on its way: every reader treats that as "not there".
-    miniz_oxide::inflate::decompress_to_vec_zlib_with_limit(packed, LIMIT).unwrap_or_default()
+    lz4_flex::block::decompress_size_prepended(packed).unwrap_or_default()
 }
 
 /// The helper's bytes, an ELF file; unpacked at the first call.
