@@ -90,8 +90,12 @@ fn texts() -> Vec<u8> {
 }
 
 fn pack(bytes: &[u8], to: &Path) {
-    let packed = lz4::block::compress(bytes, Some(lz4::block::CompressionMode::HIGHCOMPRESSION(12)), true)
-        .unwrap_or_else(|e| panic!("cannot pack {}: {e}", to.display()));
+    let packed = lz4::block::compress(
+        bytes,
+        Some(lz4::block::CompressionMode::HIGHCOMPRESSION(12)),
+        true,
+    )
+    .unwrap_or_else(|e| panic!("cannot pack {}: {e}", to.display()));
     fs::write(to, packed).unwrap_or_else(|e| panic!("cannot write {}: {e}", to.display()));
 }
 

@@ -17,7 +17,7 @@ use serde_json::json;
 use crate::config::{Config, SmokeDevices};
 use crate::crew::{Crew, Ended, Exit, JobId, Start};
 use crate::facts::smoke::{SmokeCommand, SmokeEnd, SmokeFacts};
-use crate::facts::{Python, SmokeFacts as Facts};
+use crate::facts::{DeviceFacts, Python, SmokeFacts as Facts};
 use crate::helper::last_lines;
 use crate::launch;
 use crate::report::sanitize;
@@ -39,8 +39,8 @@ const NOT_HERE: &str = "import sys; sys.path[:1] == [''] and sys.path.pop(0); ";
 /// What of the device stage matters to the smoke.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Word {
-    /// GPUs may be used
-    Go,
+    /// GPUs may be used; one that is named here is all that has to be seen of them
+    Go(Option<String>),
     /// they may not, for this reason: imports and commands that need none are still run
     NoGpu(String),
 }
@@ -220,7 +220,7 @@ impl Smoke {
             return;
         };
         let line = match word {
-            Word::Go => json!({"gpu": true}),
+            Word::Go(only) => json!({"gpu": true, "only": only}),
             Word::NoGpu(reason) => json!({"gpu": false, "reason": reason}),
         };
         if let Some(pipe) = stdin.take() {
@@ -342,6 +342,17 @@ pub fn plan(builtins: &[Builtin], devices: SmokeDevices) -> serde_json::Value {
         SmokeDevices::All => "all",
     };
     json!({"entries": entries, "devices": devices})
+}
+
+/// The UUID of the first device, where others are visible that the smoke does not run on: `cuInit` readies all that it
+/// sees, an H200 in a quarter of a second. A process sees no more than one MIG instance (MIG User Guide, "CUDA Device
+/// Enumeration").
+pub fn only(devices: SmokeDevices, facts: &DeviceFacts) -> Option<String> {
+    let [first, _, ..] = facts.devices.as_slice() else {
+        return None;
+    };
+    let uuid = first.uuid.as_ref().filter(|uuid| uuid.starts_with("GPU-"));
+    uuid.filter(|_| devices == SmokeDevices::First).cloned()
 }
 
 fn strings(words: Vec<&str>) -> Vec<CString> {

@@ -121,6 +121,23 @@ fn a_service_sees_no_difference() {
 }
 
 #[test]
+fn the_proof_is_shown_one_device_and_the_service_all_of_them() {
+    let script =
+        r#"{"init": {"need": {"CUDA_VISIBLE_DEVICES": "GPU-00000000-0000-0000-0000-00000000000a"}}}"#;
+    let devices = r#"{"devices": [{"uuid": "GPU-00000000-0000-0000-0000-00000000000a"}, {}]}"#;
+    let scene = observing(Scene::acting(script)).driver(devices);
+    let python = scene.python();
+    let service = [python.as_str(), "-c", "from observe import observe; observe()"];
+    let seen = same(&scene, &service);
+    assert!(
+        !seen["environ"].to_string().contains("CUDA_VISIBLE_DEVICES="),
+        "{seen}"
+    );
+    // Nor does it lose those that it was given.
+    same(&scene.var("CUDA_VISIBLE_DEVICES", "0,1"), &service);
+}
+
+#[test]
 fn a_service_with_processes_of_its_own_sees_no_difference() {
     let scene = observing(Scene::new());
     scene.world.write(

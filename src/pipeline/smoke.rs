@@ -8,7 +8,7 @@ use crate::crew::{Crew, Ended, JobId};
 use crate::facts::SmokeFacts;
 use crate::report::SmokeReport;
 use crate::smoke::{Started, Word};
-use crate::{checks, launch};
+use crate::{checks, launch, smoke};
 
 use super::survey::with_query;
 use super::{Gathered, Run, Task};
@@ -135,7 +135,8 @@ impl Run<'_> {
             return None;
         }
         if self.facts.device.has_usable() {
-            return Some(Word::Go);
+            let only = smoke::only(self.task.config.smoke_devices, &self.facts.device);
+            return Some(Word::Go(only));
         }
         Some(Word::NoGpu(no_gpu(self.why_no_gpu().as_ref())))
     }

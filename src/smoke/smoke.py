@@ -3,7 +3,8 @@
 
 Run as `python -c TEXT PLAN`, where PLAN is `{"entries": ["torch", "spconv", ...], "devices": "first" | "all"}`. The
 protocol goes to standard output, one JSON value a line: src/facts/smoke.rs describes it. After `"ready"` one line is
-read from standard input: `{"gpu": true}`, or `{"gpu": false, "reason": "..."}` to leave the GPU alone.
+read from standard input: `{"gpu": true, "only": UUID}`, where a UUID, if there is one, names the only GPU that CUDA has
+to see, or `{"gpu": false, "reason": "..."}` to leave the GPU alone.
 
 The hand-off imports this file as a module and calls the two halves itself. Needs Python 3.8, and nothing but the
 standard library until it imports what it is to prove.
@@ -249,12 +250,18 @@ class Smoke:
         for entry in self.left():
             self.skip(entry, reason)
 
-    def gpu(self):
-        """Runs what is left on the first device, or on all of them one after the other."""
+    def gpu(self, only=None):
+        """Runs what is left on the first device, or on all of them one after the other.
+
+        `only` is the UUID of a GPU where it is the one to be seen. This process has not initialised CUDA before.
+        """
         entries = self.left()
         if not entries:
             return
         import torch
+
+        if only:
+            os.environ["CUDA_VISIBLE_DEVICES"] = only
 
         # The references are computed on the CPU. One thread is enough, and a team of OpenMP threads that was made
         # before a fork would hang the child.
@@ -611,7 +618,7 @@ def main():
         os._exit(0)
     order = json.loads(line)
     if order["gpu"]:
-        smoke.gpu()
+        smoke.gpu(order.get("only"))
     else:
         smoke.skip_gpu(order.get("reason") or "no GPU is used")
     channel.emit("done")

@@ -178,6 +178,30 @@ fn every_device_is_proven_where_all_are_asked_for() {
     assert_eq!(proven(&scene.check(&[])).len(), 8);
 }
 
+/// What a smoke on the first device sees of several is that one: `cuInit` takes its time for each.
+#[test]
+fn the_first_of_several_devices_is_the_only_one_that_cuda_is_shown() {
+    let first = r#"{"uuid": "GPU-00000000-0000-0000-0000-00000000000a"}"#;
+    let alone = r#""GPU-00000000-0000-0000-0000-00000000000a""#;
+    for (devices, options, seen) in [
+        (format!("{first}, {{}}"), &[][..], alone),
+        (format!("{first}, {{}}"), &["--smoke-devices", "all"], "null"),
+        (format!("{first}, {{}}"), &["--receipt", "receipt.json"], "null"),
+        (first.to_string(), &[], "null"),
+        // One that cannot be named by its UUID.
+        (
+            r#"{"name": "NVIDIA H200 MIG 1g.18gb"}, {}"#.to_string(),
+            &[],
+            "null",
+        ),
+    ] {
+        let script = format!(r#"{{"init": {{"need": {{"CUDA_VISIBLE_DEVICES": {seen}}}}}}}"#);
+        Scene::acting(&script)
+            .driver(&format!(r#"{{"devices": [{devices}]}}"#))
+            .prove(0, options);
+    }
+}
+
 #[test]
 fn a_manifest_without_a_smoke_starts_no_python() {
     let script = r#"{"import torch": {"mark": "{dir}/imported"}}"#;
