@@ -2,6 +2,8 @@
 # The smoke on a machine with an NVIDIA GPU: the machine's own torch with the CUDA 12.4 wheels of spconv and cumm.
 # usage: smoke.sh BINARY BUNDLEDIR OUTDIR     as run.sh; BUNDLEDIR comes from bundle.sh for this machine's Python
 # Ends with 1 when anything is not as it must be. Needs a python3 with torch. ONLY=times leaves out what takes none.
+# EXTENSIONS=FOLDER: torch_scatter and mmcv built with nvcc for this torch (their sdists, installed with `pip --target`),
+# packed there as extensions.tar.xz.
 set -uo pipefail
 
 binary=$(realpath "${1:?usage: smoke.sh BINARY BUNDLEDIR OUTDIR}")
@@ -15,19 +17,29 @@ failed=0
 unset "${!CUDA_ENTRYPOINT_@}"
 PYTHONPATH=$("$here/unpack.sh" "$bundle" "$work")
 export PYTHONPATH
+if [[ -n ${EXTENSIONS:-} ]]; then
+  mkdir "$work/extensions" && tar -C "$work/extensions" -xJf "$EXTENSIONS/extensions.tar.xz" || exit 1
+  PYTHONPATH=$PYTHONPATH:$work/extensions
+fi
 
 # What is installed here is no CUDA 12.4 stack, so the manifest asks for the driver and the smoke alone.
-cat >"$work/stack.json" <<'JSON'
+manifest() { # ENTRIES: each with its quotes
+  cat <<JSON
 {
   "schema": 1,
   "name": "gpu-smoke",
   "cuda": {"driver": ">=12.4"},
   "archs": "7.5;8.0;8.6;8.9;9.0",
   "env": {"SPCONV_DISABLE_JIT": "1", "CUMM_DISABLE_JIT": "1"},
-  "smoke": ["torch", "spconv", "torchvision"]
+  "smoke": [$1]
 }
 JSON
-python3 -c 'import torchvision' 2>/dev/null || sed -i 's/, "torchvision"//' "$work/stack.json"
+}
+entries='"torch", "spconv"'
+for module in torchvision torch_scatter mmcv; do
+  python3 -c "import importlib.util as u, sys; sys.exit(not u.find_spec('$module'))" && entries+=", \"${module/_/-}\""
+done
+manifest "$entries" >"$work/stack.json"
 stack=$work/stack.json
 
 expect() { # WHAT EXIT COMMAND...: runs it, keeps its output, compares the exit status
@@ -130,7 +142,7 @@ python3 "$here/measure.py" "${ROUNDS:-15}" \
   "health=$binary check --stage health --stack $stack" | tee "$out/receipt-times.jsonl"
 
 # What the service imports itself: what it does not would be imported for the smoke alone.
-sed 's/, "torchvision"//' "$work/stack.json" >"$work/pair.json"
+manifest '"torch", "spconv"' >"$work/pair.json"
 echo "== service ready after, in turns: s"
 export BEGAN
 for round in $(seq "${SERVICE_ROUNDS:-3}"); do
