@@ -937,6 +937,20 @@ fn a_hang_is_named_and_can_be_killed() {
     assert_eq!(hanging.0.wait().unwrap().signal(), Some(9));
 }
 
+/// The kernel notes the advice with the mapping: `hg` (proc_pid_smaps(5)).
+#[test]
+fn nvmls_zeroed_memory_may_have_huge_pages() {
+    if !Path::new("/sys/kernel/mm/transparent_hugepage").exists() {
+        eprintln!("SKIPPED: this kernel knows no huge pages");
+        return;
+    }
+    let (mut command, _dir) = scripted("nvml", r#"{"calls": {"nvmlInit_v2": {"hang": true}}}"#);
+    let hanging = start_and_reach(&mut command, "nvmlInit_v2");
+    let smaps = fs::read_to_string(format!("/proc/{}/smaps", hanging.0.id())).unwrap();
+    let advised = |line: &&str| line.starts_with("VmFlags:") && line.split(' ').any(|flag| flag == "hg");
+    assert!(smaps.lines().any(|line| advised(&line)), "{smaps}");
+}
+
 #[test]
 fn what_a_library_prints_stays_out_of_the_protocol() {
     let script = r#"{"calls": {"cuInit": {"print": "\"done\"\nCUDA chatter\n", "flood": 200000},

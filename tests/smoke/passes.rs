@@ -202,6 +202,23 @@ fn the_first_of_several_devices_is_the_only_one_that_cuda_is_shown() {
     }
 }
 
+/// The one that is left is not the one that the smoke ran on last.
+#[test]
+fn a_receipt_of_two_devices_says_of_one_what_a_smoke_of_it_would() {
+    let script = r#"{"devices": [["NVIDIA H200", "00000000-0000-4000-8000-000000000000"],
+                                 ["NVIDIA H200", "00000000-0000-4000-8000-000000000001"]]}"#;
+    let said = "spconv forward OK";
+    let scene = Scene::acting(script).driver(r#"{"devices": [{"repeat": 2}]}"#);
+    let receipt = ["--receipt", "receipt.json"];
+    let proven = scene.run(&receipt).output.stderr;
+    assert!(String::from_utf8_lossy(&proven).contains(said));
+    let scene = scene.driver(r#"{"devices": [{}]}"#);
+    let ran = scene.run(&receipt);
+    let known = String::from_utf8_lossy(&ran.output.stderr);
+    assert!(known.contains("as proven"), "{known}");
+    assert!(known.contains(said), "{known}");
+}
+
 #[test]
 fn a_manifest_without_a_smoke_starts_no_python() {
     let script = r#"{"import torch": {"mark": "{dir}/imported"}}"#;

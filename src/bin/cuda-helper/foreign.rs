@@ -7,6 +7,7 @@
 pub mod abi;
 pub mod driver;
 pub mod glibc;
+mod huge_pages;
 pub mod libraries;
 pub mod nvml;
 pub mod process;
@@ -41,6 +42,14 @@ pub struct Explanation {
     pub name: String,
     /// a sentence
     pub description: String,
+}
+
+/// The part of `struct link_map` that link.h makes public, as far as it is needed here.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct LinkMap {
+    base: usize,
+    name: *const c_char,
 }
 
 /// A loaded library. It is never unloaded: destructors of a driver are not worth their risk here.
@@ -89,12 +98,22 @@ impl<'a> Foreign<'a> {
 
     /// The file that was mapped, symbolic links resolved.
     pub fn path(&self) -> Option<String> {
-        /// The part of `struct link_map` that link.h makes public, as far as it is needed here.
-        #[repr(C)]
-        struct LinkMap {
-            _base: usize,
-            name: *const c_char,
+        let name = self.link_map()?.name;
+        // SAFETY: the loader keeps the NUL-terminated name as long as the library is loaded.
+        let name = unsafe { (!name.is_null()).then(|| CStr::from_ptr(name)) }?;
+        let name = OsStr::from_bytes(name.to_bytes());
+        let real = fs::canonicalize(name).unwrap_or_else(|_| name.into());
+        Some(bounded(real.as_os_str().as_bytes()))
+    }
+
+    /// For a library that touches much memory of its own at once: see [`huge_pages`].
+    pub fn ask_for_huge_pages(&self) {
+        if let Some(map) = self.link_map() {
+            huge_pages::ask_for(map.base);
         }
+    }
+
+    fn link_map(&self) -> Option<LinkMap> {
         let mut map: *const LinkMap = ptr::null();
         // SAFETY: the handle stays open, and RTLD_DI_LINKMAP stores one pointer, for which there is room.
         let status = unsafe {
@@ -107,11 +126,8 @@ impl<'a> Foreign<'a> {
         if status != 0 || map.is_null() {
             return None;
         }
-        // SAFETY: the loader keeps the map and its NUL-terminated name as long as the library is loaded.
-        let name = unsafe { (!(*map).name.is_null()).then(|| CStr::from_ptr((*map).name)) }?;
-        let name = OsStr::from_bytes(name.to_bytes());
-        let real = fs::canonicalize(name).unwrap_or_else(|_| name.into());
-        Some(bounded(real.as_os_str().as_bytes()))
+        // SAFETY: the loader keeps the map as long as the library is loaded.
+        Some(unsafe { *map })
     }
 
     /// Announces function `F` as the next step and runs `call` with it; `None` where the library does not have it.

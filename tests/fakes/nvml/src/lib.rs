@@ -2,7 +2,7 @@
 
 use std::ffi::{CStr, c_char, c_int, c_uint, c_ulonglong, c_void};
 use std::ptr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use fake_script::{Gpu, act, script};
 
@@ -32,6 +32,10 @@ static EXIT: extern "C" fn() = {
     }
     exit
 };
+
+/// The real one has 14 MB that are zeros at first.
+#[used]
+static ZEROED: [AtomicU64; 1 << 20] = [const { AtomicU64::new(0) }; 1 << 20];
 
 static INITIALISED: AtomicBool = AtomicBool::new(false);
 
