@@ -108,8 +108,13 @@ python3 - "$out/handoff.json" <<'PY' || failed=1
 import json, sys
 report = json.load(open(sys.argv[1]))
 assert report["smoke"] == {"mode": "handoff", "status": "passed", "reason": ""}, report["smoke"]
-for step in report["facts"]["smoke"]["builtin"]["steps"]:
-    print("   ", step["entry"], step["step"], step["outcome"], round(step.get("ms", 0), 1), "ms")
+PY
+python3 - "$out" <<'PY' | tee "$out/steps.jsonl"
+import json, sys
+for way in ("smoke", "handoff"):
+    for step in json.load(open(f"{sys.argv[1]}/{way}.json"))["facts"]["smoke"]["builtin"]["steps"]:
+        kept = ("entry", "step", "device", "outcome", "ms", "difference")
+        print(json.dumps({"smoke": {"smoke": "separate"}.get(way, way), **{key: step[key] for key in kept if key in step}}))
 PY
 expect "handed off, no device" 82 env CUDA_VISIBLE_DEVICES= "$binary" run --smoke handoff --stack "$stack" -- python3 "$here/service.py"
 fi
@@ -131,6 +136,7 @@ if ((gpus > 1)); then
     expect "receipt: proven on $gpus GPUs, one of them there" 0 \
       "$here/first-gpu-alone.sh" "$binary" run --receipt "$receipt" --stack "$stack" -- true
     says "as proven"
+    says "spconv forward OK"
   fi
   expect "smoke on all devices" 0 "$binary" check --stage smoke --smoke-devices all --stack "$stack"
   cp "$work/stdout" "$out/smoke-all.txt"
