@@ -7,10 +7,10 @@
 pub mod abi;
 pub mod driver;
 pub mod glibc;
-mod huge_pages;
 pub mod libraries;
 pub mod nvml;
 pub mod process;
+mod zeroed;
 
 use std::ffi::{CStr, OsStr, c_char, c_int, c_void};
 use std::fs::File;
@@ -106,10 +106,10 @@ impl<'a> Foreign<'a> {
         Some(bounded(real.as_os_str().as_bytes()))
     }
 
-    /// For a library that touches much memory of its own at once: see [`huge_pages`].
-    pub fn ask_for_huge_pages(&self) {
+    /// For a library that touches all of its zeroed memory in its first call: see [`zeroed`].
+    pub fn populate(&self) {
         if let Some(map) = self.link_map() {
-            huge_pages::ask_for(map.base);
+            zeroed::populate(map.base);
         }
     }
 

@@ -27,7 +27,7 @@ pub fn ask(out: &Output) {
         }
     };
     answer.path = nvml.path();
-    nvml.ask_for_huge_pages();
+    nvml.populate();
     let mut first = FirstError::default();
     // SAFETY: takes nothing.
     let ready = nvml.check("", |init: abi::NvmlInit| unsafe { init.0() });
