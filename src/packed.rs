@@ -1,4 +1,5 @@
-//! What the binary carries in packed form (LZ4 blocks, the length in front): the helper, the pages of `explain` and the smoke's Python.
+//! What the binary carries in packed form: the helper, the pages of `explain` and the smoke's Python. Each is an LZ4
+//! block with its length in front.
 
 use std::sync::OnceLock;
 
@@ -6,7 +7,7 @@ static HELPER: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/cuda-helper.lz4
 static TEXTS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/texts.lz4"));
 
 fn unpack(packed: &[u8]) -> Vec<u8> {
-    // Empty where the binary was damaged on its way: every reader treats that as "not there".
+    // Empty where the binary was damaged so that this is no block any more: every reader treats that as "not there".
     lz4_flex::block::decompress_size_prepended(packed).unwrap_or_default()
 }
 

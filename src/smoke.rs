@@ -39,8 +39,11 @@ const NOT_HERE: &str = "import sys; sys.path[:1] == [''] and sys.path.pop(0); ";
 /// What of the device stage matters to the smoke.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Word {
-    /// GPUs may be used; one that is named here is all that has to be seen of them
-    Go(Option<String>),
+    /// GPUs may be used; the first alone is to be seen, or all that are visible
+    Go {
+        /// see [`first_alone`]
+        alone: bool,
+    },
     /// they may not, for this reason: imports and commands that need none are still run
     NoGpu(String),
 }
@@ -220,7 +223,7 @@ impl Smoke {
             return;
         };
         let line = match word {
-            Word::Go(only) => json!({"gpu": true, "only": only}),
+            Word::Go { alone } => json!({"gpu": true, "alone": alone}),
             Word::NoGpu(reason) => json!({"gpu": false, "reason": reason}),
         };
         if let Some(pipe) = stdin.take() {
@@ -344,15 +347,10 @@ pub fn plan(builtins: &[Builtin], devices: SmokeDevices) -> serde_json::Value {
     json!({"entries": entries, "devices": devices})
 }
 
-/// The UUID of the first device, where others are visible that the smoke does not run on: `cuInit` readies all that it
-/// sees, an H200 in a quarter of a second. A process sees no more than one MIG instance (MIG User Guide, "CUDA Device
-/// Enumeration").
-pub fn only(devices: SmokeDevices, facts: &DeviceFacts) -> Option<String> {
-    let [first, _, ..] = facts.devices.as_slice() else {
-        return None;
-    };
-    let uuid = first.uuid.as_ref().filter(|uuid| uuid.starts_with("GPU-"));
-    uuid.filter(|_| devices == SmokeDevices::First).cloned()
+/// Whether CUDA shows devices that the smoke does not run on: `cuInit` readies all that it is shown, an H200 in a quarter
+/// of a second, so that it is better shown the first alone.
+pub fn first_alone(devices: SmokeDevices, facts: &DeviceFacts) -> bool {
+    devices == SmokeDevices::First && facts.devices.len() > 1
 }
 
 fn strings(words: Vec<&str>) -> Vec<CString> {

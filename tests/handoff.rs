@@ -122,10 +122,11 @@ fn a_service_sees_no_difference() {
 
 #[test]
 fn the_proof_is_shown_one_device_and_the_service_all_of_them() {
-    let script =
-        r#"{"init": {"need": {"CUDA_VISIBLE_DEVICES": "GPU-00000000-0000-0000-0000-00000000000a"}}}"#;
-    let devices = r#"{"devices": [{"uuid": "GPU-00000000-0000-0000-0000-00000000000a"}, {}]}"#;
-    let scene = observing(Scene::acting(script)).driver(devices);
+    let acting = |list: &str| {
+        let script = format!(r#"{{"init": {{"need": {{"CUDA_VISIBLE_DEVICES": "{list}"}}}}}}"#);
+        observing(Scene::acting(&script)).driver(r#"{"devices": [{}, {}]}"#)
+    };
+    let scene = acting("0");
     let python = scene.python();
     let service = [python.as_str(), "-c", "from observe import observe; observe()"];
     let seen = same(&scene, &service);
@@ -134,7 +135,12 @@ fn the_proof_is_shown_one_device_and_the_service_all_of_them() {
         "{seen}"
     );
     // Nor does it lose those that it was given.
-    same(&scene.var("CUDA_VISIBLE_DEVICES", "0,1"), &service);
+    let scene = acting("1").var("CUDA_VISIBLE_DEVICES", "1,0");
+    let python = scene.python();
+    same(
+        &scene,
+        &[python.as_str(), "-c", "from observe import observe; observe()"],
+    );
 }
 
 #[test]

@@ -135,8 +135,8 @@ impl Run<'_> {
             return None;
         }
         if self.facts.device.has_usable() {
-            let only = smoke::only(self.task.config.smoke_devices, &self.facts.device);
-            return Some(Word::Go(only));
+            let alone = smoke::first_alone(self.task.config.smoke_devices, &self.facts.device);
+            return Some(Word::Go { alone });
         }
         Some(Word::NoGpu(no_gpu(self.why_no_gpu().as_ref())))
     }

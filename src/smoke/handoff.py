@@ -13,10 +13,9 @@ The service starts where the verdict's exit code is 0; any other is this process
 verdict, too: a `fallback` line makes the entrypoint smoke in a process of its own. Then everything is put back.
 
 PLAN's descriptors: `zip_fd` is the zip, `binary_fd` the entrypoint's executable, `results_fd` takes protocol lines, one
-write each, at its end; `keep_fds` are those that the verdict inherits. `only` is the UUID of the one GPU that the proof
-has to see, or null. `python_path` is what `PYTHONPATH` was, or null;
-`pid` or `parent`, where one is given, tells the process that was meant: others, such as those that a .pth file starts, go
-on without a proof of their own.
+write each, at its end; `keep_fds` are those that the verdict inherits. `alone` is whether the proof is to be shown the
+first GPU and no other. `python_path` is what `PYTHONPATH` was, or null; `pid` or `parent`, where one is given, tells the
+process that was meant: others, such as those that a .pth file starts, go on without a proof of their own.
 `held` are signals that the entrypoint blocked for the time until handlers stand here: the kernel takes from the first
 process of a container what it does not handle.
 """
@@ -717,7 +716,7 @@ class HandOff:
             os.environ[self.mark[0]] = self.mark[1]
             smoke.imports()
             emit("ready")
-            smoke.gpu(self.plan.get("only"))
+            smoke.gpu(self.plan.get("alone"))
             emit("done")
             # The rest, the driver's long goodbye, is nobody's concern.
             os.write(done, b"d")

@@ -17,7 +17,7 @@ use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::sys::signal::Signal;
 use serde::Serialize;
 
-use super::{decode, only, plan, zip};
+use super::{decode, first_alone, plan, zip};
 use crate::crew::{Ended, Exit};
 use crate::facts::read::{lines, object};
 use crate::facts::smoke::SmokeRun;
@@ -130,7 +130,7 @@ pub fn prepare(order: &Order<'_>, state: &State) -> Result<Prepared, String> {
     {
         return Err(format!("Python {version} is older than 3.8"));
     }
-    let only = only(order.devices, &state.facts.device);
+    let alone = first_alone(order.devices, &state.facts.device);
     let text = |error: serde_json::Error| format!("the state cannot be written: {error}");
     let state = memory_file(
         c"cuda-entrypoint-state",
@@ -143,7 +143,7 @@ pub fn prepare(order: &Order<'_>, state: &State) -> Result<Prepared, String> {
     let binary = out_of_the_way(&binary)?;
     // The zip names itself, so that its descriptor must be known before it is written.
     let zip = memory_file(c"cuda-entrypoint-handoff", b"")?;
-    let order_text = order_text(order, only.as_deref(), [&zip, &binary, &state, &results]);
+    let order_text = order_text(order, alone, [&zip, &binary, &state, &results]);
     let sitecustomize = format!(
         "PLAN = __import__(\"json\").loads({})\n{}",
         python_string(order_text.as_bytes()),
@@ -201,7 +201,7 @@ fn out_of_the_way(file: &File) -> Result<OwnedFd, String> {
 }
 
 /// The order as JSON in ASCII.
-fn order_text(order: &Order<'_>, only: Option<&str>, [zip, binary, state, results]: [&OwnedFd; 4]) -> String {
+fn order_text(order: &Order<'_>, alone: bool, [zip, binary, state, results]: [&OwnedFd; 4]) -> String {
     let mut all = plan(order.builtins, order.devices).to_string();
     all.pop(); // the closing brace
     let (state, results) = (state.as_raw_fd(), results.as_raw_fd());
@@ -219,9 +219,8 @@ fn order_text(order: &Order<'_>, only: Option<&str>, [zip, binary, state, result
     // Writing to a string cannot fail.
     let _ = write!(
         all,
-        ",\"only\":{},\"zip_fd\":{},\"python_path\":{old},\"binary_fd\":{},\"results_fd\":{results},\"keep_fds\":[{state},{results}],\
+        ",\"alone\":{alone},\"zip_fd\":{},\"python_path\":{old},\"binary_fd\":{},\"results_fd\":{results},\"keep_fds\":[{state},{results}],\
          \"verdict_argv\":[{}],\"verdict_env\":[{}],\"timeout_s\":{},\"held\":{:?},\"{}\":{}}}",
-        only.map_or_else(|| "null".to_string(), |uuid| python_string(uuid.as_bytes())),
         zip.as_raw_fd(),
         binary.as_raw_fd(),
         argv.join(","),

@@ -3,8 +3,8 @@
 
 Run as `python -c TEXT PLAN`, where PLAN is `{"entries": ["torch", "spconv", ...], "devices": "first" | "all"}`. The
 protocol goes to standard output, one JSON value a line: src/facts/smoke.rs describes it. After `"ready"` one line is
-read from standard input: `{"gpu": true, "only": UUID}`, where a UUID, if there is one, names the only GPU that CUDA has
-to see, or `{"gpu": false, "reason": "..."}` to leave the GPU alone.
+read from standard input: `{"gpu": true, "alone": true | false}`, which says whether CUDA is to be shown the first GPU and
+no other, or `{"gpu": false, "reason": "..."}` to leave the GPU alone.
 
 The hand-off imports this file as a module and calls the two halves itself. Needs Python 3.8, and nothing but the
 standard library until it imports what it is to prove.
@@ -250,18 +250,18 @@ class Smoke:
         for entry in self.left():
             self.skip(entry, reason)
 
-    def gpu(self, only=None):
+    def gpu(self, alone=False):
         """Runs what is left on the first device, or on all of them one after the other.
 
-        `only` is the UUID of a GPU where it is the one to be seen. This process has not initialised CUDA before.
+        With `alone` CUDA is shown the first one and no other, unless an import has initialised it by now.
         """
         entries = self.left()
         if not entries:
             return
         import torch
 
-        if only:
-            os.environ["CUDA_VISIBLE_DEVICES"] = only
+        if alone:
+            show_first_alone()
 
         # The references are computed on the CPU. One thread is enough, and a team of OpenMP threads that was made
         # before a fork would hang the child.
@@ -320,6 +320,12 @@ class Smoke:
         if count < 1:
             raise RuntimeError("torch sees no CUDA device")
         return range(count) if self.all_devices else range(1)
+
+
+def show_first_alone():
+    """In the words of whoever set the list: torch 1.13 understands numbers alone."""
+    name = "CUDA_VISIBLE_DEVICES"
+    os.environ[name] = os.environ.get(name, "0").split(",")[0]
 
 
 def milliseconds(began):
@@ -617,7 +623,7 @@ def main():
         os._exit(0)
     order = json.loads(line)
     if order["gpu"]:
-        smoke.gpu(order.get("only"))
+        smoke.gpu(order.get("alone"))
     else:
         smoke.skip_gpu(order.get("reason") or "no GPU is used")
     channel.emit("done")

@@ -109,7 +109,7 @@ import json, sys
 report = json.load(open(sys.argv[1]))
 assert report["smoke"] == {"mode": "handoff", "status": "passed", "reason": ""}, report["smoke"]
 PY
-python3 - "$out" <<'PY' | tee "$out/steps.jsonl"
+python3 - "$out" <<'PY' | tee "$out/steps.jsonl" || failed=1
 import json, sys
 for way in ("smoke", "handoff"):
     for step in json.load(open(f"{sys.argv[1]}/{way}.json"))["facts"]["smoke"]["builtin"]["steps"]:

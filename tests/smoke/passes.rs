@@ -181,24 +181,26 @@ fn every_device_is_proven_where_all_are_asked_for() {
 /// What a smoke on the first device sees of several is that one: `cuInit` takes its time for each.
 #[test]
 fn the_first_of_several_devices_is_the_only_one_that_cuda_is_shown() {
-    let first = r#"{"uuid": "GPU-00000000-0000-0000-0000-00000000000a"}"#;
-    let alone = r#""GPU-00000000-0000-0000-0000-00000000000a""#;
-    for (devices, options, seen) in [
-        (format!("{first}, {{}}"), &[][..], alone),
-        (format!("{first}, {{}}"), &["--smoke-devices", "all"], "null"),
-        (format!("{first}, {{}}"), &["--receipt", "receipt.json"], "null"),
-        (first.to_string(), &[], "null"),
-        // One that cannot be named by its UUID.
+    for (devices, list, options, seen) in [
+        ("{}, {}", None, &[][..], r#""0""#),
+        ("{}, {}, {}", Some("2,1"), &[], r#""2""#),
         (
-            r#"{"name": "NVIDIA H200 MIG 1g.18gb"}, {}"#.to_string(),
+            "{}, {}",
+            Some("GPU-00000000-0000-4000-8000-000000000001,0"),
             &[],
-            "null",
+            r#""GPU-00000000-0000-4000-8000-000000000001""#,
         ),
+        ("{}, {}", None, &["--smoke-devices", "all"], "null"),
+        ("{}, {}", Some("1,0"), &["--receipt", "receipt.json"], r#""1,0""#),
+        ("{}", None, &[], "null"),
+        ("{}, {}", Some("1"), &[], r#""1""#),
     ] {
         let script = format!(r#"{{"init": {{"need": {{"CUDA_VISIBLE_DEVICES": {seen}}}}}}}"#);
-        Scene::acting(&script)
-            .driver(&format!(r#"{{"devices": [{devices}]}}"#))
-            .prove(0, options);
+        let mut scene = Scene::acting(&script).driver(&format!(r#"{{"devices": [{devices}]}}"#));
+        if let Some(list) = list {
+            scene = scene.var("CUDA_VISIBLE_DEVICES", list);
+        }
+        scene.prove(0, options);
     }
 }
 

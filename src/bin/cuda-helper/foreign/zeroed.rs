@@ -1,8 +1,8 @@
 //! The memory that a library starts with as zeros (its .bss).
 //!
-//! libnvidia-ml has 12 to 14 MB of it since driver 525, and `nvmlInit_v2` touches every page: 3,000 page faults and more,
-//! most of the time that it takes. Asked for at once they come to half of that. Huge pages would be quicker still, but
-//! where memory is full of files the kernel moves those about first: some starts took 20 ms longer for it.
+//! libnvidia-ml has 12 to 14 MB of it since driver 525, and `nvmlInit_v2` touches every page: more than 3,000 page faults.
+//! To ask for all of it at once is quicker by some two milliseconds (tests/gpu/results.md). Huge pages would save more,
+//! but where memory is full of files the kernel moves those about first, and some starts took 20 ms longer for it.
 
 use std::ffi::{c_int, c_void};
 use std::ops::Range;
