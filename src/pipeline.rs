@@ -167,6 +167,8 @@ struct Run<'a> {
     nvml: Option<JobId>,
     /// NVML was asked before anybody knew whether libcuda has to be
     nvml_went_ahead: bool,
+    /// the driver's device nodes before anybody was asked: as root NVML makes /dev/nvidiactl where there is none
+    nodes: Vec<String>,
     smoke: Option<Smoke>,
     /// its Python found no room beside the helper
     smoke_is_postponed: bool,
@@ -213,6 +215,7 @@ impl<'a> Run<'a> {
             driver: None,
             nvml: None,
             nvml_went_ahead: false,
+            nodes: Vec::new(),
             smoke: Smoke::new(task.stack, task.config, part),
             smoke_is_postponed: false,
             part,
@@ -236,6 +239,7 @@ impl<'a> Run<'a> {
         // NVML is asked whatever the receipt says, and takes longer than all the rest of a start that has a good one.
         if self.task.plan.device && self.task.config.gpu != Gpu::Off {
             self.nvml_went_ahead = true;
+            self.nodes = machine::device_nodes();
             self.start_helper(crew, Request::Nvml);
         }
     }

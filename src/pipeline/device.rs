@@ -22,6 +22,7 @@ impl Run<'_> {
         let nvml_went_ahead = std::mem::take(&mut self.nvml_went_ahead);
         if !nvml_went_ahead {
             self.facts.device = DeviceFacts::default();
+            self.nodes = machine::device_nodes();
         }
         let may_be_known = self.may_know_devices();
         if asks_driver && !may_be_known {
@@ -124,6 +125,7 @@ impl Run<'_> {
                 HelperLine::Device(device) => self.facts.device.devices.push(device),
                 HelperLine::Nvml(answer) => self.facts.device.nvml = Some(answer),
                 HelperLine::NvmlDevice(device) => self.facts.device.nvml_devices.push(device),
+                HelperLine::Node(node) if !self.nodes.contains(&node.path) => {}
                 HelperLine::Node(node) => self.facts.device.opened.push(node),
                 HelperLine::Step(_) | HelperLine::Done => {}
             }
@@ -154,7 +156,7 @@ impl Run<'_> {
         let Task { config, plan, .. } = *self.task;
         // What tells a GPU that is hidden from one that is not there, and a driver likewise.
         if plan.device && config.gpu != Gpu::Off && self.facts.device.devices.is_empty() {
-            self.facts.device.nodes = machine::device_nodes();
+            self.facts.device.nodes.clone_from(&self.nodes);
             let driver = self.facts.device.driver.as_ref();
             if driver.is_none_or(|d| d.load_error.is_some()) {
                 let searched = launch::lookup(self.task.env, "LD_LIBRARY_PATH");
