@@ -2,8 +2,7 @@
 # The smoke on a machine with an NVIDIA GPU: the machine's own torch with the CUDA 12.4 wheels of spconv and cumm.
 # usage: smoke.sh BINARY BUNDLEDIR OUTDIR     as run.sh; BUNDLEDIR comes from bundle.sh for this machine's Python
 # Ends with 1 when anything is not as it must be. Needs a python3 with torch. ONLY=times leaves out what takes none.
-# EXTENSIONS=FOLDER: torch_scatter and mmcv built with nvcc for this torch (their sdists, installed with `pip --target`),
-# packed there as extensions.tar.xz.
+# EXTENSIONS=FOLDER: there, as extensions.tar.xz, torch_scatter and mmcv built with nvcc for this torch, and what they import.
 set -uo pipefail
 
 binary=$(realpath "${1:?usage: smoke.sh BINARY BUNDLEDIR OUTDIR}")
