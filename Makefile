@@ -4,7 +4,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 
-.PHONY: help build verify verify-reproducible demo test test-stack faults signals compare fuzz valgrind miri bench lint clean
+.PHONY: help build verify verify-reproducible demo test test-all test-stack faults signals compare fuzz valgrind miri bench lint clean
 
 help: ## list these targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -13,7 +13,7 @@ build: ## dist/cuda-entrypoint: static, stripped, reproducible, helper inside
 	@tests/build/build.sh
 
 verify: ## check dist/cuda-entrypoint against what `make build` promises
-	@tests/build/verify.sh dist/cuda-entrypoint
+	@tests/build/verify.sh
 
 verify-reproducible: ## build twice in two folders and compare the sha256
 	@tests/build/reproducible.sh
@@ -21,8 +21,11 @@ verify-reproducible: ## build twice in two folders and compare the sha256
 demo: build ## fetch real CUDA 12.4 wheels and start a command behind the entrypoint; needs no GPU
 	@tests/demo/demo.sh
 
-test: build ## every test; CUDA_ENTRYPOINT_SKIP_DOCKER=1 leaves out those that need Docker
+test: build ## every test that this machine can run; the last lines say what was not run, and what brings it
 	@tests/test.sh
+
+test-all: build ## every test; one that cannot be run here has failed
+	@tests/test.sh --all
 
 test-stack: build ## a full torch 2.5.0 environment, and the service image with it: 8 GB from PyPI
 	@tests/stack_full/run.sh
@@ -34,15 +37,17 @@ faults: ## how many faults tests/faults.md lists, and the tests that show what b
 	@tests/lint/faults.py --count
 
 signals: build ## a thousand signals at random moments, in containers and outside of them: SIGNAL_RUNS
-	@SIGNAL_RUNS=$${SIGNAL_RUNS:-1000} cargo test --quiet --locked --test signals random -- --nocapture
-	@SIGNAL_RUNS=$${SIGNAL_RUNS:-1000} cargo test --quiet --locked --test signals_docker -- --ignored --nocapture random_moment
+	@SIGNAL_RUNS=$${SIGNAL_RUNS:-1000} cargo test --quiet --locked --test integration -- signals::a_signal_at_a_random_moment --nocapture
+	@. tests/build/folders.sh; CUDA_ENTRYPOINT_DIST=$$dist/cuda-entrypoint SIGNAL_RUNS=$${SIGNAL_RUNS:-1000} \
+	  cargo test --quiet --locked --test integration -- signals_docker::a_signal_at_a_random_moment --nocapture
 
 compare: build ## --init beside tini and catatonit, case by case
 	@tests/init/compare.sh
 
 valgrind: ## the helper against the fake driver and real CUDA libraries, under valgrind; `make test` does that too
 	@valgrind --version
-	@cargo test --quiet --locked --test valgrind
+	@tests/build/wheels.py demo tests >/dev/null
+	@cargo test --quiet --locked --test integration -- valgrind::
 
 miri: ## the modules that only compute, under miri; needs a nightly toolchain that has it
 	@tests/miri.sh
@@ -57,4 +62,4 @@ lint: ## formats, clippy, shell, Dockerfiles, licenses, texts
 	@tests/lint/lint.sh
 
 clean: ## remove dist and the demo; `cargo clean` removes the rest
-	rm -rf dist target/demo
+	. tests/build/folders.sh; rm -rf "$$dist" "$$target/demo"

@@ -1,19 +1,16 @@
 //! The command line: each option and its variable, where the manifest comes from, help, pages and schemas.
-// Everything here is test code, also outside of the functions marked so.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod support;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
 use std::process::{Command, Stdio};
 
+use crate::support::needs::Need;
+use crate::support::probe::{launcher, probe};
+use crate::support::run::{ENTRYPOINT, Run, Running, TINY, World};
 use cuda_entrypoint::check::Code;
 use cuda_entrypoint::cli::OPTIONS;
 use serde_json::Value;
-use support::probe::{launcher, probe};
-use support::run::{ENTRYPOINT, Run, Running, TINY, World};
 
 // Options and their variables
 
@@ -553,9 +550,7 @@ fn what_is_no_file_of_a_page_is_78_and_does_not_hang() {
 
 #[test]
 fn the_images_own_manifest_comes_before_the_embedded_one() {
-    if !support::run::can("an image's own manifest", &["/usr/sbin/chroot", "/", "true"]) {
-        return;
-    }
+    Need::Root.demand();
     let world = World::new();
     world.copy(ENTRYPOINT.as_ref(), "root/entrypoint");
     world.copy(probe(), "root/probe");

@@ -1,24 +1,13 @@
 //! The shipped binary in Docker: on every kind of root file system, as PID 1, confined, stopped, and in Dockerfiles.
-// Everything here is test code, also outside of the functions marked so.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "support/cuda.rs"]
-mod cuda;
-#[allow(dead_code)] // other test programs use the rest
-#[path = "support/docker.rs"]
-mod docker;
-#[path = "support/podman.rs"]
-mod podman;
-
-#[path = "docker/pods.rs"]
 mod pods;
-#[path = "docker/stack.rs"]
 mod stack;
 
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use docker::{Base, BuildFailure, Content, Image, Run};
+use crate::support::docker::{Base, BuildFailure, Content, Image, Run};
+use crate::support::{cuda, docker};
 
 /// What the service's image demands.
 const STACK: &str = r#"{
@@ -100,26 +89,22 @@ fn without_glibc(base: Base, loader: &str) {
 }
 
 #[test]
-#[ignore = "needs Docker and dist/; make test runs it"]
 fn base_scratch() {
     without_glibc(Base::Scratch, "/lib64/ld-linux-x86-64.so.2 does not exist");
 }
 
 #[test]
-#[ignore = "needs Docker and dist/; make test runs it"]
 fn base_busybox_without_libc() {
     without_glibc(Base::Busybox, "/lib64/ld-linux-x86-64.so.2 does not exist");
 }
 
 #[test]
-#[ignore = "needs Docker and dist/; make test runs it"]
 fn base_musl() {
     without_glibc(Base::Musl, "/lib64/ld-linux-x86-64.so.2 does not exist");
 }
 
 /// Alpine's gcompat gives musl's loader the name of glibc's: programs start, and NVIDIA's libraries never load.
 #[test]
-#[ignore = "needs Docker and dist/; make test runs it"]
 fn base_musl_in_the_name_of_glibc() {
     without_glibc(Base::MuslAsGlibc, "not glibc");
 }
@@ -151,13 +136,11 @@ fn with_glibc(base: Base) {
 }
 
 #[test]
-#[ignore = "needs Docker and dist/; make test runs it"]
 fn base_debian_11() {
     with_glibc(Base::Debian11);
 }
 
 #[test]
-#[ignore = "needs Docker and dist/; make test runs it"]
 fn base_debian_12() {
     with_glibc(Base::Debian12);
 }
@@ -216,13 +199,11 @@ fn becomes_pid_1(base: Base) {
 }
 
 #[test]
-#[ignore = "needs Docker and dist/; make test runs it"]
 fn pid_1_on_debian_11() {
     becomes_pid_1(Base::Debian11);
 }
 
 #[test]
-#[ignore = "needs Docker and dist/; make test runs it"]
 fn pid_1_on_debian_12() {
     becomes_pid_1(Base::Debian12);
 }
@@ -230,7 +211,6 @@ fn pid_1_on_debian_12() {
 // ---- how containers are run
 
 #[test]
-#[ignore = "needs Docker and dist/; make test runs it"]
 fn confined_containers_pass() {
     let confinements: [&[&str]; 10] = [
         &["--read-only"],
@@ -271,7 +251,6 @@ fn confined_containers_pass() {
 
 /// The kernel ends the greediest process of the container, which is never PID 1.
 #[test]
-#[ignore = "needs Docker and dist/; make test runs it"]
 fn a_driver_that_takes_all_memory_is_ended_and_told() {
     let greedy = || {
         Run::of(service(Base::Debian12))
@@ -291,7 +270,6 @@ fn a_driver_that_takes_all_memory_is_ended_and_told() {
 
 /// Docker's own init as PID 1, and a terminal.
 #[test]
-#[ignore = "needs Docker and dist/; make test runs it"]
 fn not_pid_1_and_on_a_terminal() {
     let init = healthy()
         .options(["--init"])
@@ -310,7 +288,6 @@ fn not_pid_1_and_on_a_terminal() {
 }
 
 #[test]
-#[ignore = "needs Docker and dist/; make test runs it"]
 fn words_and_variables_of_docker_run() {
     // Words behind the image take the place of CMD, never of ENTRYPOINT.
     let other = healthy()
@@ -339,7 +316,6 @@ fn words_and_variables_of_docker_run() {
 
 /// One for each party who must act, as `docker run` and `docker inspect` report them.
 #[test]
-#[ignore = "needs Docker and dist/; make test runs it"]
 fn exit_codes() {
     let image = service(Base::Debian12);
     let no_command = [
@@ -389,7 +365,6 @@ fn exit_codes() {
 
 /// The verdict for Kubernetes, of which Docker knows nothing: a file that is mounted, and one that cannot be written.
 #[test]
-#[ignore = "needs Docker and dist/; make test runs it"]
 fn termination_message() {
     let folder = tempfile::tempdir().unwrap();
     let log = folder.path().join("termination-log");
@@ -435,7 +410,6 @@ fn termination_message() {
 // ---- how containers end
 
 #[test]
-#[ignore = "needs Docker and dist/; make test runs it"]
 fn stop_during_the_checks() {
     let hanging = || {
         let container = Run::of(service(Base::Debian12)).driver(HANG).start();
@@ -455,7 +429,6 @@ fn stop_during_the_checks() {
 }
 
 #[test]
-#[ignore = "needs Docker and dist/; make test runs it"]
 fn stop_during_the_checks_behind_docker_s_init() {
     let container = Run::of(service(Base::Debian12))
         .driver(HANG)
@@ -469,7 +442,6 @@ fn stop_during_the_checks_behind_docker_s_init() {
 }
 
 #[test]
-#[ignore = "needs Docker and dist/; make test runs it"]
 fn stop_during_the_service() {
     // A service that handles SIGTERM gets it as PID 1.
     let handling = healthy().words([
@@ -491,7 +463,6 @@ fn stop_during_the_service() {
 
 /// What a Kubernetes exec probe and Docker's HEALTHCHECK run inside the container of a running service.
 #[test]
-#[ignore = "needs Docker and dist/; make test runs it"]
 fn health_of_a_running_service() {
     let healthy = healthy().command("sleep 600").start();
     healthy.wait_for("sleep 600");
@@ -548,7 +519,6 @@ fn fails_with_81(build: Result<Image, BuildFailure>, words: &[&str]) {
 }
 
 #[test]
-#[ignore = "needs Docker and dist/; make test runs it"]
 fn image_stage_fails_the_build() {
     let absent = r#"{"schema": 1, "name": "t", "packages": {"torch": "==2.5.0+cu124"}}"#;
     let build = checked_build(Base::Debian12, "", absent, &[]);
@@ -607,7 +577,6 @@ fn holds_cuda_124(image: &Image, service: &str, served: &str) {
 }
 
 #[test]
-#[ignore = "needs Docker and dist/; make test runs it"]
 fn image_stage_asks_the_system_s_cuda_libraries() {
     for base in [Base::Debian11, Base::Debian12] {
         holds_cuda_124(&system_cuda(base, "12.4").unwrap(), "echo served", "served\n");
@@ -660,7 +629,6 @@ fn wheels(base: Base, version: &str, release: &str) -> Result<Image, BuildFailur
 }
 
 #[test]
-#[ignore = "needs Docker and dist/; make test runs it"]
 fn image_stage_asks_the_wheels_cuda_libraries() {
     for base in [Base::Debian11, Base::Debian12] {
         holds_cuda_124(
@@ -678,7 +646,6 @@ fn image_stage_asks_the_wheels_cuda_libraries() {
 
 /// docker/Dockerfile builds the binary from the source tree, and other images take it from there.
 #[test]
-#[ignore = "needs Docker and dist/; make test runs it"]
 fn a_dockerfile_builds_the_binary() {
     let rust = docker::rust_image();
     let base = format!("BASE={}", rust.name());

@@ -1,18 +1,5 @@
 //! The smoke in the service's own Python, through the binary: what the service sees, what is told of a failure, and
 //! where the smoke gets a process of its own after all. The Python program alone is tests/handoff_script.rs's.
-// Everything here is test code, also outside of the functions marked so.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod support;
-use support::fakes;
-
-#[path = "support/device.rs"]
-#[allow(dead_code)]
-mod device;
-#[path = "support/sandbox.rs"]
-mod sandbox;
-#[path = "support/smoke.rs"]
-mod scene;
 
 use std::fs;
 use std::os::unix::process::CommandExt;
@@ -20,11 +7,13 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use device::Checked;
+use crate::support::device::Checked;
+use crate::support::needs::Need;
+use crate::support::run::{ENTRYPOINT, Run, Running, children, eventually, kill};
+use crate::support::scene::Scene;
+use crate::support::{sandbox, scene};
 use nix::sys::signal::Signal;
-use scene::Scene;
 use serde_json::{Value, json};
-use support::run::{ENTRYPOINT, Run, Running, can, children, eventually, kill};
 
 const HANDED: [&str; 2] = ["--smoke", "handoff"];
 const ONLY_STARTS: &str = "print('started')";
@@ -324,7 +313,7 @@ fn a_failure_is_told_as_by_a_smoke_of_its_own() {
             "smoke-timeout",
         ),
     ] {
-        println!("{script}");
+        tell!("{script}");
         let scene = Scene::acting(script);
         let service = ["-c", ONLY_STARTS];
         let separate = run(&scene, options, &service);
@@ -752,18 +741,9 @@ fn as_pid_1(scene: &Scene, options: &[&str]) -> Command {
     command
 }
 
-fn can_be_pid_1() -> bool {
-    can(
-        "the hand-off as PID 1",
-        &["unshare", "--fork", "--pid", "--mount-proc", "true"],
-    )
-}
-
 #[test]
 fn as_pid_1_a_signal_ends_it() {
-    if !can_be_pid_1() {
-        return;
-    }
+    Need::PidNamespace.demand();
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         for (what, scene) in halting() {
             let python = scene.python();
@@ -780,9 +760,7 @@ fn as_pid_1_a_signal_ends_it() {
 /// A Python needs a while to come to the hand-off's handlers, and the kernel keeps from PID 1 what it does not handle.
 #[test]
 fn as_pid_1_a_signal_while_python_starts_is_not_lost() {
-    if !can_be_pid_1() {
-        return;
-    }
+    Need::PidNamespace.demand();
     let scene = Scene::acting(r#"{"import torch": {"pause": 1}}"#);
     let python = scene.python();
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT] {
@@ -815,9 +793,7 @@ fn as_pid_1_a_signal_while_python_starts_is_not_lost() {
 
 #[test]
 fn as_pid_1_the_deadline_ends_every_hang() {
-    if !can_be_pid_1() {
-        return;
-    }
+    Need::PidNamespace.demand();
     for (place, hang) in [
         ("import torch", "hold"),
         ("import spconv", "sleep"),
@@ -839,9 +815,7 @@ fn as_pid_1_the_deadline_ends_every_hang() {
 
 #[test]
 fn as_pid_1_it_becomes_the_service_and_nothing_else_is_there() {
-    if !can_be_pid_1() {
-        return;
-    }
+    Need::PidNamespace.demand();
     let scene = Scene::acting(r#"{"forward float32": {"daemon": "setsid"}}"#);
     let python = scene.python();
     let show = "import os; print(os.getpid(), sorted(p for p in os.listdir('/proc') if p.isdigit()), len(os.listdir('/proc/self/fd')))";

@@ -1,9 +1,5 @@
 //! The hand-off's Python program by itself: what a service sees of it, which is nothing, and how it ends what does not
 //! pass. tests/smoke_script/launch.py stands for the entrypoint before it, tests/smoke_script/verdict.py for its verdict.
-// Everything here is test code, also outside of the functions marked so.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod support;
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
@@ -15,12 +11,13 @@ use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
+use crate::support::fakes::fake_driver_dir;
+use crate::support::needs::Need;
+use crate::support::probe::launcher;
+use crate::support::run::{Run, Running, World, children, eventually, kill};
 use nix::libc;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use support::fakes::fake_driver_dir;
-use support::probe::launcher;
-use support::run::{Run, Running, World, can, children, eventually, kill};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -747,13 +744,6 @@ fn a_signal_ends_it_and_everything_that_it_started() {
     }
 }
 
-fn can_be_pid_1() -> bool {
-    can(
-        "the hand-off as PID 1",
-        &["unshare", "--fork", "--pid", "--mount-proc", "true"],
-    )
-}
-
 /// The same command as the first process of a namespace.
 fn as_pid_1(service: &Service, command: &Command) -> Command {
     let mut wrapped = service.world.command("unshare");
@@ -772,9 +762,7 @@ fn as_pid_1(service: &Service, command: &Command) -> Command {
 
 #[test]
 fn as_pid_1_no_signal_is_lost() {
-    if !can_be_pid_1() {
-        return;
-    }
+    Need::PidNamespace.demand();
     use Signal::*;
     let mut places = HANGS.to_vec();
     places.push(("verdict", ""));
@@ -796,9 +784,7 @@ fn as_pid_1_no_signal_is_lost() {
 
 #[test]
 fn as_pid_1_it_ends_and_begins_as_elsewhere() {
-    if !can_be_pid_1() {
-        return;
-    }
+    Need::PidNamespace.demand();
     let run =
         |service: &Service, arguments: &[&str]| Run::of(&mut as_pid_1(service, &service.handed(arguments)));
     let hello = ["-c", "print('service')"];
@@ -830,10 +816,7 @@ fn as_pid_1_it_ends_and_begins_as_elsewhere() {
 /// `docker exec` and a postStart hook leave processes in the background that become PID 1's; they are nobody's else.
 #[test]
 fn as_pid_1_a_process_that_came_from_outside_is_left_alone() {
-    let enter = ["sh", "-c", "nsenter --target $$ --pid true"];
-    if !can_be_pid_1() || !can("entering a namespace", &enter) {
-        return;
-    }
+    Need::PidNamespace.demand();
     let service = Service::acting(json!({"init": {"note": "here", "pause": 1}}), json!({}));
     let command = service.handed(&["-c", "from observe import children; print(len(children()))"]);
     let running = Running::start(&mut as_pid_1(&service, &command));
@@ -921,9 +904,7 @@ fn without_machine_code_python_does_what_it_can() {
 /// Nor can the first process of a container be killed: only a hang that lets Python look at signals is ended in time.
 #[test]
 fn as_pid_1_without_machine_code_a_signal_still_ends_it() {
-    if !can_be_pid_1() {
-        return;
-    }
+    Need::PidNamespace.demand();
     for place in ["import torch", "forward float32"] {
         let script = json!({place: {"note": "here", "hang": "sleep"}});
         let service = Service::acting(script, json!({"timeout_s": 60}));

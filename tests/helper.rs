@@ -1,11 +1,5 @@
 //! The helper as a program: real libcudart and libnvrtc, and a driver that does as it is told.
-// Everything here is test code, also outside of the functions marked so.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "support/cuda.rs"]
-mod cuda;
-#[path = "support/fakes.rs"]
-mod fakes;
 #[path = "../src/bin/cuda-helper/text.rs"]
 #[allow(dead_code)]
 mod text;
@@ -19,6 +13,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::{fs, iter};
 
+use crate::support::needs::Need;
+use crate::support::{cuda, fakes};
 use cuda_entrypoint::facts::{
     CallError, ComputeCapability, CudaVersion, Device, DriverAnswer, HelperLine, LibraryAnswer, NvmlAnswer,
     NvmlDevice,
@@ -822,18 +818,7 @@ fn visible_devices_are_the_drivers_business_and_not_nvmls() {
 /// A /dev of its own in which there are nodes of all kinds, made of files: nothing of the driver is needed to open them.
 #[test]
 fn nodes_of_the_driver_are_opened_in_their_order_and_errors_are_facts() {
-    let unshare = ["unshare", "-m", "mount", "-t", "tmpfs", "none", "/dev"];
-    if !Command::new(unshare[0])
-        .args(&unshare[1..])
-        .output()
-        .is_ok_and(|o| o.status.success())
-    {
-        eprintln!(
-            "NOT TESTED: device nodes: `{}` does not work here",
-            unshare.join(" ")
-        );
-        return;
-    }
+    Need::MountNamespace.demand();
     let (helper, dir) = scripted("nvml", "{}");
     let script = "mount -t tmpfs none /dev && cd /dev && touch nvidiactl nvidia10 nvidia2 nvidia-uvm-tools nvidia-modeset \
         nvidia-caps nvidia2x nvidia sda && mkdir nvidia3 && ln -s nowhere nvidia-uvm && exec \"$@\"";
@@ -940,14 +925,7 @@ fn a_hang_is_named_and_can_be_killed() {
 /// Those 8 MiB of the fake's, less a page at either end: it touches none of them itself.
 #[test]
 fn nvmls_zeroed_memory_is_there_before_it_is_touched() {
-    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
-    let mut numbers = release
-        .split(['.', '-'])
-        .map_while(|part| part.parse::<u32>().ok());
-    if (numbers.next(), numbers.next()) < (Some(5), Some(14)) {
-        eprintln!("SKIPPED: Linux {} cannot", release.trim());
-        return;
-    }
+    Need::Populate.demand();
     let (mut command, _dir) = scripted("nvml", r#"{"calls": {"nvmlInit_v2": {"hang": true}}}"#);
     let hanging = start_and_reach(&mut command, "nvmlInit_v2");
     let smaps = fs::read_to_string(format!("/proc/{}/smaps", hanging.0.id())).unwrap();

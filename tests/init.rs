@@ -1,30 +1,18 @@
 //! `--init`: staying beside the service, as PID 1 and as a subreaper, with and without a terminal.
-// Everything here is test code, also outside of the functions marked so.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "support/docker.rs"]
-#[allow(dead_code)]
-mod docker;
-mod support;
-
-#[path = "init/compare.rs"]
 mod compare;
-#[path = "init/docker.rs"]
 mod container;
-#[path = "init/end.rs"]
 mod end;
-#[path = "init/signals.rs"]
 mod signals;
-#[path = "init/start.rs"]
 mod start;
-#[path = "init/terminal.rs"]
 mod terminal;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Lines};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
-use support::run::{ENTRYPOINT, World, can, children, eventually};
+use crate::support::needs::Need;
+use crate::support::run::{ENTRYPOINT, World, children, eventually};
 
 /// `run --init` with these options more, without a check, and then the service.
 fn supervised(world: &World, options: &[&str], service: &[&str]) -> Command {
@@ -42,23 +30,19 @@ fn as_pid_1(world: &World, options: &[&str], service: &[&str]) -> Command {
     command
 }
 
-fn can_be_pid_1() -> bool {
-    can("PID 1", &["unshare", "--fork", "--pid", "--mount-proc", "true"])
-}
-
 /// Both ways of being started that are possible here.
 type Way = fn(&World, &[&str], &[&str]) -> Command;
 
 fn ways() -> Vec<(&'static str, Way)> {
     let mut ways: Vec<(&str, Way)> = vec![("subreaper", supervised)];
-    if can_be_pid_1() {
+    if Need::PidNamespace.is_there() {
         ways.push(("PID 1", as_pid_1));
     }
     ways
 }
 
 fn kill_term(pid: u32) {
-    support::run::kill(pid, nix::sys::signal::Signal::SIGTERM);
+    crate::support::run::kill(pid, nix::sys::signal::Signal::SIGTERM);
 }
 
 /// A service whose words are read one by one.

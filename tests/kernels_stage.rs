@@ -1,18 +1,6 @@
 //! Kernels in the image and architecture stages, and `stack capture`, through the binary: on the published wheels of
 //! spconv and cumm, and on libraries built here.
 #![cfg(feature = "entrypoint")]
-// Everything here is test code, also outside of the functions marked so.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-#![allow(dead_code)] // of the shared parts, other test programs use the rest
-
-#[path = "support/cuda.rs"]
-mod cuda;
-#[path = "support/fakes.rs"]
-mod fakes;
-#[path = "support/image.rs"]
-mod image;
-#[path = "../src/discover/testing.rs"]
-mod testing;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,8 +8,9 @@ use std::process::Output;
 
 use serde_json::{Value, json};
 
-use image::{Checked, Image, demo_manifest, entrypoint};
-use testing::{Entry, container, library};
+use crate::support::fakes;
+use crate::support::image::{Checked, Image, demo_manifest, entrypoint};
+use crate::support::testing::{Entry, container, library};
 
 const SPCONV: &str = "spconv/core_cc.cpython-311-x86_64-linux-gnu.so";
 const CUMM: &str = "cumm/core_cc.cpython-311-x86_64-linux-gnu.so";

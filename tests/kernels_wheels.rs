@@ -4,17 +4,11 @@
 //! `KERNELS_WHEELS=FOLDER cargo test --test kernels_wheels`. Each fixture in tests/fixtures/kernels/wheels whose library
 //! lies below the folder is compared.
 #![cfg(feature = "entrypoint")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // the helpers of a test
-#![allow(dead_code)] // of the shared parts, other test programs use the rest
-
-#[path = "support/cuda.rs"]
-mod cuda;
-#[path = "support/image.rs"]
-mod image;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use crate::support::image;
 use cuda_entrypoint::discover::fatbin::CodeKind;
 use cuda_entrypoint::discover::kernels::{KernelTable, scan_all};
 use cuda_entrypoint::discover::reading::Reading;
@@ -86,7 +80,7 @@ fn published_libraries_read_as_cuobjdump_lists_them() {
         compared += 1;
     }
     assert!(compared >= 2, "spconv's and cumm's libraries are not both there");
-    println!("{compared} libraries compared");
+    tell!("{compared} libraries compared");
 }
 
 /// The numbers that the project relies on, so that a fixture made anew cannot drift unseen.

@@ -1,9 +1,5 @@
 //! Becoming the service: what it is started with, whatever the entrypoint itself was started with, and what is said
 //! when it cannot be started.
-// Everything here is test code, also outside of the functions marked so.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod support;
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -11,8 +7,9 @@ use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-use support::probe::{Told, launcher, probe, probe_without_loader, shown};
-use support::run::{ENTRYPOINT, RUN, Run, Running, World, can};
+use crate::support::needs::Need;
+use crate::support::probe::{Told, launcher, probe, probe_without_loader, shown};
+use crate::support::run::{ENTRYPOINT, RUN, Run, Running, World};
 
 /// What happens before the service starts.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -381,7 +378,7 @@ fn refused(world: &World, command: &mut Command, code: i32, parts: &[&str]) {
 fn what_is_not_there_is_127() {
     let world = World::new();
     let names = |service: &str| world.run(&[], &[service]);
-    let not_on_path = ["`no-such-command`", "PATH", support::run::PATH];
+    let not_on_path = ["`no-such-command`", "PATH", crate::support::run::PATH];
     refused(&world, &mut names("no-such-command"), 127, &not_on_path);
     for path in ["/no/such/file", "./no-such-file", "stack.json/x"] {
         refused(&world, &mut names(path), 127, &[path, "does not exist"]);
@@ -503,10 +500,7 @@ fn an_environment_too_large_for_the_service_is_126_and_says_how_large() {
 
 #[test]
 fn a_mount_that_forbids_execution_is_126() {
-    let unshare = ["unshare", "-m", "mount", "-t", "tmpfs", "none", "/mnt"];
-    if !can("a noexec mount", &unshare) {
-        return;
-    }
+    Need::MountNamespace.demand();
     let world = World::new();
     world.program("tool", "#!/bin/sh\n");
     fs::create_dir(world.path("mounted")).unwrap();
@@ -526,14 +520,12 @@ fn a_mount_that_forbids_execution_is_126() {
 
 #[test]
 fn an_image_with_nothing_in_it_starts_its_service() {
-    if !can("an empty root", &["/usr/sbin/chroot", "/", "true"]) {
-        return;
-    }
+    Need::Root.demand();
     // No /proc, no /dev, no loader, no shell.
     let world = World::new();
     world.copy(ENTRYPOINT.as_ref(), "root/entrypoint");
     world.copy(probe(), "root/probe");
-    world.write("root/stack.json", support::run::TINY);
+    world.write("root/stack.json", crate::support::run::TINY);
     world.program("root/script", "echo no shell here\n");
     let within = |options: &[&str], service: &[&str]| {
         let mut command = world.command(launcher());
@@ -568,9 +560,7 @@ fn an_image_with_nothing_in_it_starts_its_service() {
 
 #[test]
 fn a_program_that_its_user_may_not_execute_is_126() {
-    if !can("another user", &["setpriv", "--reuid=65534", "true"]) {
-        return;
-    }
+    Need::Root.demand();
     let world = World::new();
     let root_only = world.program("tool", "#!/bin/sh\n");
     fs::set_permissions(&root_only, PermissionsExt::from_mode(0o700)).unwrap();

@@ -1,6 +1,4 @@
 //! What the image's loader would map, asked of the real one: small modules made with `cc`, NVIDIA's own libcudart.
-// Everything here is test code, also outside of the functions marked so.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::ffi::OsStr;
 use std::fs;
@@ -8,12 +6,9 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::support::cuda;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-
-#[path = "support/cuda.rs"]
-#[allow(dead_code)]
-mod cuda;
 
 const CUDART: &str = "libcudart.so.12";
 

@@ -4,6 +4,7 @@
 # Needs a nightly toolchain with the components miri and rust-src, and is no part of CI.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+. tests/build/folders.sh
 
 toolchain=${MIRI_TOOLCHAIN:-nightly}
 if ! cargo "+$toolchain" miri --version >/dev/null 2>&1; then
@@ -18,5 +19,5 @@ modules=(
   receipt::key:: report::
 )
 # A file of some bytes has to stand for the helper, which is another program.
-CUDA_ENTRYPOINT_HELPER_BIN=$PWD/LICENSE-MIT cargo "+$toolchain" miri test --locked --lib --target-dir target/miri -- \
+CUDA_ENTRYPOINT_HELPER_BIN=$PWD/LICENSE-MIT cargo "+$toolchain" miri test --locked --lib --target-dir "$target/miri" -- \
   "${modules[@]}"

@@ -1,14 +1,11 @@
 //! The three modes: `off` looks at nothing, `warn` starts the service whatever was found, `enforce` does not.
-// Everything here is test code, also outside of the functions marked so.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod support;
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use support::run::{ENTRYPOINT, Run, World, can};
+use crate::support::needs::Need;
+use crate::support::run::{ENTRYPOINT, Run, World};
 
 /// Something that keeps a service from starting.
 struct Breakage {
@@ -328,9 +325,7 @@ fn a_forgotten_separator_does_no_harm() {
 
 #[test]
 fn off_opens_nothing_and_starts_nothing() {
-    if !can("--mode off under strace", &["strace", "-o", "/dev/null", "true"]) {
-        return;
-    }
+    Need::Strace.demand();
     // By flag, by variable, and where the rest makes no sense.
     let ways: [(&[&str], &str); 3] = [
         (&["--mode", "off"], ""),

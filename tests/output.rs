@@ -1,15 +1,12 @@
 //! What is said and where: standard output is the service's, standard error is for people or for machines, and the
 //! termination log is for whoever asks why a container ended.
-// Everything here is test code, also outside of the functions marked so.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod support;
 
 use std::fs::{self, File};
 use std::process::{Command, Stdio};
 
+use crate::support::needs::Need;
+use crate::support::run::{ENTRYPOINT, Run, Running, World, kill};
 use serde_json::Value;
-use support::run::{ENTRYPOINT, Run, Running, World, can, kill};
 
 /// One GPU with a fault: the device stage fails.
 const FAULT: &str = r#"{"devices": [{"ecc": 3}]}"#;
@@ -276,9 +273,7 @@ fn colour_is_for_terminals_alone() {
     assert!(table.text().contains("✗") && !table.text().contains('\u{1b}'));
     let run = Run::of(with_driver(&world, &[], &["true"], FAULT).env("TERM", "xterm"));
     run.exits(82).says("✗").does_not_say("\u{1b}");
-    if !can("colour on a terminal", &["script", "-qec", "true", "/dev/null"]) {
-        return;
-    }
+    Need::Script.demand();
     // check writes to its standard output, run to its standard error; here both are a terminal.
     for verb in ["check", "run"] {
         let on_terminal = |variables: &[(&str, &str)]| {
@@ -313,9 +308,7 @@ fn with_driver_check(world: &World) -> Command {
 
 #[test]
 fn json_on_a_terminal_stays_json() {
-    if !can("JSON on a terminal", &["script", "-qec", "true", "/dev/null"]) {
-        return;
-    }
+    Need::Script.demand();
     let world = World::new();
     let mut command = world.command("script");
     let line = format!("{ENTRYPOINT} check --stack stack.json --format json");
@@ -554,15 +547,8 @@ fn a_warning_of_the_architecture_is_a_warning_everywhere() {
 #[test]
 fn a_check_beside_the_service_leaves_its_last_words_alone() {
     let unshare = ["--mount", "--pid", "--fork", "--mount-proc"];
-    let mounts = [
-        &["unshare"],
-        &unshare[..],
-        &["mount", "-t", "tmpfs", "none", "/dev"],
-    ]
-    .concat();
-    if !can("a /dev of its own", &mounts) {
-        return;
-    }
+    Need::MountNamespace.demand();
+    Need::PidNamespace.demand();
     let lost = r#"{"calls": {"cuInit": {"returns": 999}}}"#;
     let service = "out of memory";
     for (is_pid_1, stage, driver, expected) in [

@@ -1,31 +1,19 @@
 //! The line on a terminal that says what takes long: what it says, where it is never seen, and that nothing of it is left.
 #![cfg(feature = "entrypoint")]
-// Everything here is test code, also outside of the functions marked so.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-#![allow(dead_code)] // of the shared parts, other test programs use the rest
-
-#[path = "support/cuda.rs"]
-mod cuda;
-#[path = "support/image.rs"]
-mod image;
-mod support;
 
 use std::process::Command;
 use std::time::Duration;
 
-use image::{CUDART, Image, c_library};
+use crate::support::image::{CUDART, Image, c_library};
+use crate::support::needs::Need;
+use crate::support::run::{ENTRYPOINT, Run, Running, World, children, eventually, kill};
 use nix::sys::signal::Signal;
-use support::run::{ENTRYPOINT, Run, Running, World, can, children, eventually, kill};
 
 /// What takes the line away (ECMA-48: carriage return, erase to the end of the line).
 const ERASE: &str = "\r\u{1b}[K";
 /// The driver answers after two seconds and a half.
 const SLOW: &str = r#"{"calls": {"cuInit": {"delay_ms": 2500}}}"#;
 const HANGS: &str = r#"{"calls": {"cuInit": {"hang": true}}}"#;
-
-fn has_script() -> bool {
-    can("progress on a terminal", &["script", "-qec", "true", "/dev/null"])
-}
 
 /// A command line whose three streams are a terminal.
 fn on_terminal(world: &World, line: &str) -> Command {
@@ -67,9 +55,7 @@ fn screen(raw: &str) -> String {
 
 #[test]
 fn a_slow_driver_is_named_and_the_report_stands_alone() {
-    if !has_script() {
-        return;
-    }
+    Need::Script.demand();
     for verb in ["run", "check"] {
         let world = World::new();
         let run = Run::of(world.with_gpu(&mut on_terminal(&world, &entrypoint(verb, "")), SLOW));
@@ -104,9 +90,7 @@ fn a_slow_driver_is_named_and_the_report_stands_alone() {
 
 #[test]
 fn a_smoke_of_ones_own_is_named() {
-    if !has_script() {
-        return;
-    }
+    Need::Script.demand();
     let world = World::new();
     let smoke = r#"{"schema": 1, "name": "t", "smoke": [{"name": "nap", "argv": ["sleep", "2"]}]}"#;
     world.write("stack.json", smoke);
@@ -119,9 +103,7 @@ fn a_smoke_of_ones_own_is_named() {
 /// The line makes way for every other one.
 #[test]
 fn other_lines_are_whole() {
-    if !has_script() {
-        return;
-    }
+    Need::Script.demand();
     let world = World::new();
     let not_ready = r#"{"calls": {"cuInit": {"returns": 802}}}"#;
     let line = entrypoint("check", "--wait 4s");
@@ -137,9 +119,7 @@ fn other_lines_are_whole() {
 
 #[test]
 fn a_signal_takes_it_away() {
-    if !has_script() {
-        return;
-    }
+    Need::Script.demand();
     let world = World::new();
     let line = format!("exec {}", entrypoint("check", ""));
     let mut patience = Duration::from_millis(1_500);
@@ -170,9 +150,7 @@ fn whoever_wants_no_such_thing_gets_none() {
         let all = run.exits(0).text().to_string() + &run.stderr;
         assert!(!all.contains('\u{1b}') && !all.contains("cuInit"), "{all:?}");
     }
-    if !has_script() {
-        return;
-    }
+    Need::Script.demand();
     for (variable, options) in [
         (("NO_COLOR", "1"), ""),
         (("TERM", "dumb"), ""),
@@ -189,9 +167,7 @@ fn whoever_wants_no_such_thing_gets_none() {
 
 #[test]
 fn capturing_shows_the_library_that_takes_long() {
-    if !has_script() {
-        return;
-    }
+    Need::Script.demand();
     let (world, image) = (World::new(), Image::empty());
     let slow = "#include <unistd.h>\n__attribute__((constructor)) static void f(void) { sleep(2); }\n\
                 int cudaRuntimeGetVersion(int *v) { *v = 12040; return 0; }";
@@ -211,9 +187,7 @@ fn capturing_shows_the_library_that_takes_long() {
 /// A folder that takes long: the process stands still for a while, wherever it is.
 #[test]
 fn listing_kernels_names_the_file() {
-    if !has_script() {
-        return;
-    }
+    Need::Script.demand();
     let world = World::new();
     for number in 0..2_000 {
         world.write(&format!("libs/{number}.so"), "no library");

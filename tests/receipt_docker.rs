@@ -1,17 +1,12 @@
 //! Receipts of the shipped binary in Docker: baked into an image, and shared by containers.
-// Everything here is test code, also outside of the functions marked so.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-#[path = "support/docker.rs"]
-#[allow(dead_code)]
-mod docker;
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::sync::OnceLock;
 
-use docker::{Base, Content, Image, Run};
+use crate::support::docker;
+use crate::support::docker::{Base, Content, Image, Run};
 
 const STACK: &str = r#"{
   "schema": 1, "name": "docker-receipt", "cuda": {"driver": ">=12.4"}, "archs": "9.0", "python": ">=3.9",
@@ -68,7 +63,6 @@ fn baked() -> &'static Image {
 }
 
 #[test]
-#[ignore = "needs Docker and dist/; make test runs it"]
 fn what_the_build_proved_counts_when_the_image_is_run() {
     for options in [
         &[][..],
@@ -99,7 +93,6 @@ fn what_the_build_proved_counts_when_the_image_is_run() {
 }
 
 #[test]
-#[ignore = "needs Docker and dist/; make test runs it"]
 fn what_an_image_adds_to_another_is_seen() {
     let name = baked().name();
     for (step, said) in [
@@ -134,7 +127,6 @@ fn what_an_image_adds_to_another_is_seen() {
 
 /// As a pod's containers share an emptyDir: the first as root, the second as another user.
 #[test]
-#[ignore = "needs Docker and dist/; make test runs it"]
 fn the_first_container_pays_for_the_second() {
     let folder = tempfile::tempdir().unwrap();
     fs::set_permissions(folder.path(), Permissions::from_mode(0o777)).unwrap();

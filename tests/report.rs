@@ -1,25 +1,14 @@
 //! The manifest and the report as programs read them: what is printed parses again, and the published schemas describe
 //! everything that is in it.
-// Everything here is test code, also outside of the functions marked so.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod support;
-use support::fakes;
-
-#[path = "support/device.rs"]
-#[allow(dead_code)]
-mod device;
-#[path = "support/smoke.rs"]
-mod scene;
 
 use std::os::unix::fs::symlink;
 use std::process::Command;
 
+use crate::support::probe::probe;
+use crate::support::run::{Run, World};
+use crate::support::scene::Scene;
 use boon::{Compiler, SchemaIndex, Schemas};
-use scene::Scene;
 use serde_json::{Value, json};
-use support::probe::probe;
-use support::run::{Run, World};
 
 /// A schema as the binary prints it, compiled by a validator that knows nothing of this project.
 struct Schema {

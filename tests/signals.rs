@@ -1,17 +1,14 @@
 //! Signals while the checks run, in the moment of the exec and after it, also as PID 1; and that nothing is left.
-// Everything here is test code, also outside of the functions marked so.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod support;
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
+use crate::support::needs::Need;
+use crate::support::probe::{launcher, probe};
+use crate::support::run::{ENTRYPOINT, Run, Running, World, children, eventually, kill, kill_by_number};
 use nix::sys::signal::Signal;
-use support::probe::{launcher, probe};
-use support::run::{ENTRYPOINT, Run, Running, World, can, children, eventually, kill, kill_by_number};
 
 const HANGS: &str = r#"{"calls": {"cuInit": {"hang": true}}}"#;
 
@@ -271,18 +268,9 @@ fn as_pid_1(world: &World, args: &[&str]) -> Command {
     command
 }
 
-fn can_be_pid_1() -> bool {
-    can(
-        "signals as PID 1",
-        &["unshare", "--fork", "--pid", "--mount-proc", "true"],
-    )
-}
-
 #[test]
 fn as_pid_1_no_signal_is_lost_during_the_checks() {
-    if !can_be_pid_1() {
-        return;
-    }
+    Need::PidNamespace.demand();
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT] {
         let world = World::new();
         let args = ["run", "--stack", "stack.json", "--termination-log", "termination"];
@@ -306,9 +294,7 @@ fn hangs_below(pid: u32) -> bool {
 
 #[test]
 fn as_pid_1_it_becomes_the_service_and_leaves_no_zombie() {
-    if !can_be_pid_1() {
-        return;
-    }
+    Need::PidNamespace.demand();
     for driver in [
         "{}",
         r#"{"calls": {"cuInit": {"fork_daemon": true}, "nvmlInit_v2": {"fork_daemon": true}}}"#,
@@ -325,9 +311,7 @@ fn as_pid_1_it_becomes_the_service_and_leaves_no_zombie() {
 /// nothing of a process tells whose it was.
 #[test]
 fn as_pid_1_who_is_still_on_its_way_out_is_waited_for() {
-    if !can_be_pid_1() {
-        return;
-    }
+    Need::PidNamespace.demand();
     let world = World::new();
     let child = "import mmap, os, sys, time\n\
                  ready, told = os.pipe()\n\
@@ -351,10 +335,7 @@ fn as_pid_1_who_is_still_on_its_way_out_is_waited_for() {
 /// What `docker exec` or a postStart hook leaves in the background becomes a child of PID 1, and is nobody's but its own.
 #[test]
 fn as_pid_1_a_process_that_came_from_outside_is_left_alone() {
-    let enter = ["sh", "-c", "nsenter --target $$ --pid true"];
-    if !can_be_pid_1() || !can("entering a namespace", &enter) {
-        return;
-    }
+    Need::PidNamespace.demand();
     let world = World::new();
     let mut command = as_pid_1(&world, &["run", "--stack", "stack.json", "--"]);
     let slow = r#"{"calls": {"cuInit": {"delay_ms": 1500, "fork_daemon": true}}}"#;
@@ -480,7 +461,7 @@ impl Life {
         if self.init {
             args.push("--init");
         }
-        args.extend(["--", support::probe::counter().to_str().unwrap()]);
+        args.extend(["--", crate::support::probe::counter().to_str().unwrap()]);
         if self.pid_1 {
             return as_pid_1(world, &args);
         }
@@ -594,13 +575,13 @@ fn holds_signals(pid: u32) -> bool {
     };
     let exe = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
     (exe == std::path::Path::new(ENTRYPOINT) && (has("SigBlk:") || has("SigCgt:")))
-        || exe == support::probe::counter()
+        || exe == crate::support::probe::counter()
 }
 
 /// SIGCONT, SIGURG, SIGWINCH
 const DOES_NOTHING: [i32; 3] = [18, 23, 28];
 
-/// `SIGNAL_RUNS=1000 SIGNAL_SEED=7 cargo test --test signals random -- --nocapture` for more of it.
+/// `SIGNAL_RUNS=1000 SIGNAL_SEED=7 cargo test --test integration -- signals::a_signal_at_a_random --nocapture` for more of it.
 #[test]
 fn a_signal_at_a_random_moment_is_neither_lost_nor_doubled() {
     let (runs, seed) = (number_of("SIGNAL_RUNS", 40), number_of("SIGNAL_SEED", 1));
@@ -614,7 +595,7 @@ fn a_signal_at_a_random_moment_is_neither_lost_nor_doubled() {
         .map(|n| n.0)
         .chain(DOES_NOTHING)
         .collect();
-    let can_be_pid_1 = can_be_pid_1();
+    let can_be_pid_1 = Need::PidNamespace.is_there();
     let mut fates = std::collections::BTreeMap::new();
     for _ in 0..runs {
         let mut delay = || random.below(30);
@@ -643,9 +624,9 @@ fn a_signal_at_a_random_moment_is_neither_lost_nor_doubled() {
         let key = (fate.unwrap(), life.init, life.pid_1);
         *fates.entry(key).or_insert(0) += 1;
     }
-    println!("{runs} runs of seed {seed}:");
+    tell!("{runs} runs of seed {seed}:");
     for ((fate, init, pid_1), count) in &fates {
-        println!("  {count:4} {fate:?}, --init: {init}, PID 1: {pid_1}");
+        tell!("  {count:4} {fate:?}, --init: {init}, PID 1: {pid_1}");
     }
     assert_eq!(fates.values().sum::<u64>(), runs);
 }

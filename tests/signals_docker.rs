@@ -3,15 +3,6 @@
 //!
 //! `SIGNAL_RUNS=1000 SIGNAL_SEED=7 cargo test --test signals_docker -- --ignored --nocapture` for more of it; what that
 //! printed last is in tests/signals/results.md.
-// Everything here is test code, also outside of the functions marked so.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-#[path = "support/docker.rs"]
-#[allow(dead_code)]
-mod docker;
-#[path = "support/smoke_image.rs"]
-mod smoke_image;
-mod support;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -22,10 +13,12 @@ use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
-use docker::{Content, Image, Run, Running};
+use crate::support::docker::{Content, Image, Run, Running};
+use crate::support::folders;
+use crate::support::probe::counter;
+use crate::support::run::{children, eventually, kill};
+use crate::support::smoke_image;
 use nix::sys::signal::Signal;
-use support::probe::counter;
-use support::run::{children, eventually, kill};
 
 /// The image stage asks a libcudart, which takes its time.
 const STACK: &str = r#"{
@@ -78,7 +71,7 @@ fn image() -> &'static Image {
 }
 
 fn slow_cudart() -> PathBuf {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/probes");
+    let folder = folders::target().join("probes");
     fs::create_dir_all(&folder).unwrap();
     let (source, library) = (folder.join("cudart.c"), folder.join("libcudart.so.12"));
     fs::write(&source, SLOW_CUDART).unwrap();
@@ -438,7 +431,6 @@ fn number_of(variable: &str, default: u64) -> u64 {
 }
 
 #[test]
-#[ignore = "needs Docker and dist/; make test runs it"]
 fn a_signal_at_a_random_moment_is_neither_lost_nor_doubled() {
     let (runs, seed) = (number_of("SIGNAL_RUNS", 36), number_of("SIGNAL_SEED", 1));
     image();
@@ -460,7 +452,7 @@ fn a_signal_at_a_random_moment_is_neither_lost_nor_doubled() {
         }
     });
     let all = all.into_inner().unwrap();
-    println!("{runs} containers of seed {seed}:\n");
+    tell!("{runs} containers of seed {seed}:\n");
     table("place", &all, |life, _| {
         format!("{:?}{}", life.place, if life.init { ", --init" } else { "" })
     });
@@ -485,26 +477,25 @@ fn table(by: &str, all: &[(Life, Lived)], key: impl Fn(&Life, &Lived) -> String)
         Fate::HadNoMeaning,
         Fate::CameTooEarlyForPid1,
     ];
-    println!(
+    tell!(
         "| {by} | ended the checks | ended it without a word | reached the service, once | has no meaning by default | PID 1 was a service without handlers yet |"
     );
-    println!("| --- | --- | --- | --- | --- | --- |");
+    tell!("| --- | --- | --- | --- | --- | --- |");
     for (name, counts) in rows {
         let counts: Vec<String> = fates
             .iter()
             .map(|fate| counts.get(fate).unwrap_or(&0).to_string())
             .collect();
-        println!("| {name} | {} |", counts.join(" | "));
+        tell!("| {name} | {} |", counts.join(" | "));
     }
-    println!();
+    tell!("");
 }
 
 /// What `docker stop` meets, and how long it takes: printed, since no test asserts a time. One that took its 10 seconds
 /// would end in SIGKILL, which is 137.
 #[test]
-#[ignore = "needs Docker and dist/; make test runs it"]
 fn docker_stop_never_comes_to_its_kill() {
-    println!("| `docker stop` during | as | exit code | seconds |\n| --- | --- | --- | --- |");
+    tell!("| `docker stop` during | as | exit code | seconds |\n| --- | --- | --- | --- |");
     for place in [Place::FirstProcess, Place::OtherProcess, Place::BehindDockersInit] {
         for focus in [Focus::Image, Focus::Device, Focus::Smoke, Focus::HandOff] {
             stop(focus, place, false, false);
@@ -555,7 +546,7 @@ fn stop(focus: Focus, place: Place, init: bool, deaf: bool) {
         if init { ", --init" } else { "" },
         if deaf { ", its children deaf" } else { "" },
     );
-    println!(
+    tell!(
         "| {phase} | {place:?}{init}{deaf} | {} | {:.2} |",
         ended.code,
         took.as_secs_f64()

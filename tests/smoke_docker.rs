@@ -1,16 +1,9 @@
 //! The smoke of the shipped binary in Docker: as PID 1, stopped in the middle, and short of memory.
-// Everything here is test code, also outside of the functions marked so.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-#[path = "support/docker.rs"]
-#[allow(dead_code)]
-mod docker;
-#[path = "support/smoke_image.rs"]
-mod smoke_image;
 
 use std::sync::OnceLock;
 
-use docker::{Image, Run, Running};
+use crate::support::docker::{Image, Run, Running};
+use crate::support::smoke_image;
 
 const STACK: &str = r#"{
   "schema": 1, "name": "docker-smoke", "cuda": {"driver": ">=12.4"},
@@ -33,7 +26,6 @@ fn smoking(script: &str) -> Run {
 }
 
 #[test]
-#[ignore = "needs Docker and dist/; make test runs it"]
 fn the_service_is_pid_1_after_the_smoke() {
     let served = smoking("{}")
         .finish()
@@ -57,7 +49,6 @@ fn the_service_is_pid_1_after_the_smoke() {
 }
 
 #[test]
-#[ignore = "needs Docker and dist/; make test runs it"]
 fn failures_have_their_codes() {
     for (script, code, says) in [
         (
@@ -102,7 +93,6 @@ fn until_it_hangs(run: Run) -> Running {
 
 /// `stop` leaves it 3 s of its usual 10, after which Docker kills and the code is 137.
 #[test]
-#[ignore = "needs Docker and dist/; make test runs it"]
 fn docker_stop_ends_a_smoke_at_once() {
     for place in ["import spconv", "forward float32"] {
         for (hang, options) in [("sleep", &[][..]), ("hold", &[]), ("sleep", &["--init"])] {
@@ -122,7 +112,6 @@ fn docker_stop_ends_a_smoke_at_once() {
 }
 
 #[test]
-#[ignore = "needs Docker and dist/; make test runs it"]
 fn a_container_that_is_short_of_memory_says_so() {
     let greedy = smoking(r#"{"import torch": {"allocate": 600000000}}"#);
     let run = greedy

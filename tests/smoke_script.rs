@@ -2,18 +2,14 @@
 //!
 //! The packages are the fakes of tests/fakes/python, which act out a script and compute nothing. What the program
 //! computes is proven with real ones: see `the_references_are_right`.
-// Everything here is test code, also outside of the functions marked so.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod support;
 
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use crate::support::run::{Run, Running, World, children, eventually};
 use cuda_entrypoint::facts::smoke::{SmokeFailed, SmokeFailure, SmokeLine, SmokePassed};
-use support::run::{Run, Running, World, can, children, eventually, skip};
 
 const SCRIPT: &str = include_str!("../src/smoke/smoke.py");
 const ALL: &[&str] = &["torch", "spconv", "torchvision", "torch-scatter", "mmcv"];
@@ -650,26 +646,4 @@ fn it_leaves_nothing_behind() {
     running.finish().exits(0);
     assert_eq!(children(pid), [0; 0]);
     world.assert_nothing_left();
-}
-
-/// With CUDA_ENTRYPOINT_TORCH_ENV, an environment with real torch and spconv: the references against plain loops,
-/// spconv's own convolution on the CPU, and that each kind of wrong kernel is told from a right one.
-#[test]
-fn the_references_are_right() {
-    let Some(environment) = std::env::var_os("CUDA_ENTRYPOINT_TORCH_ENV") else {
-        skip("the smoke's arithmetic: CUDA_ENTRYPOINT_TORCH_ENV names no environment with torch and spconv");
-        return;
-    };
-    let python = Path::new(&environment).join("bin/python");
-    assert!(can("python", &[python.to_str().unwrap(), "-V"]));
-    let world = World::new();
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut command = world.command(python);
-    command
-        .arg(here.join("tests/smoke_script/references.py"))
-        .arg(here.join("src/smoke/smoke.py"))
-        .envs([("SPCONV_DISABLE_JIT", "1"), ("CUMM_DISABLE_JIT", "1")]);
-    let run = Run::of(&mut command);
-    run.exits(0);
-    assert!(run.text().ends_with("all of it holds\n"), "{}", run.text());
 }

@@ -1,8 +1,6 @@
 //! Manifests as files: every one under `valid` parses and comes back as it went, every one under `invalid` fails with
 //! the error in the snapshot, and the published JSON Schema agrees. A new file is picked up by being there.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;

@@ -1,18 +1,13 @@
 //! The helper under valgrind: it touches no memory that is not its own, whatever a driver answers, and loses none. Left
 //! out, and said so, where valgrind is not installed.
-// Everything here is test code, also outside of the functions marked so.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-#[path = "support/cuda.rs"]
-#[allow(dead_code)]
-mod cuda;
-mod support;
 
 use std::ffi::OsStr;
 use std::fs;
 
-use support::fakes;
-use support::run::{Run, World, can};
+use crate::support::cuda;
+use crate::support::fakes;
+use crate::support::needs::Need;
+use crate::support::run::{Run, World};
 
 /// No exit status of the helper's own.
 const FOUND_SOMETHING: &str = "99";
@@ -33,10 +28,6 @@ fn watched(world: &World, program: impl AsRef<OsStr>, arguments: &[&str]) -> Run
     Run::of(&mut command)
 }
 
-fn is_there() -> bool {
-    can("the helper under valgrind", &["valgrind", "--quiet", "true"])
-}
-
 #[track_caller]
 fn is_clean(what: &str, run: &Run, last: &str) {
     assert_eq!(run.code(), Some(0), "{what}: {}", run.stderr);
@@ -47,9 +38,7 @@ fn is_clean(what: &str, run: &Run, last: &str) {
 /// Else what follows would hold whatever the helper did.
 #[test]
 fn valgrind_finds_what_is_wrong_here() {
-    if !is_there() {
-        return;
-    }
+    Need::Valgrind.demand();
     let world = World::new();
     world.write("gpu.json", "{}");
     let reads = "char *p = malloc(4); volatile int n = 8; return p[n] == 1;";
@@ -71,9 +60,7 @@ fn valgrind_finds_what_is_wrong_here() {
 
 #[test]
 fn whatever_a_driver_answers() {
-    if !is_there() {
-        return;
-    }
+    Need::Valgrind.demand();
     let helper = fakes::helper_binary();
     let fixture = |name: &str| {
         let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/device");
@@ -111,9 +98,7 @@ fn whatever_a_driver_answers() {
 
 #[test]
 fn whatever_a_library_is() {
-    if !is_there() {
-        return;
-    }
+    Need::Valgrind.demand();
     let world = World::new();
     world.write("gpu.json", "{}");
     world.write("text.so", "no library");

@@ -4,14 +4,15 @@
 # CUDA_ENTRYPOINT_TORCH_ENV: see tests/stack_full/environment.sh. BENCH_ROUNDS: how often each command runs (15).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+. tests/build/folders.sh
 
-out=$(realpath -m "${1:-target/bench/results}")
+out=$(realpath -m "${1:-$target/bench/results}")
 rounds=${BENCH_ROUNDS:-15}
-work=$PWD/target/bench
+work=$target/bench
 environment=$(tests/stack_full/environment.sh)
 site=$environment/lib/python3.11/site-packages
-entrypoint=$PWD/dist/cuda-entrypoint
-[[ -x $entrypoint ]] || { echo "bench: no dist/cuda-entrypoint; run: make build" >&2; exit 1; }
+entrypoint=$dist/cuda-entrypoint
+[[ -x $entrypoint ]] || { echo "bench: no $entrypoint; run: make build" >&2; exit 1; }
 mkdir -p "$out" "$work"
 # Nobody's environment is written into.
 export PYTHONDONTWRITEBYTECODE=1

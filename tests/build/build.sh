@@ -3,8 +3,9 @@
 # file, Rust and C toolchain give the same bytes in whatever folder.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+. tests/build/folders.sh
 
-target=x86_64-unknown-linux-gnu
+triple=x86_64-unknown-linux-gnu
 # The oldest glibc that the helper runs with: that of manylinux2014, the oldest that CUDA 12 wheels are made for.
 glibc_floor=2.17
 
@@ -17,9 +18,10 @@ unset RUSTFLAGS RUSTDOCFLAGS CARGO_BUILD_RUSTFLAGS CFLAGS LDFLAGS CUDA_ENTRYPOIN
 
 # Panic messages name source files. Name them by what they are, not by where this machine keeps them; of several
 # prefixes that fit, rustc takes the last. The registry's folder carries a hash of the registry in use.
-cargo fetch --locked --quiet --target "$target"
+cargo fetch --locked --quiet --target "$triple"
 cargo_home=${CARGO_HOME:-$HOME/.cargo}
-common=("--remap-path-prefix=$cargo_home=/cargo" "--remap-path-prefix=$PWD=/cuda-entrypoint")
+common=("--remap-path-prefix=$cargo_home=/cargo" "--remap-path-prefix=$PWD=/cuda-entrypoint"
+  "--remap-path-prefix=$target=/cuda-entrypoint/target")
 for registry in "$cargo_home"/registry/src/*/; do
   common+=("--remap-path-prefix=${registry%/}=/crates")
 done
@@ -35,13 +37,13 @@ encoded() { local IFS=$'\x1f'; printf '%s' "$*"; }
 echo "building the helper for glibc $glibc_floor and later"
 env PATH="$tools/bin:$PATH" \
   CARGO_ZIGBUILD_ZIG_PATH="$tools/ziglang/zig" \
-  CARGO_ZIGBUILD_CACHE_DIR="$PWD/target/zig/cargo-zigbuild" \
-  ZIG_GLOBAL_CACHE_DIR="$PWD/target/zig/global" \
-  ZIG_LOCAL_CACHE_DIR="$PWD/target/zig/local" \
+  CARGO_ZIGBUILD_CACHE_DIR="$target/zig/cargo-zigbuild" \
+  ZIG_GLOBAL_CACHE_DIR="$target/zig/global" \
+  ZIG_LOCAL_CACHE_DIR="$target/zig/local" \
   CARGO_ENCODED_RUSTFLAGS="$(encoded "${common[@]}" -Ctarget-feature=-crt-static)" \
   cargo zigbuild --quiet --locked --release --no-default-features --features helper --bin cuda-helper \
-  --target "$target.$glibc_floor" --target-dir target/helper
-helper=$PWD/target/helper/$target/release/cuda-helper
+  --target "$triple.$glibc_floor" --target-dir "$target/helper"
+helper=$target/helper/$triple/release/cuda-helper
 
 # A static PIE: address randomisation is worth having in a process that reads other people's files as root. Its
 # relocations are packed (DT_RELR), which saves 76 KB; a C library older than glibc 2.36 cannot unpack its own, and
@@ -57,12 +59,13 @@ unwinding=(-Cforce-unwind-tables=no "-Clink-arg=-Wl,--no-eh-frame-hdr" "-Clink-a
 echo "building the entrypoint"
 env CUDA_ENTRYPOINT_HELPER_BIN="$helper" \
   CARGO_ENCODED_RUSTFLAGS="$(encoded "${common[@]}" -Ctarget-feature=+crt-static -Clink-arg=-Wl,--icf=all "$relocations" "${unwinding[@]}")" \
-  cargo build --quiet --locked --release --bin cuda-entrypoint --target "$target" --target-dir target/dist
+  cargo build --quiet --locked --release --bin cuda-entrypoint --target "$triple" --target-dir "$target/dist-build"
 
-tests/build/verify.sh "target/dist/$target/release/cuda-entrypoint" "$helper"
+tests/build/verify.sh "$target/dist-build/$triple/release/cuda-entrypoint" "$helper"
 
 # Renamed into place: the old one may be running.
-mkdir -p dist
-install -m 755 "target/dist/$target/release/cuda-entrypoint" dist/.cuda-entrypoint.new
-mv dist/.cuda-entrypoint.new dist/cuda-entrypoint
-echo "dist/cuda-entrypoint: $(stat -c %s dist/cuda-entrypoint) bytes, sha256 $(sha256sum dist/cuda-entrypoint | cut -c 1-64)"
+mkdir -p "$dist"
+install -m 755 "$target/dist-build/$triple/release/cuda-entrypoint" "$dist/.cuda-entrypoint.new"
+mv "$dist/.cuda-entrypoint.new" "$dist/cuda-entrypoint"
+sum=$(sha256sum <"$dist/cuda-entrypoint")
+echo "${dist#"$PWD"/}/cuda-entrypoint: $(stat -c %s "$dist/cuda-entrypoint") bytes, sha256 ${sum:0:64}"

@@ -4,6 +4,7 @@
 # that manage their own packages (PEP 668).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+. tests/build/folders.sh
 
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PIP_NO_INPUT=1
 
@@ -14,7 +15,7 @@ fi
 if python3 -m pip --version >/dev/null 2>&1; then
   exec python3 -m pip "$@"
 fi
-private=target/tools/pip
+private=$target/tools/pip
 if [[ ! -x $private/bin/pip ]]; then
   rm -rf "$private"
   if ! python3 -m venv "$private" >/dev/null 2>&1; then

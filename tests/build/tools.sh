@@ -4,10 +4,11 @@
 # CUDA_ENTRYPOINT_TOOLS: the folder to hold the tools (target/tools).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+. tests/build/folders.sh
 
 name=$1
 requirements=tests/requirements/$name.txt
-root=$(realpath -m "${CUDA_ENTRYPOINT_TOOLS:-target/tools}")
+root=$(realpath -m "${CUDA_ENTRYPOINT_TOOLS:-$target/tools}")
 folder=$root/$name-$(sha256sum "$requirements" | cut -c 1-12)
 
 if [[ ! -d $folder ]]; then

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# verify.sh FILE [HELPER]: fails unless FILE is what `make build` promises: static, stripped, small, with HELPER inside,
-# whose glibc floor is 2.17. HELPER is the one that the last build left, unless named.
+# verify.sh [FILE [HELPER]]: fails unless FILE (dist/cuda-entrypoint) is what `make build` promises: static, stripped,
+# small, with HELPER inside, whose glibc floor is 2.17. HELPER is the one that the last build left, unless named.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+. tests/build/folders.sh
 
-file=$1
-helper=${2:-target/helper/x86_64-unknown-linux-gnu/release/cuda-helper}
+file=${1:-$dist/cuda-entrypoint}
+helper=${2:-$target/helper/x86_64-unknown-linux-gnu/release/cuda-helper}
 max_bytes=$((5 * 1024 * 1024 / 2))
 floor=2.17
 
@@ -26,7 +27,7 @@ for each in "$file" "$helper"; do
   fi
   # A build folder in the bytes would tell on the builder and differ elsewhere. Short names such as /src are parts of
   # the standard library's own file names, and prove nothing.
-  for folder in "$PWD" "${CARGO_HOME:-$HOME/.cargo}"; do
+  for folder in "$PWD" "$target" "${CARGO_HOME:-$HOME/.cargo}"; do
     if [[ $folder == /*/* ]] && LC_ALL=C grep -aFq "$folder/" "$each"; then
       complain "$each names the folder $folder"
     fi

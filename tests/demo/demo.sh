@@ -3,23 +3,23 @@
 # image. `make demo` builds the binary first.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+. tests/build/folders.sh
 
 tests/build/prerequisites.sh demo
-if [[ ! -x dist/cuda-entrypoint ]]; then
-  echo "demo: no dist/cuda-entrypoint; run: make build" >&2
+entrypoint=$dist/cuda-entrypoint
+if [[ ! -x $entrypoint ]]; then
+  echo "demo: no $entrypoint; run: make build" >&2
   exit 1
 fi
 
-# Without dependencies: pip refuses this pair of spconv and cumm, although they work together, and the demo has no use
-# for torch. The wheels exist for these versions of Python.
-wheels=(nvidia-cuda-runtime-cu12==12.4.127 nvidia-cuda-nvrtc-cu12==12.4.127 cumm-cu124==0.8.2 spconv-cu124==2.3.8)
+# tests/requirements/demo.txt has wheels for these versions of Python.
 supported='3\.(9|10|11|12|13)'
 fallback=3.11
 
-environment=target/demo/venv
+environment=$target/demo/venv
 version=$(python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 rm -rf "$environment"
-mkdir -p target/demo
+mkdir -p "$target/demo"
 if [[ $version =~ ^$supported$ ]]; then
   python3 -m venv --without-pip "$environment"
   service=("$environment/bin/python" -c "print('service started')")
@@ -35,19 +35,21 @@ fi
 site_packages=$environment/lib/python$version/site-packages
 mkdir -p "$site_packages"
 
-echo "== fetching real wheels for Python $version into $environment (about 125 MB, kept by pip for the next time)"
-printf '   %s\n' "${wheels[@]}"
-# In one go, since `--target` does not merge a second wheel into the folder `nvidia`. The version of Python is the one
-# asked for, whichever runs pip.
-tests/build/pip.sh install --quiet --no-deps --no-compile --only-binary=:all: --ignore-requires-python \
-  --implementation cp --python-version "$version" --platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64 \
-  --target "$site_packages" "${wheels[@]}"
+echo "== real wheels for Python $version into $environment (125 MB to fetch, the first time)"
+wheels=$(tests/build/wheels.py --python "$version" demo)
+# Without dependencies: pip refuses this pair of spconv and cumm, although they work together, and the demo has no use
+# for torch. In one go, since `--target` does not merge a second wheel into the folder `nvidia`. The version of Python is
+# the one asked for, whichever runs pip.
+tests/build/pip.sh install --quiet --no-deps --no-compile --only-binary=:all: --no-index --find-links "$wheels" \
+  --ignore-requires-python --implementation cp --python-version "$version" \
+  --platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64 \
+  --target "$site_packages" --require-hashes --requirement tests/requirements/demo.txt
 
 options=(--stack tests/demo/stack.json --gpu optional --python "$environment")
 echo "== what an image would have as its ENTRYPOINT and command: check that these wheels are one CUDA 12.4 stack, ask"
 echo "   their CUDA libraries for their versions, look for a driver and a GPU (none is fine here), become the service:"
-echo "   dist/cuda-entrypoint run ${options[*]} \\"
+echo "   $entrypoint run ${options[*]} \\"
 echo "     -- ${service[0]} -c \"${service[2]}\""
-dist/cuda-entrypoint run "${options[@]}" -- "${service[@]}"
+"$entrypoint" run "${options[@]}" -- "${service[@]}"
 echo "== the service ended with 0. To see every check:"
-echo "   dist/cuda-entrypoint check ${options[*]}"
+echo "   $entrypoint check ${options[*]}"

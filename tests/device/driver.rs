@@ -4,8 +4,9 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::process::Command;
 
-use crate::device::{Checked, Machine, SERVICE};
-use crate::{fakes, sandbox};
+use crate::support::device::{Checked, Machine, SERVICE};
+use crate::support::needs::Need;
+use crate::support::{fakes, sandbox};
 
 #[test]
 fn a_healthy_machine_passes() {
@@ -26,7 +27,7 @@ fn a_healthy_machine_passes() {
 
 #[test]
 fn the_table_and_the_line_of_a_healthy_machine() {
-    let machine = Machine::new("{}").manifest(crate::device::MANIFEST);
+    let machine = Machine::new("{}").manifest(crate::support::device::MANIFEST);
     let quiet = ["--stage", "device"];
     insta::assert_snapshot!("healthy-table", without_limits(&machine.table(&quiet)));
     insta::assert_snapshot!("healthy-run", machine.complaint(&[]));
@@ -49,12 +50,7 @@ pub fn without_limits(table: &str) -> String {
 /// The real one does, as root: an image that brings an NVML of its own has /dev/nvidiactl once that was asked.
 #[test]
 fn a_node_that_nvml_makes_is_none_that_the_container_was_given() {
-    let mut private = Command::new("unshare");
-    private.args(["-m", "mount", "-t", "tmpfs", "none", "/dev"]);
-    if !private.output().is_ok_and(|o| o.status.success()) {
-        eprintln!("NOT TESTED: nodes that NVML makes: `unshare -m` and mount do not work here");
-        return;
-    }
+    Need::MountNamespace.demand();
     let machine = Machine::new(r#"{"calls": {"nvmlInit_v2": {"mark": "/dev/nvidiactl", "returns": 9}}}"#);
     let folder = machine.path("nvml-alone");
     fs::create_dir(&folder).unwrap();

@@ -1,6 +1,6 @@
 //! Each error that people meet leads to its finding, its cause and its next step.
 
-use crate::device::Machine;
+use crate::support::device::Machine;
 
 /// Error, finding, part of the cause, part of the hint.
 type Row = (i32, &'static str, &'static str, &'static str);
@@ -191,7 +191,7 @@ fn the_reports_of_errors() {
 }
 
 fn path_of_the_fake() -> String {
-    let folder = std::fs::canonicalize(crate::fakes::fake_driver_dir()).unwrap();
+    let folder = std::fs::canonicalize(crate::support::fakes::fake_driver_dir()).unwrap();
     folder.to_str().unwrap().to_string()
 }
 
@@ -273,7 +273,7 @@ fn without_nvml_there_is_a_note() {
     let machine = Machine::new("{}");
     let folder = machine.path("driver");
     std::fs::create_dir(&folder).unwrap();
-    let libcuda = crate::fakes::fake_driver_dir().join("libcuda.so.1");
+    let libcuda = crate::support::fakes::fake_driver_dir().join("libcuda.so.1");
     std::fs::copy(libcuda, folder.join("libcuda.so.1")).unwrap();
     let checked = machine.driver(&folder).prove(0, &[]);
     checked.says(

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::device::{Checked, Machine};
+use crate::support::device::{Checked, Machine};
 
 #[test]
 fn a_count_of_zero_is_no_gpu() {
@@ -170,7 +170,7 @@ fn one_and_eight_and_1024_gpus() {
     let machine = Machine::new(r#"{"devices": [{"repeat": 8}]}"#);
     insta::assert_snapshot!(
         "eight-table",
-        crate::driver::without_limits(&machine.table(&["--stage", "device"]))
+        super::driver::without_limits(&machine.table(&["--stage", "device"]))
     );
 }
 
@@ -316,7 +316,7 @@ fn of_several_gpus_the_unsupported_ones_are_named() {
     assert_eq!(passing[0]["subject"], "GPUs 0-1, 3 NVIDIA H200");
     insta::assert_snapshot!(
         "mixed-table",
-        crate::driver::without_limits(&machine.table(&["--stage", "device"]))
+        super::driver::without_limits(&machine.table(&["--stage", "device"]))
     );
     // Hidden ones do not count.
     Machine::fixture("mixed")
@@ -439,7 +439,7 @@ fn everything_wrong_with_one_gpu_is_said() {
     assert_eq!(checked.codes("fail"), ["gpu-unhealthy"; 4]);
     insta::assert_snapshot!(
         "sick-table",
-        crate::driver::without_limits(&machine.table(&["--stage", "device"]))
+        super::driver::without_limits(&machine.table(&["--stage", "device"]))
     );
 }
 

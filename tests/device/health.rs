@@ -1,6 +1,6 @@
 //! `check --stage health`: NVML alone, for exec probes.
 
-use crate::device::{Checked, Machine};
+use crate::support::device::{Checked, Machine};
 
 fn health(machine: &Machine, options: &[&str]) -> Checked {
     machine.check(&[&["--stage", "health"], options].concat())

@@ -6,8 +6,9 @@ use std::process::Command;
 
 use cuda_entrypoint::packed;
 
-use crate::device::{Checked, Machine};
-use crate::sandbox;
+use crate::support::device::{Checked, Machine};
+use crate::support::needs::Need;
+use crate::support::sandbox;
 
 /// `check --stage device` and `run`, where no report file can be made.
 #[track_caller]
@@ -225,37 +226,28 @@ fn a_preload_is_the_services_alone() {
 }
 
 /// What `unshare` makes of a script in which `$0` is the binary: `None` where this machine lets nobody unshare.
-fn unshared(machine: &Machine, namespaces: &[&str], script: &str) -> Option<std::process::Output> {
-    let possible = Command::new("unshare").args(namespaces).arg("true").output();
-    if !possible.is_ok_and(|output| output.status.success()) {
-        eprintln!("not tried: unshare {namespaces:?} is refused here");
-        return None;
-    }
+fn unshared(machine: &Machine, namespaces: &[&str], script: &str) -> std::process::Output {
+    Need::UserNamespace.demand();
     let mut command = Command::new("unshare");
     command
         .args(namespaces)
         .args(["sh", "-ec", script, env!("CARGO_BIN_EXE_cuda-entrypoint")]);
     command.arg(machine.path("stack.json"));
     machine.equip(&mut command);
-    Some(command.output().unwrap())
+    command.output().unwrap()
 }
 
 #[test]
 fn the_kernels_own_switch() {
     let machine = Machine::new("{}");
-    if !std::path::Path::new("/proc/sys/vm/memfd_noexec").exists() {
-        eprintln!("not tried: Linux 6.3 brought vm.memfd_noexec");
-        return;
-    }
+    Need::MemfdNoexec.demand();
     let namespaces = ["--user", "--map-root-user", "--pid", "--fork", "--mount-proc"];
     for value in ["0", "1", "2"] {
         let script = format!(
             r#"echo {value} >/proc/sys/vm/memfd_noexec
             exec "$0" check --stage health --log debug --stack "$1" --termination-log /dev/null"#
         );
-        let Some(output) = unshared(&machine, &namespaces, &script) else {
-            return;
-        };
+        let output = unshared(&machine, &namespaces, &script);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(0), "{value}: {said}");
         let way = if value == "2" {
@@ -278,9 +270,7 @@ fn a_folder_without_exec_is_passed_over() {
     let namespaces = ["--user", "--map-root-user", "--mount"];
     // The filter must not keep `unshare` from its work, so it stands behind: no memfd is all that it refuses.
     let machine = machine.env("TMPDIR", &folder);
-    let Some(output) = unshared(&machine, &namespaces, script) else {
-        return;
-    };
+    let output = unshared(&machine, &namespaces, script);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(0), "{said}");
     assert!(said.contains("unlinked temporary file"), "{said}");

@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Stdio;
 
-use crate::device::Machine;
+use crate::support::device::Machine;
 
 #[test]
 fn a_crash_is_told_with_its_signal_and_its_step() {

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::device::{Machine, SERVICE};
+use crate::support::device::{Machine, SERVICE};
 
 /// A machine for each kind of finding of the device and arch stages that can be a problem, with its exit code.
 fn one_of_each() -> Vec<(&'static str, i32, Machine, &'static [&'static str])> {
@@ -263,7 +263,7 @@ fn everything_at_once_reads_well() {
     );
     insta::assert_snapshot!(
         "all-table",
-        crate::driver::without_limits(&machine.table(&["--stage", "device"]))
+        super::driver::without_limits(&machine.table(&["--stage", "device"]))
     );
     insta::assert_snapshot!("all-run", machine.complaint(&[]));
     machine.run(&[]);

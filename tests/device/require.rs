@@ -1,6 +1,6 @@
 //! Conditions that an image states in `NVIDIA_REQUIRE_*`, on machines that meet them and that do not.
 
-use crate::device::Machine;
+use crate::support::device::Machine;
 
 /// What nvidia/cuda:12.4.1 sets.
 const CUDA_12_4: &str = include_str!("../fixtures/require/valid/nvidia-cuda-12.4.1.txt");

@@ -7,7 +7,7 @@ use std::process::Stdio;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::device::Machine;
+use crate::support::device::Machine;
 
 /// `function` does each of these in turn.
 fn in_turn(function: &str, behaviours: &str) -> Machine {

@@ -4,8 +4,9 @@
 # some minutes. Needs Docker, root (for debootstrap) and dist/cuda-entrypoint; no GPU.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+. tests/build/folders.sh
 
-for needed in dist/cuda-entrypoint:"make build" docker/Dockerfile.gpu:"git checkout docker"; do
+for needed in "$dist/cuda-entrypoint:make build" "docker/Dockerfile.gpu:git checkout docker"; do
   [[ -e ${needed%%:*} ]] || { echo "full: no ${needed%%:*}; run: ${needed#*:}" >&2; exit 1; }
 done
 docker info >/dev/null 2>&1 || { echo "full: no Docker daemon answers; run: service docker start" >&2; exit 1; }
@@ -23,11 +24,11 @@ trap cleanup EXIT
 
 # The archive that the tests of `make test` use as well.
 packages=busybox-static,musl,python3,python3-venv
-archive=$PWD/target/images/bookworm+${packages//,/+}.tar
-mkdir -p target/images
+archive=$target/images/bookworm+${packages//,/+}.tar
+mkdir -p "$target/images"
 [[ -e $archive ]] || tests/support/debootstrap.sh bookworm "$packages" "$archive"
 docker import --change "LABEL $label" "$archive" "$name-debian" >/dev/null
-tar --create --owner=0 --group=0 --directory dist cuda-entrypoint |
+tar --create --owner=0 --group=0 --directory "$dist" cuda-entrypoint |
   docker import --change "LABEL $label" - "$name-entrypoint" >/dev/null
 # Where a proxy ends TLS, its certificate is in this machine's bundle and in no image.
 certificates=/etc/ssl/certs/ca-certificates.crt

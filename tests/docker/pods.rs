@@ -4,9 +4,9 @@ use std::sync::OnceLock;
 
 use serde_json::{Value, json};
 
-use crate::docker::{Base, Image};
-use crate::podman::{Play, Pod, manifest, pod_of, provide};
-use crate::{HEALTHY, field, stack};
+use super::{HEALTHY, field, stack};
+use crate::support::docker::{Base, Image};
+use crate::support::podman::{Play, Pod, manifest, pod_of, provide};
 
 /// The documents of a manifest. The first call gives podman the image that they name.
 fn documents(name: &str) -> Vec<Value> {
@@ -70,20 +70,17 @@ fn serves(pod: &Pod) {
 }
 
 #[test]
-#[ignore = "needs podman, Docker and dist/; make test runs it"]
 fn the_pod_is_checked_and_serves() {
     serves(&play("pod.yaml").gpu(HEALTHY).start());
 }
 
 #[test]
-#[ignore = "needs podman, Docker and dist/; make test runs it"]
 fn the_deployment_is_checked_and_serves() {
     serves(&play("deployment.yaml").gpu(HEALTHY).start());
 }
 
 /// What the init container proved is proven, at the first start and at those after a crash.
 #[test]
-#[ignore = "needs podman, Docker and dist/; make test runs it"]
 fn a_service_that_crashes_starts_by_the_receipt() {
     let pod = play("pod.yaml").gpu(HEALTHY).start();
     serves(&pod);
@@ -102,7 +99,6 @@ fn a_service_that_crashes_starts_by_the_receipt() {
 
 /// Nothing but the init container's verdict, for whoever reads the pod's status.
 #[test]
-#[ignore = "needs podman, Docker and dist/; make test runs it"]
 fn a_failed_check_keeps_the_service_from_starting() {
     let old = r#"{"devices": [{"name": "Tesla V100", "cc": "7.0"}]}"#;
     for (file, script, code, finding) in [
@@ -132,7 +128,6 @@ fn a_failed_check_keeps_the_service_from_starting() {
 
 /// `kubectl set env deployment/… CUDA_ENTRYPOINT_MODE=warn`: in, in spite of everything, to look around.
 #[test]
-#[ignore = "needs podman, Docker and dist/; make test runs it"]
 fn the_way_out_of_a_crash_loop() {
     let pod = play("pod.yaml")
         .env("CUDA_ENTRYPOINT_WAIT", "0s")
@@ -154,7 +149,6 @@ fn the_way_out_of_a_crash_loop() {
 
 /// A job's attempt, by the codes that its podFailurePolicy looks at.
 #[test]
-#[ignore = "needs podman, Docker and dist/; make test runs it"]
 fn an_attempt_of_the_job_ends_with_a_code_for_its_policy() {
     let done = play_template("job.yaml").gpu(HEALTHY).start();
     assert_eq!(done.wait("work"), "0");
@@ -180,7 +174,6 @@ fn an_attempt_of_the_job_ends_with_a_code_for_its_policy() {
 
 /// A node that loses its GPU after its check, as the readiness probe sees it.
 #[test]
-#[ignore = "needs podman, Docker and dist/; make test runs it"]
 fn the_node_check_stays_and_watches() {
     let health = &["cuda-entrypoint", "check", "--stage", "health"];
     let fit = play_template("daemonset.yaml").gpu(HEALTHY).start();
@@ -202,7 +195,6 @@ fn the_node_check_stays_and_watches() {
 
 /// The binary from its own image, the service from one that knows nothing of it.
 #[test]
-#[ignore = "needs podman, Docker and dist/; make test runs it"]
 fn the_binary_comes_from_an_init_container() {
     let dockerfile = format!(
         "FROM {}\nENTRYPOINT [\"/cuda-entrypoint\"]\n",
@@ -215,7 +207,7 @@ fn the_binary_comes_from_an_init_container() {
     );
     let cudart = [(
         "libcudart.so.12",
-        crate::docker::Content::File(crate::cuda::cudart("12.4")),
+        crate::support::docker::Content::File(crate::support::cuda::cudart("12.4")),
     )];
     provide(&Image::build(&dockerfile, &cudart).unwrap(), "my-service:1.0");
 

@@ -7,8 +7,8 @@ use std::sync::OnceLock;
 
 use tempfile::TempDir;
 
-use crate::docker::{Base, BuildFailure, Content, Image, Run, Volume, pip_image};
-use crate::{HEALTHY, fails_with_81, field};
+use super::{HEALTHY, fails_with_81, field};
+use crate::support::docker::{Base, BuildFailure, Content, Image, Run, Volume, pip_image};
 
 /// Base images without Docker Hub, and nothing that has to be compiled or fetched from elsewhere.
 const LIGHT: [&str; 8] = [
@@ -73,7 +73,6 @@ fn python(run: Run, program: &str) -> Run {
 
 /// Where the operator stands: no GPU, no GPU and none needed, a GPU.
 #[test]
-#[ignore = "needs Docker and dist/; make test runs it"]
 fn it_serves_where_there_is_a_gpu_or_none_is_needed() {
     let served = |run: Run| python(run, "print('served')");
     served(Run::of(light()))
@@ -98,7 +97,6 @@ fn it_serves_where_there_is_a_gpu_or_none_is_needed() {
 
 /// The node that the image is not for, by the list that it was built with.
 #[test]
-#[ignore = "needs Docker and dist/; make test runs it"]
 fn its_architectures_are_those_of_the_build() {
     let gpu = |cc: &str| {
         let script = format!(r#"{{"devices": [{{"name": "A GPU", "cc": "{cc}"}}]}}"#);
@@ -110,7 +108,6 @@ fn its_architectures_are_those_of_the_build() {
 }
 
 #[test]
-#[ignore = "needs Docker and dist/; make test runs it"]
 fn the_service_finds_its_environment() {
     assert_eq!(light().inspect("{{.Config.User}}"), "10001:10001");
     assert_eq!(
@@ -138,7 +135,6 @@ print(cumm.__version__)
 
 /// The build leaves a receipt of the image, and a volume keeps one of the GPUs, as docker/compose.yaml has it.
 #[test]
-#[ignore = "needs Docker and dist/; make test runs it"]
 fn receipts_come_with_the_image_and_stay_in_a_volume() {
     let served = |run: Run| python(run.driver(HEALTHY), "print('served')").finish().expect(0);
     let plain = served(Run::of(light()));
@@ -172,7 +168,6 @@ fn receipts_come_with_the_image_and_stay_in_a_volume() {
 
 /// All of the confinement at once, and 64 MiB for the checks of 700 MB of libraries.
 #[test]
-#[ignore = "needs Docker and dist/; make test runs it"]
 fn the_checks_fit_into_a_confined_container() {
     let run = Run::of(light()).driver(HEALTHY).options([
         "--read-only",
@@ -201,7 +196,6 @@ fn the_checks_fit_into_a_confined_container() {
 
 /// One package from the time before the migration, in an otherwise empty environment.
 #[test]
-#[ignore = "needs Docker and dist/; make test runs it"]
 fn a_broken_requirement_fails_the_build() {
     let stack = r#"{
       "schema": 1, "name": "t", "cuda": {"runtime": "12.4"}, "packages": {"nvidia-cuda-runtime-cu12": "==12.4.127"}
@@ -225,7 +219,6 @@ fn a_broken_requirement_fails_the_build() {
 
 /// The three lines of the README, in an image that somebody else has built.
 #[test]
-#[ignore = "needs Docker and dist/; make test runs it"]
 fn an_existing_image_takes_three_lines() {
     let dockerfile = format!(
         "FROM {}\n\
@@ -236,7 +229,7 @@ fn an_existing_image_takes_three_lines() {
         Base::Debian12.image().name(),
         Base::Scratch.image().name()
     );
-    let image = Image::build(&dockerfile, &[("stack.json", Content::text(crate::STACK))]).unwrap();
+    let image = Image::build(&dockerfile, &[("stack.json", Content::text(super::STACK))]).unwrap();
     let run = Run::of(&image).driver(HEALTHY).finish().expect(0);
     assert_eq!(run.says(&["docker-test", "NVIDIA H200"]).stdout, "served\n");
 }

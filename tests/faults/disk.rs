@@ -1,12 +1,13 @@
 //! A disk that is full: what is to be written there is missed, and nothing else.
 
-use crate::support::run::{ENTRYPOINT, Run, World, can};
+use crate::support::needs::Need;
+use crate::support::run::{ENTRYPOINT, Run, World};
 
 /// A file system of one page that is full.
 const FULL: &str = "mkdir -p full; mount -t tmpfs -o size=4k none full; head -c 4096 /dev/zero >full/it
     echo x >full/more 2>/dev/null && exit 97; rm -f full/more";
 
-fn on_a_full_disk(world: &World, prepare: &str, words: &[&str]) -> Option<Run> {
+fn on_a_full_disk(world: &World, prepare: &str, words: &[&str]) -> Run {
     let namespaces = [
         "--user",
         "--map-root-user",
@@ -15,9 +16,7 @@ fn on_a_full_disk(world: &World, prepare: &str, words: &[&str]) -> Option<Run> {
         "--fork",
         "--mount-proc",
     ];
-    if !can("namespaces", &[&["unshare"][..], &namespaces, &["true"]].concat()) {
-        return None;
-    }
+    Need::UserNamespace.demand();
     let mut command = world.command("unshare");
     command.args(namespaces);
     command.args([
@@ -27,7 +26,7 @@ fn on_a_full_disk(world: &World, prepare: &str, words: &[&str]) -> Option<Run> {
         "sh",
         ENTRYPOINT,
     ]);
-    Some(Run::of(world.with_gpu(command.args(words), "{}")))
+    Run::of(world.with_gpu(command.args(words), "{}"))
 }
 
 #[test]
@@ -44,9 +43,7 @@ fn report_receipt_and_termination_message_are_missed_and_the_service_starts() {
         "full/termination",
     ];
     let words = [&["run"][..], &outputs, &["--", "echo", "started"]].concat();
-    let Some(run) = on_a_full_disk(&world, "", &words) else {
-        return;
-    };
+    let run = on_a_full_disk(&world, "", &words);
     run.exits(0)
         .prints("started\n")
         .says("NVIDIA H200")
@@ -59,7 +56,7 @@ fn report_receipt_and_termination_message_are_missed_and_the_service_starts() {
         &["--archs", "7.5", "--", "echo", "started"],
     ]
     .concat();
-    let run = on_a_full_disk(&world, "", &words).unwrap();
+    let run = on_a_full_disk(&world, "", &words);
     run.exits(83)
         .prints("")
         .says("arch-unsupported")
@@ -69,10 +66,7 @@ fn report_receipt_and_termination_message_are_missed_and_the_service_starts() {
 #[test]
 fn a_helper_that_does_not_fit_goes_to_the_next_folder() {
     let world = World::new();
-    if !std::path::Path::new("/proc/sys/vm/memfd_noexec").exists() {
-        eprintln!("not tried: Linux 6.3 brought vm.memfd_noexec");
-        return;
-    }
+    Need::MemfdNoexec.demand();
     let forbid = "echo 2 >/proc/sys/vm/memfd_noexec; export TMPDIR=full";
     let words = [
         "run",
@@ -83,9 +77,7 @@ fn a_helper_that_does_not_fit_goes_to_the_next_folder() {
         "-c",
         "ls -A full; echo started",
     ];
-    let Some(run) = on_a_full_disk(&world, forbid, &words) else {
-        return;
-    };
+    let run = on_a_full_disk(&world, forbid, &words);
     // No half of it is left either.
     run.exits(0).prints("it\nstarted\n").says("NVIDIA H200");
 }

@@ -3,9 +3,9 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use crate::device::Machine;
-use crate::fakes;
-use crate::sandbox;
+use crate::support::device::Machine;
+use crate::support::fakes;
+use crate::support::sandbox;
 
 #[test]
 fn what_a_driver_writes_between_the_facts_is_no_fact() {

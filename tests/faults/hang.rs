@@ -9,9 +9,10 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use crate::scene::Scene;
+use crate::support::needs::Need;
 use crate::support::probe::hangfs;
-use crate::support::run::{ENTRYPOINT, RUN, Run, Running, World, can, children, eventually};
+use crate::support::run::{ENTRYPOINT, RUN, Run, Running, World, children, eventually};
+use crate::support::scene::Scene;
 
 /// Waits for a file system that gives no answer.
 const STUCK: &str = r#"{"calls": {"cuInit": {"read": "hanging/file"}}}"#;
@@ -23,15 +24,6 @@ const OPTIONS: [&str; 6] = [
     "--device-timeout",
     "1s",
 ];
-
-fn can_hang(world: &World) -> bool {
-    let folder = world.path("probe");
-    fs::create_dir_all(&folder).unwrap();
-    can(
-        "a file system that hangs",
-        &[hangfs().to_str().unwrap(), folder.to_str().unwrap(), "true"],
-    )
-}
 
 /// `hangfs`, with these arguments behind its folder.
 fn beside(world: &World, options: &[&str]) -> Command {
@@ -63,9 +55,7 @@ fn wait_for_reader(world: &World) {
 #[test]
 fn a_driver_that_not_even_sigkill_ends_is_reported_and_left() {
     let world = World::new();
-    if !can_hang(&world) {
-        return;
-    }
+    Need::Fuse.demand();
     let mut command = beside(&world, &[]);
     command.args([ENTRYPOINT, "run"]).args(OPTIONS);
     let run = Run::of(world.with_gpu(command.args(["--", "echo", "started"]), STUCK));
@@ -82,9 +72,7 @@ fn a_driver_that_not_even_sigkill_ends_is_reported_and_left() {
 #[test]
 fn under_warn_the_service_starts_beside_what_cannot_be_killed() {
     let world = World::new();
-    if !can_hang(&world) {
-        return;
-    }
+    Need::Fuse.demand();
     for init in [&[][..], &["--init"]] {
         let mut command = beside(&world, &[]);
         command.args([ENTRYPOINT, "run"]).args(OPTIONS);
@@ -111,9 +99,7 @@ fn obeys(running: Running, entrypoint: u32) {
 #[test]
 fn a_signal_is_obeyed_beside_what_cannot_be_killed() {
     let world = World::new();
-    if !can_hang(&world) {
-        return;
-    }
+    Need::Fuse.demand();
     let mut command = beside(&world, &[]);
     command.args(RUN);
     let running = Running::start(world.with_gpu(command.args(["--", "echo", "started"]), STUCK));
@@ -128,9 +114,8 @@ fn a_signal_is_obeyed_beside_what_cannot_be_killed() {
 fn as_pid_1_the_verdict_is_told_and_the_kernel_keeps_the_container() {
     let world = World::new();
     let namespaces = ["unshare", "--fork", "--pid", "--mount-proc"];
-    if !can_hang(&world) || !can("a PID namespace", &[&namespaces[..], &["true"]].concat()) {
-        return;
-    }
+    Need::Fuse.demand();
+    Need::PidNamespace.demand();
     let mut command = beside(&world, &[]);
     command.args(namespaces).args([ENTRYPOINT, "run"]).args(OPTIONS);
     let running = Running::start(world.with_gpu(command.args(["--", "echo", "started"]), STUCK));
@@ -142,11 +127,9 @@ fn as_pid_1_the_verdict_is_told_and_the_kernel_keeps_the_container() {
 }
 
 /// A scene whose site-packages hold a distribution that lies on the file system that hangs.
-fn image_that_hangs(killable: bool) -> Option<(Scene, Command)> {
+fn image_that_hangs(killable: bool) -> (Scene, Command) {
     let scene = Scene::new();
-    if !can_hang(&scene.world) {
-        return None;
-    }
+    Need::Fuse.demand();
     let folder = scene.site().join("stuck-1.0.dist-info");
     fs::create_dir(&folder).unwrap();
     let file = scene.world.path("hanging/file");
@@ -156,15 +139,13 @@ fn image_that_hangs(killable: bool) -> Option<(Scene, Command)> {
     command.args(RUN);
     command.args(["--gpu", "off", "--", "echo", "started"]);
     scene.equip(&mut command);
-    Some((scene, command))
+    (scene, command)
 }
 
 /// As a network file system whose server is gone.
 #[test]
 fn an_image_on_a_file_system_that_hangs_is_ended_by_a_signal() {
-    let Some((scene, mut command)) = image_that_hangs(true) else {
-        return;
-    };
+    let (scene, mut command) = image_that_hangs(true);
     let running = Running::start(&mut command);
     wait_for_reader(&scene.world);
     let entrypoint = running.child_that(|_| true);
@@ -173,11 +154,9 @@ fn an_image_on_a_file_system_that_hangs_is_ended_by_a_signal() {
 }
 
 /// A program whose file is still to be fetched, as in a lazily pulled image: the kernel reads it before it is anybody's.
-fn program_that_hangs(options: &[&str]) -> Option<(Scene, Command)> {
+fn program_that_hangs(options: &[&str]) -> (Scene, Command) {
     let scene = Scene::new();
-    if !can_hang(&scene.world) {
-        return None;
-    }
+    Need::Fuse.demand();
     let file = scene.world.path("hanging/file");
     let scene = scene.smoke(json!([{"name": "own", "argv": [file.to_str().unwrap()]}]));
     let mut command = beside(&scene.world, &["--killable"]);
@@ -186,14 +165,12 @@ fn program_that_hangs(options: &[&str]) -> Option<(Scene, Command)> {
         .args(options)
         .args(["--gpu", "off", "--", "echo", "started"]);
     scene.equip(&mut command);
-    Some((scene, command))
+    (scene, command)
 }
 
 #[test]
 fn a_program_that_cannot_be_read_is_no_reason_to_be_deaf() {
-    let Some((scene, mut command)) = program_that_hangs(&[]) else {
-        return;
-    };
+    let (scene, mut command) = program_that_hangs(&[]);
     let running = Running::start(&mut command);
     wait_for_reader(&scene.world);
     let entrypoint = running.child_that(|_| true);
@@ -203,9 +180,7 @@ fn a_program_that_cannot_be_read_is_no_reason_to_be_deaf() {
 
 #[test]
 fn a_program_that_cannot_be_read_meets_its_deadline() {
-    let Some((scene, mut command)) = program_that_hangs(&["--smoke-timeout", "1s"]) else {
-        return;
-    };
+    let (scene, mut command) = program_that_hangs(&["--smoke-timeout", "1s"]);
     Run::of(&mut command).exits(85).prints("").says("smoke-timeout");
     scene.world.assert_nothing_left();
 }
@@ -213,9 +188,7 @@ fn a_program_that_cannot_be_read_meets_its_deadline() {
 /// Whether it fails at once or after everybody has gone on, the reason is told.
 #[test]
 fn a_program_that_cannot_be_read_in_the_end_says_why() {
-    let Some((scene, mut command)) = program_that_hangs(&[]) else {
-        return;
-    };
+    let (scene, mut command) = program_that_hangs(&[]);
     let running = Running::start(&mut command);
     wait_for_reader(&scene.world);
     // Longer than an exec is waited for.
@@ -229,9 +202,7 @@ fn a_program_that_cannot_be_read_in_the_end_says_why() {
 /// As a disk that is gone: the verdict is told, and the kernel keeps the process until the disk answers.
 #[test]
 fn an_image_on_a_disk_that_is_gone_holds_the_process_and_not_the_verdict() {
-    let Some((scene, mut command)) = image_that_hangs(false) else {
-        return;
-    };
+    let (scene, mut command) = image_that_hangs(false);
     let running = Running::start(&mut command);
     wait_for_reader(&scene.world);
     let entrypoint = running.child_that(|_| true);
@@ -255,12 +226,8 @@ fn an_image_on_a_disk_that_is_gone_holds_the_process_and_not_the_verdict() {
 /// Nobody has to guess where a start stands still.
 #[test]
 fn the_file_that_hangs_is_named_on_a_terminal() {
-    if !can("progress on a terminal", &["script", "-qec", "true", "/dev/null"]) {
-        return;
-    }
-    let Some((scene, command)) = image_that_hangs(true) else {
-        return;
-    };
+    Need::Script.demand();
+    let (scene, command) = image_that_hangs(true);
     // The same words, by `script`.
     let words: Vec<String> = std::iter::once(command.get_program())
         .chain(command.get_args())

@@ -3,11 +3,12 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use crate::device::Machine;
-use crate::sandbox;
-use crate::scene::Scene;
+use crate::support::device::Machine;
+use crate::support::needs::Need;
 use crate::support::probe::launcher;
-use crate::support::run::{ENTRYPOINT, RUN, Run, World, can};
+use crate::support::run::{ENTRYPOINT, RUN, Run, World};
+use crate::support::sandbox;
+use crate::support::scene::Scene;
 
 /// Whatever the limit, the service runs or the sentence names what to raise.
 #[track_caller]
@@ -88,26 +89,9 @@ fn for_another_user(machine: Machine) -> Machine {
     machine
 }
 
-fn other_users() -> bool {
-    // Who may not come to our files could not start them either.
-    can(
-        "another user",
-        &[
-            "setpriv",
-            "--reuid=54321",
-            "--regid=54321",
-            "--clear-groups",
-            ENTRYPOINT,
-            "--version",
-        ],
-    )
-}
-
 #[test]
 fn where_one_child_is_allowed_the_driver_is_asked_first_and_nvml_then() {
-    if !other_users() {
-        return;
-    }
+    Need::Root.demand();
     let machine = for_another_user(Machine::new("{}")).sandbox(sandbox::two_processes);
     let checked = machine.prove(0, &[]);
     assert_eq!(checked.report["facts"]["device"]["nvml_helper"]["end"], "done");
@@ -116,9 +100,7 @@ fn where_one_child_is_allowed_the_driver_is_asked_first_and_nvml_then() {
 
 #[test]
 fn where_no_child_is_allowed_the_limit_is_named() {
-    if !other_users() {
-        return;
-    }
+    Need::Root.demand();
     let machine = for_another_user(Machine::new("{}")).sandbox(sandbox::one_process);
     machine.prove(82, &[]).says(
         "helper-crashed",

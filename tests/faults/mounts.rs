@@ -2,39 +2,41 @@
 
 use std::process::Command;
 
-use crate::support::run::{RUN, Run, World, can};
+use crate::support::fakes;
+use crate::support::needs::Need;
+use crate::support::run::{ENTRYPOINT, RUN, Run, World};
 
 /// In a mount namespace of its own, with a machine's driver, `prepare` as root in it and then `run` of `service`.
 /// Everything is named from the working folder, which stays in reach whatever is mounted over it.
-fn after(
-    world: &World,
-    namespaces: &[&str],
-    prepare: &str,
-    options: &[&str],
-    service: &[&str],
-) -> Option<Run> {
+fn after(world: &World, namespaces: &[&str], prepare: &str, options: &[&str], service: &[&str]) -> Run {
     let namespaces = [&["--user", "--map-root-user", "--mount"], namespaces].concat();
-    let words = [&["unshare"][..], &namespaces, &["sh", "-ec", prepare]].concat();
-    if !can("mounts in a namespace", &words) {
-        return None;
-    }
+    Need::UserNamespace.demand();
     let mut command: Command = world.command("unshare");
     command.args(namespaces);
     command.args(["sh", "-ec", &format!("{prepare}\nexec \"$@\""), "sh"]);
-    command.args(RUN);
+    // The repository may lie below a folder that is hidden.
+    world.copy(ENTRYPOINT.as_ref(), "entrypoint");
+    for library in ["libcuda.so.1", "libnvidia-ml.so.1"] {
+        world.copy(
+            &fakes::fake_driver_dir().join(library),
+            &format!("driver/{library}"),
+        );
+    }
+    command.arg("./entrypoint").args(&RUN[1..]);
     command.args(options).arg("--").args(service);
     world
         .with_gpu(&mut command, "{}")
+        .env("LD_LIBRARY_PATH", "driver")
         .env("FAKE_GPU_SCRIPT", "gpu.json");
-    Some(Run::of(&mut command))
+    Run::of(&mut command)
 }
 
 /// The GPU was seen and the service runs.
 #[track_caller]
-fn serves(world: &World, namespaces: &[&str], prepare: &str, options: &[&str]) -> Option<Run> {
-    let run = after(world, namespaces, prepare, options, &["echo", "started"])?;
+fn serves(world: &World, namespaces: &[&str], prepare: &str, options: &[&str]) -> Run {
+    let run = after(world, namespaces, prepare, options, &["echo", "started"]);
     run.exits(0).prints("started\n").says("NVIDIA H200");
-    Some(run)
+    run
 }
 
 #[test]
@@ -63,10 +65,7 @@ fn without_a_folder_for_temporary_files_a_memory_file_does() {
 #[test]
 fn without_memory_files_the_first_folder_that_takes_a_file_does() {
     let world = World::new();
-    if !std::path::Path::new("/proc/sys/vm/memfd_noexec").exists() {
-        eprintln!("not tried: Linux 6.3 brought vm.memfd_noexec");
-        return;
-    }
+    Need::MemfdNoexec.demand();
     let pid = ["--pid", "--fork", "--mount-proc"];
     let forbid = "echo 2 >/proc/sys/vm/memfd_noexec";
     for folders in ["/tmp", "/tmp /var/tmp", "/tmp /var/tmp /run"] {
@@ -77,9 +76,7 @@ fn without_memory_files_the_first_folder_that_takes_a_file_does() {
     // Without a folder either nothing is left but a helper on disk, and the sentence says so.
     let none = "for folder in /var/tmp /run /dev/shm /tmp; do mount -t tmpfs -o ro none $folder; done";
     let prepare = format!("{forbid}; {none}");
-    let Some(run) = after(&world, &pid, &prepare, &[], &["echo", "started"]) else {
-        return;
-    };
+    let run = after(&world, &pid, &prepare, &[], &["echo", "started"]);
     run.exits(82)
         .prints("")
         .says("helper-crashed")
@@ -95,17 +92,13 @@ fn a_root_that_nobody_can_write_to_is_no_hindrance() {
     serves(&world, &[], read_only, &[]);
     // What was to be written there is missed, and that is all.
     let options = ["--report", "report.json", "--receipt", "receipt.json"];
-    let Some(run) = serves(&world, &[], read_only, &options) else {
-        return;
-    };
+    let run = serves(&world, &[], read_only, &options);
     run.says("cannot write the report to report.json: Read-only file system")
         .says("receipt.json");
     assert!(world.read("report.json").is_none() && world.read("receipt.json").is_none());
     // A failure keeps its code where its message finds no place.
     let options = ["--deny", "shm-small", "--stack", "nowhere.json"];
-    let Some(run) = after(&world, &[], read_only, &options, &["echo", "started"]) else {
-        return;
-    };
+    let run = after(&world, &[], read_only, &options, &["echo", "started"]);
     run.exits(78)
         .prints("")
         .says("cannot read the manifest nowhere.json");

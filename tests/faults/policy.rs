@@ -6,9 +6,9 @@ use std::process::Command;
 
 use cuda_entrypoint::packed;
 
-use crate::device::Machine;
-use crate::fakes;
-use crate::sandbox;
+use crate::support::device::Machine;
+use crate::support::fakes;
+use crate::support::sandbox;
 
 #[test]
 fn without_memory_files_and_execveat_a_temporary_file_by_its_name_does() {

@@ -10,6 +10,7 @@
 # FUZZ_OUT: a folder for logs and findings (target/fuzz/out).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+. tests/build/folders.sh
 
 if ! command -v c++ >/dev/null 2>&1; then
   echo "fuzz: no C++ compiler, which libFuzzer is built with: install it (apt-get install -y g++)" >&2
@@ -21,7 +22,7 @@ if [[ ${1:-} == short ]]; then
   shift
   runs=${FUZZ_RUNS:-20000} seconds=${FUZZ_SECONDS:-2} short=1
 fi
-out=$(realpath -m "${FUZZ_OUT:-target/fuzz/out}")
+out=$(realpath -m "${FUZZ_OUT:-$target/fuzz/out}")
 
 # What `cargo fuzz --sanitizer none` does, for a stable compiler: each edge and each comparison is counted. No static C
 # runtime: libFuzzer brings C++ with it.
@@ -36,9 +37,9 @@ flags=(
 encoded=$(printf '%s\x1f' "${flags[@]}")
 # No target starts the helper, so that none needs to be built.
 CARGO_ENCODED_RUSTFLAGS=${encoded%$'\x1f'} CUDA_ENTRYPOINT_HELPER_BIN=/dev/null \
-  cargo build --locked --quiet --release --manifest-path tests/fuzz/Cargo.toml --target-dir target/fuzz \
+  cargo build --locked --quiet --release --manifest-path tests/fuzz/Cargo.toml --target-dir "$target/fuzz" \
   --features libfuzzer --bins
-binaries=target/fuzz/x86_64-unknown-linux-gnu/release
+binaries=$target/fuzz/x86_64-unknown-linux-gnu/release
 
 # Some targets lay out a few files for each input: in memory, where there is a place for it.
 place=/tmp

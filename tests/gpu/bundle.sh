@@ -12,18 +12,12 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 mkdir -p "$out" "$work/site"
 
-for requirement in \
-    nvidia-cuda-runtime-cu12==12.4.127 nvidia-cuda-nvrtc-cu12==12.4.127 \
-    spconv-cu124==2.3.8 cumm-cu124==0.8.2 pccm==0.4.16 ccimport==0.4.4 \
-    pybind11 fire lark portalocker termcolor; do
-    python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: \
-        --implementation cp --python-version "$python_version" \
-        --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 \
-        --dest "$work/wheels" "$requirement"
-done
-for wheel in "$work"/wheels/*.whl; do
+here=$(dirname "${BASH_SOURCE[0]}")
+"$here/../build/wheels.py" --python "$python_version" --files demo \
+    torch-stack:pccm,ccimport,pybind11,fire,lark,portalocker,termcolor >"$work/wheels"
+while IFS= read -r wheel; do
     python3 -m zipfile -e "$wheel" "$work/site"
-done
+done <"$work/wheels"
 rm -f "$work"/site/cumm_cu124.libs/libnvrtc*
 tar -C "$work" -c site | xz -T0 -6 >"$out/wheels.tar.xz"
 ls -l "$out/wheels.tar.xz"

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::image::{Image, demo_manifest};
+use crate::support::image::{Image, demo_manifest};
 
 /// No interpreter lies in the environment, so nobody can ask its loader.
 const UNASKED: [&str; 1] = ["library-missing skip"];

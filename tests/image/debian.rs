@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use crate::image::Image;
+use crate::support::image::Image;
 
 /// An environment with the records of tests/fixtures/debian-12.
 fn image() -> Image {

@@ -7,8 +7,8 @@ use std::process::Command;
 
 use serde_json::json;
 
-use crate::cuda;
-use crate::image::{CUDART, Checked, Image, NVRTC, c_library, cuda_124, entrypoint};
+use crate::support::cuda;
+use crate::support::image::{CUDART, Checked, Image, NVRTC, c_library, cuda_124, entrypoint};
 
 /// Names that auditwheel and torchvision's build give to their copies.
 const SPCONVS: &str = "spconv_cu124.libs/libcudart-8774224f.so.12.4.127";

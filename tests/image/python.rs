@@ -7,7 +7,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::image::{Checked, Image, entrypoint, environment};
+use crate::support::image::{Checked, Image, entrypoint, environment};
 
 /// Several environments in one folder, each with the package `marker` in a version of its own.
 struct Places {

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::image::{Checked, Image, c_library, demo_manifest, entrypoint, real_stack};
+use crate::support::image::{Checked, Image, c_library, demo_manifest, entrypoint, real_stack};
 
 /// What even the good stack says: pip's metadata asks for packages that the demo leaves out, and for another cumm.
 const USUAL: [&str; 3] = ["requires-dist warn"; 3];

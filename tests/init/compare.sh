@@ -3,6 +3,7 @@
 # (unshare), tini and catatonit. The binary is dist/cuda-entrypoint (make build), else a release build.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+. tests/build/folders.sh
 
 for program in unshare tini catatonit; do
   if ! command -v "$program" >/dev/null; then
@@ -11,11 +12,11 @@ for program in unshare tini catatonit; do
   fi
 done
 
-binary=$PWD/dist/cuda-entrypoint
+binary=$dist/cuda-entrypoint
 if [[ ! -x $binary ]]; then
   cargo build --quiet --locked --release
-  binary=$PWD/target/x86_64-unknown-linux-gnu/release/cuda-entrypoint
+  binary=$target/x86_64-unknown-linux-gnu/release/cuda-entrypoint
 fi
 tini --version
 catatonit --version
-COMPARE_ENTRYPOINT=$binary cargo test --quiet --locked --test init compare::compare -- --ignored --nocapture
+COMPARE_ENTRYPOINT=$binary cargo test --quiet --locked --test integration init::compare::compare -- --ignored --nocapture

@@ -5,9 +5,9 @@ use std::process::Stdio;
 
 use nix::sys::signal::Signal;
 
-use super::support::probe::{counter, orphans};
-use super::support::run::{Run, Running, World, children, eventually, kill};
 use super::{Talk, supervised, ways};
+use crate::support::probe::{counter, orphans};
+use crate::support::run::{Run, Running, World, children, eventually, kill};
 
 /// The state of a process, of which `Z` is a zombie; none where it is gone.
 fn state(pid: u32) -> Option<char> {

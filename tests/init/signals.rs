@@ -4,9 +4,9 @@ use std::fs;
 
 use nix::sys::signal::Signal;
 
-use super::support::probe::counter;
-use super::support::run::{World, children, eventually, kill, kill_by_number};
 use super::{Talk, supervised, ways};
+use crate::support::probe::counter;
+use crate::support::run::{World, children, eventually, kill, kill_by_number};
 
 /// All that can be caught, but for SIGCHLD, which is the entrypoint's own, and SIGTERM, which ends the counter.
 fn catchable() -> impl Iterator<Item = i32> {

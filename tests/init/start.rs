@@ -4,9 +4,9 @@ use std::fs;
 
 use nix::sys::signal::Signal;
 
-use super::support::probe::{Told, launcher, probe, probe_without_loader};
-use super::support::run::{ENTRYPOINT, Run, Running, World, eventually, kill};
 use super::{Talk, ways};
+use crate::support::probe::{Told, launcher, probe, probe_without_loader};
+use crate::support::run::{ENTRYPOINT, Run, Running, World, eventually, kill};
 
 /// What the probe is started with behind the entrypoint with these options, and behind nothing but the launcher.
 fn told(world: &World, how: &[&str], options: &[&str]) -> Told {

@@ -2,10 +2,10 @@
 
 use std::fs;
 
-use super::support::probe::counter;
-use super::support::pty::Session;
-use super::support::run::{ENTRYPOINT, World, can, eventually};
 use super::{supervised, ways};
+use crate::support::probe::counter;
+use crate::support::pty::Session;
+use crate::support::run::{ENTRYPOINT, World, eventually};
 
 /// Process group and the terminal's foreground group, of /proc/PID/stat as it is shown.
 fn groups(stat: &str) -> (String, String) {
@@ -85,9 +85,6 @@ fn service_has_terminal(session: &Session) -> bool {
 
 #[test]
 fn control_z_returns_to_the_shell_and_fg_to_the_service() {
-    if !can("job control", &["bash", "--version"]) {
-        return;
-    }
     let world = World::new();
     let mut bash = world.command("bash");
     bash.args(["--norc", "--noprofile", "--noediting", "-i"])
@@ -188,7 +185,7 @@ fn a_terminal_that_hangs_up_tells_the_service_once() {
 #[test]
 fn without_a_terminal_there_is_none_to_give() {
     let world = World::new();
-    let run = super::support::run::Run::of(&mut supervised(&world, &[], &["cat", "/proc/self/stat"]));
+    let run = crate::support::run::Run::of(&mut supervised(&world, &[], &["cat", "/proc/self/stat"]));
     let (own, foreground) = groups(run.text());
     assert_ne!(own, foreground);
 }

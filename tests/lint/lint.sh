@@ -2,6 +2,7 @@
 # Runs every check, whatever the ones before said, then lists those that failed.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit 1
+. tests/build/folders.sh
 
 tests/build/prerequisites.sh lint || exit 1
 tools=$(tests/build/tools.sh lint) || exit 1
@@ -28,7 +29,7 @@ check "clippy of the helper" cargo clippy --quiet --locked --no-default-features
 while IFS= read -r -d '' manifest; do
   check "rustfmt of $manifest" cargo fmt --all --manifest-path "$manifest" --check
   check "clippy of $manifest" env CARGO_ENCODED_RUSTFLAGS=-Ctarget-feature=-crt-static \
-    cargo clippy --quiet --all-targets --manifest-path "$manifest" --target-dir target/lint -- -D warnings
+    cargo clippy --quiet --all-targets --manifest-path "$manifest" --target-dir "$target/lint" -- -D warnings
 done < <(git ls-files -z -- 'tests/**/Cargo.toml' 'tests/*/Cargo.toml')
 
 check "shellcheck" shell_scripts

@@ -8,7 +8,8 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::{can, refused, used, written};
+use super::{refused, used, written};
+use crate::support::needs::Need;
 
 /// A folder that everybody may write to, as an emptyDir is, a binary that everybody may execute, and a manifest.
 struct World(tempfile::TempDir);
@@ -56,15 +57,9 @@ fn as_user(uid: u32) -> impl FnOnce(&mut Command) {
     }
 }
 
-fn is_root() -> bool {
-    nix::unistd::geteuid().is_root() && can("other users", &["setpriv", "--reuid", "1000", "true"])
-}
-
 #[test]
 fn roots_word_counts_for_all_and_a_users_for_himself() {
-    if !is_root() {
-        return;
-    }
+    Need::Root.demand();
     let world = World::new();
     world.check("by-root", |_| {});
     let (report, _) = world.check("by-root", as_user(1000));
@@ -229,7 +224,7 @@ fn where_it_cannot_be_written_the_start_goes_on_with_a_warning() {
         "name another file",
         &|_| {},
     );
-    if is_root() {
+    if Need::Root.is_there() {
         fs::create_dir(world.path("roots")).unwrap();
         fs::set_permissions(world.path("roots"), Permissions::from_mode(0o755)).unwrap();
         warns(
@@ -244,8 +239,7 @@ fn where_it_cannot_be_written_the_start_goes_on_with_a_warning() {
         assert_eq!(used(&report), ["image"]);
         assert!(!said.contains("warning"), "{said}");
     }
-    let unshare = ["unshare", "-m", "mount", "-t", "tmpfs", "none", "/mnt"];
-    if can("a full disk and a read-only one", &unshare) {
+    if Need::MountNamespace.is_there() {
         let mounted = |options: &str, fill: &str| {
             let script = format!("mount -t tmpfs -o {options} none /mnt && {fill} exec \"$0\" \"$@\"");
             let mut command = Command::new("unshare");

@@ -7,8 +7,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
-use crate::device::{Checked, Machine};
-use crate::{can, edit, refused, used, written};
+use super::{edit, refused, used, written};
+use crate::support::device::{Checked, Machine};
+use crate::support::needs::Need;
 
 /// A smoke that leaves a line each time it runs.
 const MANIFEST: &str = r#"{"schema": 1, "name": "t", "cuda": {"driver": ">=12.4"}, "archs": "9.0",
@@ -274,10 +275,7 @@ fn health_is_asked_anew() {
 
 #[test]
 fn nodes_that_do_not_open_are_not_taken_for_granted() {
-    let unshare = ["unshare", "-m", "mount", "-t", "tmpfs", "none", "/dev"];
-    if !can("nodes of a recognising start", &unshare) {
-        return;
-    }
+    Need::MountNamespace.demand();
     let machine = machine(&patient("1", ""));
     let start = |nodes: &str| {
         let file = receipt(&machine);
@@ -526,9 +524,6 @@ fn an_nvml_that_hangs_is_given_up_and_libcuda_asked() {
 /// The smoke runs in the service's own Python, and its verdict in a second run of the binary: that one adds it.
 #[test]
 fn a_smoke_that_was_handed_off_is_recorded_too() {
-    if !can("a hand-off's receipt", &["python3", "-c", "import json"]) {
-        return;
-    }
     // Not a shim of that name, which is a script.
     let found = Command::new("python3")
         .args(["-c", "import sys; print(sys.executable)"])

@@ -8,9 +8,10 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
-use crate::image::{CUDART, Checked, Image, NVRTC, entrypoint};
-use crate::testing::{Entry, container, library};
-use crate::{can, edit, refused, used, written};
+use super::{edit, refused, used, written};
+use crate::support::image::{CUDART, Checked, Image, NVRTC, entrypoint};
+use crate::support::needs::Need;
+use crate::support::testing::{Entry, container, library};
 
 const EXTENSION: &str = "ext/kernels.cpython-311-x86_64-linux-gnu.so";
 
@@ -119,12 +120,7 @@ fn the_second_start_judges_the_same_facts_without_reading_a_library() {
 
 #[test]
 fn the_second_start_opens_nothing_but_texts() {
-    if !can(
-        "what a second start opens",
-        &["strace", "-o", "/dev/null", "true"],
-    ) {
-        return;
-    }
+    Need::Strace.demand();
     let built = Built::new();
     let opened = || -> Vec<String> {
         let log = built.image.root().join("log");

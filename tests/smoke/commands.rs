@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::device::Checked;
-use crate::scene::Scene;
+use crate::support::device::Checked;
+use crate::support::scene::Scene;
 
 fn shell(name: &str, script: &str) -> Value {
     json!({"name": name, "argv": ["sh", "-c", script]})
@@ -110,7 +110,7 @@ fn every_way_to_fail_is_told_with_what_was_said() {
         ),
     ];
     for (command, exit, code, observed, message) in cases {
-        println!("{command}");
+        tell!("{command}");
         let scene = Scene::new().smoke(json!([command, shell("next", "touch next")]));
         let found = scene.prove(exit, &[]);
         found.says(code, "fail", [observed, "", message, ""]);

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use crate::scene::Scene;
-use crate::support::run::{ENTRYPOINT, Run, Running, can, children, eventually, kill};
+use crate::support::needs::Need;
+use crate::support::run::{ENTRYPOINT, Run, Running, children, eventually, kill};
+use crate::support::scene::Scene;
 
 /// Scenes that come to a halt, which they tell by the file `here`.
 fn halting() -> Vec<(&'static str, Scene)> {
@@ -94,18 +95,9 @@ fn as_pid_1(scene: &Scene) -> Command {
     command
 }
 
-fn can_be_pid_1() -> bool {
-    can(
-        "signals as PID 1",
-        &["unshare", "--fork", "--pid", "--mount-proc", "true"],
-    )
-}
-
 #[test]
 fn as_pid_1_no_signal_is_lost_during_the_smoke() {
-    if !can_be_pid_1() {
-        return;
-    }
+    Need::PidNamespace.demand();
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         for (what, scene) in halting() {
             let running = Running::start(as_pid_1(&scene).args(["--", "echo", "started"]));
@@ -120,9 +112,7 @@ fn as_pid_1_no_signal_is_lost_during_the_smoke() {
 
 #[test]
 fn as_pid_1_it_becomes_the_service_and_nothing_else_is_there() {
-    if !can_be_pid_1() {
-        return;
-    }
+    Need::PidNamespace.demand();
     for script in [
         "{}",
         r#"{"import torch": {"daemon": "setsid"}, "forward float32": {"daemon": "group"}}"#,

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use crate::scene::Scene;
 use crate::support::run::Run;
+use crate::support::scene::Scene;
 
 /// Each Python that imports torch writes down what it is.
 const DUMPS: &str = r#"{"import torch": {"dump": "{dir}/dump"}}"#;
@@ -229,7 +229,7 @@ fn it_looks_into_the_folder_of_the_script_as_the_service_does() {
         }
     }
     let scene = scene.var("PYTHONSAFEPATH", "1");
-    if crate::scene::version() >= "3.11" && crate::scene::version().len() == 4 {
+    if crate::support::scene::version() >= "3.11" && crate::support::scene::version().len() == 4 {
         assert_eq!(scene.run_service(&[], &[&python, "app/main.py"]).exit(), 0);
     }
 }

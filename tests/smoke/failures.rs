@@ -5,8 +5,8 @@ use std::fs;
 
 use serde_json::json;
 
-use crate::device::Checked;
-use crate::scene::Scene;
+use crate::support::device::Checked;
+use crate::support::scene::Scene;
 
 /// A failure: what the packages act out, the exit code, the finding's code, and parts of what it observed, says and
 /// advises.
@@ -213,7 +213,7 @@ fn every_failure_says_whose_it_is_what_was_seen_and_what_to_do() {
     let mut told = String::new();
     for failure in FAILURES {
         let name = failure.name;
-        println!("{name}");
+        tell!("{name}");
         let scene = Scene::acting(failure.script);
         let (found, ran) = scene.prove_both(failure.exit, failure.options);
         let parts = [failure.observed, "", failure.message, failure.hint];

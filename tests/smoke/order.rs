@@ -7,7 +7,7 @@ use std::process::Command;
 
 use serde_json::json;
 
-use crate::scene::Scene;
+use crate::support::scene::Scene;
 
 /// Imports that never end, once they have begun.
 const HANGS: &str =

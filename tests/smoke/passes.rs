@@ -4,9 +4,9 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::scene::Scene;
 use crate::support::probe::{Told, probe};
 use crate::support::run::Run;
+use crate::support::scene::Scene;
 
 /// Every entry that comes along, and a command.
 fn everything() -> Scene {
@@ -134,7 +134,7 @@ fn every_device_is_proven_where_all_are_asked_for() {
             "forward float16": {}}"#,
     )
     .driver(r#"{"devices": [{"repeat": 2, "name": "NVIDIA L4", "cc": "8.9"}]}"#);
-    let proven = |found: &crate::device::Checked| -> Vec<(String, u64)> {
+    let proven = |found: &crate::support::device::Checked| -> Vec<(String, u64)> {
         let steps = found.report["facts"]["smoke"]["builtin"]["steps"]
             .as_array()
             .unwrap();

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::device::Checked;
-use crate::scene::Scene;
+use crate::support::device::Checked;
+use crate::support::scene::Scene;
 
 /// A scene for each finding of the smoke that can be a problem, with its exit code.
 fn one_of_each() -> Vec<(&'static str, i32, Scene, &'static [&'static str])> {

@@ -1,7 +1,7 @@
 //! Too little memory: what the reader is told.
 
-use crate::scene::Scene;
 use crate::support::run::Run;
+use crate::support::scene::Scene;
 
 const GREEDY: &str = r#"{"import torch": {"allocate": 4000000000}}"#;
 

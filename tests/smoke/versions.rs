@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::scene::Scene;
+use crate::support::scene::Scene;
 
 /// The packages of the scene with the metadata that their wheels leave.
 fn installed() -> Scene {

@@ -1,6 +1,6 @@
 //! `--wait`: smoking again what can mend itself.
 
-use crate::scene::Scene;
+use crate::support::scene::Scene;
 
 /// Packages of which each new process does what is next in the list.
 fn in_turn(place: &str, behaviours: &str) -> Scene {

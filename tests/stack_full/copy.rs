@@ -7,10 +7,10 @@ use std::process::Command;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::image::{Checked, entrypoint};
+use crate::support::image::{Checked, entrypoint};
 
 /// The environment that `tests/stack_full/environment.sh` names.
-fn original() -> PathBuf {
+pub fn environment() -> PathBuf {
     let named = std::env::var_os("CUDA_ENTRYPOINT_TORCH_ENV");
     named
         .map(PathBuf::from)
@@ -47,7 +47,7 @@ impl Copy {
         let copy = Self { dir };
         let status = Command::new("cp")
             .arg("-al")
-            .arg(original())
+            .arg(environment())
             .arg(copy.env())
             .status();
         assert!(status.unwrap().success());

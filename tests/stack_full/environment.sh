@@ -5,6 +5,7 @@
 # CUDA_ENTRYPOINT_TORCH_PYTHON: the Python 3.11 to make it with (python3.11).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+. tests/build/folders.sh
 
 if [[ -n ${CUDA_ENTRYPOINT_TORCH_ENV:-} ]]; then
   if ! "$CUDA_ENTRYPOINT_TORCH_ENV/bin/python3" -c 'import importlib.metadata as m; m.version("torch")' 2>/dev/null; then
@@ -16,7 +17,7 @@ if [[ -n ${CUDA_ENTRYPOINT_TORCH_ENV:-} ]]; then
 fi
 
 requirements=tests/requirements/torch-stack.txt
-root=$PWD/target/torch-stack
+root=$target/torch-stack
 folder=$root/$(sha256sum "$requirements" | cut -c 1-12)
 mkdir -p "$root"
 # Whoever comes second waits for the one that makes it.
@@ -31,15 +32,16 @@ if [[ ! -d $folder ]]; then
     exit 1
   fi
   free=$(df --output=avail --block-size=1G "$root" | tail -n 1)
-  if ((free < 12)); then
-    echo "environment.sh: $root has $free GB left, and downloads and environment need 12" >&2
+  if ((free < 15)); then
+    echo "environment.sh: $root has $free GB left, and downloads and environment need 15" >&2
     exit 1
   fi
   echo "installing $requirements into $folder: 5 GB, once" >&2
   draft=$root/draft
   rm -rf "$draft"
   "$python" -m venv "$draft"
-  "$draft/bin/python" -m pip install --quiet --disable-pip-version-check --no-cache-dir --no-deps \
+  wheels=$(tests/build/wheels.py torch-stack)
+  "$draft/bin/python" -m pip install --quiet --disable-pip-version-check --no-index --find-links "$wheels" --no-deps \
     --only-binary=:all: --require-hashes --requirement "$requirements" >&2
   # It gets its name when it is complete.
   mv --no-target-directory "$draft" "$folder"

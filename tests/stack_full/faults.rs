@@ -4,10 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::copy::{Copy, manifest, manifest_without_variables};
-use crate::cuda;
-use crate::good::USUAL;
-use crate::image::c_library;
+use super::copy::{Copy, manifest, manifest_without_variables};
+use super::good::USUAL;
+use crate::support::cuda;
+use crate::support::folders;
+use crate::support::image::c_library;
 
 const CORE: &str = "spconv/core_cc.cpython-311-x86_64-linux-gnu.so";
 
@@ -198,7 +199,7 @@ fn a_library_that_was_cut_off() {
 
 /// torch-scatter of PyPI, compiled on a machine without nvcc, in minutes and once.
 fn cpu_scatter(copy: &Copy) -> PathBuf {
-    let wheels = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/wheels");
+    let wheels = folders::wheels();
     let wheel = wheels.join("torch_scatter-2.1.2-cp311-cp311-linux_x86_64.whl");
     if !wheel.exists() {
         copy.pip(&["install", "wheel==0.45.1"]);

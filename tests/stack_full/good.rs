@@ -1,6 +1,6 @@
 //! The environment as it is published.
 
-use crate::copy::{Copy, manifest};
+use super::copy::{Copy, manifest};
 
 /// The pair that pip refuses is what was tested, so that the manifest pins it; nothing else is to be said.
 pub const USUAL: [&str; 1] = ["requires-dist warn"];

@@ -3,13 +3,18 @@
 #![cfg(feature = "entrypoint")]
 // Everything here is test code, also outside of the functions marked so.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-#![allow(dead_code)] // of the shared parts, other test programs use the rest
 
-#[path = "../support/cuda.rs"]
-mod cuda;
-#[path = "../support/image.rs"]
-mod image;
+#[macro_use]
+extern crate cuda_entrypoint_test_attribute;
+
+#[path = "../support/mod.rs"]
+mod support;
 
 mod copy;
 mod faults;
 mod good;
+mod references;
+
+fn main() -> std::process::ExitCode {
+    support::harness::main()
+}

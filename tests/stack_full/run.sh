@@ -3,11 +3,12 @@
 # CUDA_ENTRYPOINT_TORCH_ENV: see environment.sh. Arguments go to the tests: a name, `--nocapture`.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+. tests/build/folders.sh
 
 environment=$(tests/stack_full/environment.sh)
-mkdir -p target
-if [[ $(stat -c %d "$environment") != "$(stat -c %d target)" ]]; then
-  echo "test-stack: $environment lies on another file system than target/, so that no copy can be made of links:" \
+mkdir -p "$target"
+if [[ $(stat -c %d "$environment") != "$(stat -c %d "$target")" ]]; then
+  echo "test-stack: $environment lies on another file system than $target, so that no copy can be made of links:" \
     "unset CUDA_ENTRYPOINT_TORCH_ENV" >&2
   exit 1
 fi

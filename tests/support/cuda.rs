@@ -1,10 +1,13 @@
-//! Real libcudart and libnvrtc from NVIDIA's wheels on PyPI, fetched once into target/.
+//! Real libcudart and libnvrtc from NVIDIA's wheels on PyPI, unpacked once below cargo's target folder.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::fcntl::{Flock, FlockArg};
+
+use super::folders;
+use super::needs::Need;
 
 /// `libcudart.so.12` of CUDA "12.1", "12.4" or "12.6".
 pub fn cudart(version: &str) -> PathBuf {
@@ -24,7 +27,7 @@ fn fetch(version: &str) -> PathBuf {
         "12.6" => "12.6.77",
         other => panic!("no wheels are known for CUDA {other}"),
     };
-    let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("target");
+    let target = folders::target();
     let done = target.join("cuda").join(release);
     if done.exists() {
         return done; // it gets its name when it is complete
@@ -44,47 +47,24 @@ fn fetch(version: &str) -> PathBuf {
     done
 }
 
-/// A wheel in target/wheels, downloaded unless it is there already. `python` is the version that a wheel with compiled
-/// modules is for, such as "3.11", whichever Python runs pip.
+/// A wheel that tests/build/wheels.py fetched; a test whose wheel is not there was not run, since a download would take
+/// the time of a test. `python` is the version that a wheel with compiled modules is for, such as "3.11".
 pub fn wheel(package: &str, release: &str, python: Option<&str>) -> PathBuf {
-    let wheels = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/wheels");
-    fs::create_dir_all(&wheels).unwrap();
+    let folder = folders::wheels();
     let interpreter = python.map_or_else(String::new, |version| format!("-cp{}-", version.replace('.', "")));
     let prefix = format!("{}-{release}-", package.replace('-', "_"));
-    let present = || {
-        let names = fs::read_dir(&wheels).unwrap().map(|entry| entry.unwrap().path());
-        names.into_iter().find(|path| {
-            let name = path.file_name().unwrap().to_string_lossy();
-            name.starts_with(&prefix) && name.contains(&interpreter) && name.ends_with(".whl")
-        })
-    };
-    if let Some(wheel) = present() {
-        return wheel;
-    }
-    let mut command = Command::new("python3");
-    command.args(["-m", "pip", "download", "--quiet", "--disable-pip-version-check"]);
-    command
-        .args(["--no-deps", "--only-binary=:all:", "--dest"])
-        .arg(&wheels);
-    if let Some(python) = python {
-        command.args(["--implementation", "cp", "--python-version", python]);
-        command.args([
-            "--platform",
-            "manylinux_2_28_x86_64",
-            "--platform",
-            "manylinux2014_x86_64",
-            "--platform",
-            "manylinux1_x86_64",
-        ]);
-    }
-    command.arg(format!("{package}=={release}"));
-    let advice = "these tests load NVIDIA's own libraries: run the command by hand where the network is reachable, \
-                  or put the wheel there";
-    let status = command
-        .status()
-        .unwrap_or_else(|error| panic!("cannot start {command:?}: {error}; {advice}"));
-    assert!(status.success(), "{status}: {command:?}; {advice}");
-    present().unwrap_or_else(|| panic!("{command:?} left no {prefix}*.whl"))
+    let entries = fs::read_dir(&folder).into_iter().flatten().flatten();
+    let mut paths = entries.map(|entry| entry.path());
+    let found = paths.find(|path| {
+        let name = path.file_name().unwrap().to_string_lossy();
+        name.starts_with(&prefix) && name.contains(&interpreter) && name.ends_with(".whl")
+    });
+    found.unwrap_or_else(|| {
+        Need::Wheels.lacking(format!(
+            "{} holds no {prefix}*{interpreter}*.whl",
+            folder.display()
+        ))
+    })
 }
 
 /// Takes the shared libraries out of a wheel: `nvidia/*/lib/*.so*`.

@@ -11,7 +11,7 @@ use std::{env, fs};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::fakes;
+use crate::support::fakes;
 
 /// Nothing to do for the image stage.
 pub const MANIFEST: &str =

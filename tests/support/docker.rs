@@ -18,22 +18,24 @@ use std::{env, process, thread};
 use nix::fcntl::{Flock, FlockArg};
 use tempfile::TempDir;
 
-const TARGET: &str = "x86_64-unknown-linux-gnu";
+use super::folders::{self, root};
+use super::needs::Need;
 
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
+const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// What `make build` made: the very bytes that ship, with the helper for old versions of glibc.
 pub fn binary() -> PathBuf {
-    let path = root().join("dist/cuda-entrypoint");
-    assert!(path.exists(), "no {}; run: make build", path.display());
-    path
+    Need::Shipped.demand();
+    env::var_os("CUDA_ENTRYPOINT_DIST").unwrap().into()
 }
 
 /// The docker client. The longest of these commands builds the binary, a minute's work for an idle machine; one that
 /// hangs must fail.
 pub fn docker<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Command {
+    // Not while a guard tidies up: what it removes was made by Docker.
+    if !thread::panicking() {
+        Need::Docker.demand();
+    }
     let mut command = Command::new("timeout");
     command.args(["--kill-after=5", "900", "docker"]).args(arguments);
     // The daemon of Debian 12 knows the classic builder only.
@@ -320,13 +322,14 @@ fn debian_12() -> PathBuf {
 
 /// A root file system of Debian as a tar archive, kept for the next run.
 fn debian(suite: &str, packages: &str) -> PathBuf {
-    let folder = root().join("target/images");
+    let folder = folders::target().join("images");
     // Another list of packages is another file.
     let archive = folder.join(format!("{suite}+{}.tar", packages.replace(',', "+")));
     fs::create_dir_all(&folder).unwrap();
     let lock = File::create(archive.with_extension("lock")).unwrap();
     let _lock = Flock::lock(lock, FlockArg::LockExclusive).unwrap();
     if !archive.exists() {
+        Need::Debootstrap.demand();
         let mut command = Command::new(root().join("tests/support/debootstrap.sh"));
         output_of(command.args([suite, packages]).arg(&archive));
     }
@@ -398,8 +401,8 @@ pub fn fake_driver() -> &'static Path {
                 .into_iter()
                 .chain(env::split_paths(&env::var_os("PATH").unwrap_or_default())),
         );
-        let zig = root().join("target/zig");
-        let target_dir = root().join("target/fakes-portable");
+        let zig = folders::target().join("zig");
+        let target_dir = folders::target().join("fakes-portable");
         let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo
             .current_dir(root())

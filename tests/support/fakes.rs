@@ -5,6 +5,8 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::{env, fs, process};
 
+use super::folders::{root, target};
+
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// A folder with `libcuda.so.1` and `libnvidia-ml.so.1`, for `LD_LIBRARY_PATH`. They act out the JSON file that
@@ -12,7 +14,7 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 pub fn fake_driver_dir() -> &'static Path {
     static DIR: OnceLock<PathBuf> = OnceLock::new();
     DIR.get_or_init(|| {
-        let target_dir = root().join("target/fakes");
+        let target_dir = target().join("fakes");
         let flags = dynamic_without_libgcc(&target_dir);
         cargo(
             &[
@@ -38,7 +40,7 @@ pub fn fake_driver_dir() -> &'static Path {
 pub fn helper_binary() -> PathBuf {
     static HELPER: OnceLock<PathBuf> = OnceLock::new();
     let build = || {
-        let target_dir = root().join("target/helper-for-tests");
+        let target_dir = target().join("helper-for-tests");
         let flags = dynamic_without_libgcc(&target_dir);
         cargo(
             &[
@@ -60,10 +62,6 @@ pub fn helper_binary() -> PathBuf {
     };
     let named = || env::var_os("CUDA_ENTRYPOINT_HELPER_BIN").map(PathBuf::from);
     HELPER.get_or_init(|| named().unwrap_or_else(build)).clone()
-}
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
 /// Flags for shared objects that need nothing but glibc, so that they load in an image without libgcc_s.so.1: the

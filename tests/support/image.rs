@@ -10,7 +10,8 @@ use nix::fcntl::{Flock, FlockArg};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::cuda;
+use crate::support::cuda;
+use crate::support::folders;
 
 /// Where libcudart lies in an environment, below site-packages.
 pub const CUDART: &str = "nvidia/cuda_runtime/lib/libcudart.so.12";
@@ -287,7 +288,7 @@ impl Checked {
 pub fn real_stack() -> &'static Path {
     static STACK: OnceLock<PathBuf> = OnceLock::new();
     STACK.get_or_init(|| {
-        let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("target");
+        let target = folders::target();
         let done = target.join("demo-stack");
         if done.exists() {
             return done; // it gets its name when it is complete

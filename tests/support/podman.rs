@@ -18,11 +18,9 @@ use std::{process, thread};
 
 use serde_json::{Value, json};
 
-use crate::docker::{self, Image, LIBRARY_FOLDER};
-
-fn tree() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
+use crate::support::docker::{self, Image, LIBRARY_FOLDER};
+use crate::support::folders::{self, root};
+use crate::support::needs::Need;
 
 /// What is said where podman does not work, which is a matter of the machine.
 const ADVICE: &str = "the tests of pods need podman (apt-get install -y podman catatonit) on a machine where containers \
@@ -66,7 +64,7 @@ fn podman(folder: &Path, driver: &str) -> Command {
     if !has_sys_resource() {
         command
             .arg("--runtime")
-            .arg(tree().join("tests/support/runtime.py"));
+            .arg(root().join("tests/support/runtime.py"));
     }
     command.stdin(Stdio::null());
     command
@@ -85,12 +83,13 @@ fn has_sys_resource() -> bool {
 /// The first call makes the store, and finds out whether podman can start a container here.
 fn store() -> &'static Store {
     static STORE: OnceLock<Store> = OnceLock::new();
+    Need::Podman.demand();
     STORE.get_or_init(|| {
         let mut refusals = String::new();
         // Native overlay does not work on top of another overlay, as in a container's own file system.
         for driver in ["overlay", "vfs"] {
             // One that did not work is cleared away while the other is tried.
-            let folder = tree().join(format!("target/podman-{}-{driver}", process::id()));
+            let folder = folders::target().join(format!("podman-{}-{driver}", process::id()));
             fs::create_dir_all(&folder).unwrap();
             let store = Store {
                 _janitor: janitor(&folder, driver),
@@ -166,11 +165,11 @@ pub fn provide(image: &Image, name: &str) {
 /// The documents of a file of docker/kubernetes.
 #[track_caller]
 pub fn manifest(name: &str) -> Vec<Value> {
-    let mut command = Command::new(tree().join("tests/kubernetes/manifests.py"));
+    let mut command = Command::new(root().join("tests/kubernetes/manifests.py"));
     let json = outcome(
         command
             .arg("json")
-            .arg(tree().join("docker/kubernetes").join(name)),
+            .arg(root().join("docker/kubernetes").join(name)),
     );
     serde_json::from_str(&json.unwrap_or_else(|error| panic!("{error}"))).unwrap()
 }

@@ -6,6 +6,8 @@ use std::process::{self, Command};
 use std::sync::OnceLock;
 use std::{fs, str};
 
+use super::folders::{root, target};
+
 /// The service, a static program: it runs in an empty root too.
 pub fn probe() -> &'static Path {
     static PROBE: OnceLock<PathBuf> = OnceLock::new();
@@ -49,12 +51,11 @@ pub fn probe_without_loader() -> &'static Path {
 }
 
 fn compile(source: &str, name: &str, flags: &[&str]) -> PathBuf {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let folder = root.join("target/probes");
+    let folder = target().join("probes");
     fs::create_dir_all(&folder).unwrap();
     // Other test programs compile the same: each its own draft, put in place in one step.
     let draft = folder.join(format!("{name}.{}", process::id()));
-    let source = root.join("tests/support/c").join(format!("{source}.c"));
+    let source = root().join("tests/support/c").join(format!("{source}.c"));
     let mut command = Command::new("cc");
     command
         .args(["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-O1", "-o"])

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -389,24 +389,4 @@ pub fn children(pid: u32) -> Vec<u32> {
             .collect()
     };
     lists.flat_map(numbers).collect()
-}
-
-/// Says that a test could not be made here. Written past the harness, which keeps what a passing test prints.
-pub fn skip(reason: &str) {
-    let _ = writeln!(std::io::stderr(), "NOT TESTED: {reason}");
-}
-
-/// Whether a program is there and does what is asked of it; says so if not.
-pub fn can(what: &str, command: &[&str]) -> bool {
-    let worked = Command::new(command[0])
-        .args(&command[1..])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .is_ok_and(|status| status.success());
-    if !worked {
-        skip(&format!("{what}: `{}` does not work here", command.join(" ")));
-    }
-    worked
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::docker::{self, Base, Content, Image};
+use crate::support::docker::{self, Base, Content, Image};
 
 /// With this manifest, these files more, and this CMD.
 pub fn build(stack: &str, files: &[(&str, Content)], cmd: &str) -> Image {

@@ -3,7 +3,8 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 
-use crate::support::run::{Run, World, skip};
+use crate::support::needs::Need;
+use crate::support::run::{Run, World};
 
 const WORDS: &str = "users other than uid";
 
@@ -55,9 +56,7 @@ fn one_that_others_may_write_is_named() {
 
 #[test]
 fn one_of_another_user_is_named() {
-    if !nix::unistd::geteuid().is_root() {
-        return skip("manifests of other users: this is not root");
-    }
+    Need::Root.demand();
     let world = World::new();
     chown(world.path("stack.json"), Some(1000), Some(1000)).unwrap();
     set_mode(&world, "stack.json", 0o644);

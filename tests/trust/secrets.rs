@@ -6,8 +6,8 @@ use std::process::Command;
 
 use serde_json::json;
 
-use crate::scene::Scene;
 use crate::support::run::{Run, Running};
+use crate::support::scene::Scene;
 
 /// In every secret.
 const MARK: &str = "Zq8xNeverTold";

@@ -13,7 +13,7 @@ use std::sync::OnceLock;
 
 use serde_json::{Value, json};
 
-use crate::device::Checked;
+use crate::support::device::Checked;
 use crate::support::run::{Run, World};
 
 /// Says that it runs.

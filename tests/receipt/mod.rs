@@ -1,50 +1,12 @@
 //! Receipts through the binary: what a second start takes over, and every change that keeps it from doing so.
-#![cfg(feature = "entrypoint")]
-// Everything here is test code, also outside of the functions marked so.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-#![allow(dead_code)] // of the shared parts, other test programs use the rest
-
-#[path = "../support/cuda.rs"]
-mod cuda;
-#[path = "../support/device.rs"]
-mod device;
-#[path = "../support/fakes.rs"]
-mod fakes;
-#[path = "../support/image.rs"]
-mod image;
-#[path = "../support/sandbox.rs"]
-mod sandbox;
-#[path = "../../src/discover/testing.rs"]
-mod testing;
 
 mod files;
 mod gpus;
 mod libraries;
 
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 use serde_json::Value;
-
-/// Whether a program does here what is asked of it; says so if not, past the harness.
-fn can(what: &str, command: &[&str]) -> bool {
-    use std::io::Write;
-    let worked = Command::new(command[0])
-        .args(&command[1..])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .is_ok_and(|status| status.success());
-    if !worked {
-        let _ = writeln!(
-            std::io::stderr(),
-            "NOT TESTED: {what}: `{}` does not work here",
-            command.join(" ")
-        );
-    }
-    worked
-}
 
 /// Names of the parts that were taken from a receipt.
 fn used(report: &Value) -> Vec<&str> {

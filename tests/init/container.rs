@@ -2,8 +2,8 @@
 
 use std::process::Command;
 
-use super::docker::{Base, Run};
-use super::support::pty::Session;
+use crate::support::docker::{Base, Run};
+use crate::support::pty::Session;
 
 const ENTRY: &str = "/cuda-entrypoint run --mode off --init --";
 
@@ -13,7 +13,6 @@ fn container(script: &str) -> Run {
 }
 
 #[test]
-#[ignore = "needs Docker and dist/; make test runs it"]
 fn it_is_pid_1_and_passes_on_exit_code_and_signals() {
     let ended = container("cat /proc/1/comm; echo $PPID; exit 7")
         .finish()
@@ -36,7 +35,6 @@ fn it_is_pid_1_and_passes_on_exit_code_and_signals() {
 }
 
 #[test]
-#[ignore = "needs Docker and dist/; make test runs it"]
 fn behind_dockers_own_init_it_is_a_subreaper() {
     let behind = container("cat /proc/1/comm /proc/$PPID/comm; exit 7").options(["--init"]);
     let ended = behind.finish().expect(7);
@@ -46,7 +44,6 @@ fn behind_dockers_own_init_it_is_a_subreaper() {
 
 /// What a person meets under `docker run -it`.
 #[test]
-#[ignore = "needs Docker and dist/; make test runs it"]
 fn under_a_terminal_keys_reach_the_service_and_hang_nobody() {
     let mut command = Command::new("docker");
     let label = format!("cuda-entrypoint-test={}", std::process::id());

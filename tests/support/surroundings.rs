@@ -1,0 +1,177 @@
+//! Makes the surroundings of the tests the same on every machine, before the first one runs: the variables that steer
+//! CUDA, the loader, Python and colours are taken out, the umask is the usual one, and where the machine has a GPU or an
+//! NVIDIA driver, both are hidden, since the tests' driver is the fake one.
+#![allow(unsafe_code)] // set_var and unshare while there is one thread
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::{env, fs};
+
+use nix::libc;
+
+/// What a machine's owner may have set, and what none of the tests means.
+const FOREIGN: [&str; 14] = [
+    "CUDA_",
+    "NVIDIA_",
+    "LD_",
+    "PYTHON",
+    "VIRTUAL_ENV",
+    "CONDA_",
+    "PYENV_VERSION",
+    "TORCH_",
+    "FAKE_",
+    "NO_COLOR",
+    "CLICOLOR",
+    "GLIBC_TUNABLES",
+    "MALLOC_",
+    "NCCL_",
+];
+
+/// The tests' own settings; what the entrypoint reads is not among them.
+const OWN: [&str; 7] = [
+    "CUDA_ENTRYPOINT_DIST",
+    "CUDA_ENTRYPOINT_HELPER_BIN",
+    "CUDA_ENTRYPOINT_SKIP_",
+    "CUDA_ENTRYPOINT_TEST_",
+    "CUDA_ENTRYPOINT_TOOLS",
+    "CUDA_ENTRYPOINT_TORCH_",
+    "CUDA_ENTRYPOINT_WHEELS",
+];
+
+/// Once, while this process has one thread.
+pub fn prepare() {
+    let starts = |name: &OsString, prefixes: &[&str]| {
+        let name = name.to_string_lossy();
+        prefixes.iter().any(|prefix| name.starts_with(prefix))
+    };
+    for (name, _) in env::vars_os() {
+        if starts(&name, &FOREIGN) && !starts(&name, &OWN) {
+            // SAFETY: there is one thread.
+            unsafe { env::remove_var(&name) };
+        }
+    }
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
+    let (nodes, folders) = (nodes(), driver_folders());
+    if nodes.is_empty() && folders.is_empty() {
+        return;
+    }
+    if let Err(error) = hide(&folders) {
+        eprintln!(
+            "this machine has an NVIDIA driver, and it cannot be hidden: {error}; the entrypoint of the tests is told to \
+             look past it, as CUDA_ENTRYPOINT_TEST_NO_NVIDIA=1 does"
+        );
+        // SAFETY: as above.
+        unsafe { env::set_var("CUDA_ENTRYPOINT_TEST_NO_NVIDIA", "1") };
+    }
+}
+
+/// Device nodes of a GPU.
+fn nodes() -> Vec<PathBuf> {
+    let entries = fs::read_dir("/dev").into_iter().flatten().flatten();
+    let paths = entries.map(|entry| entry.path());
+    paths
+        .filter(|path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            name.starts_with("nvidia") || name == "dxg"
+        })
+        .collect()
+}
+
+const DRIVER: [&str; 2] = ["libcuda.so", "libnvidia-ml.so"];
+
+/// Folders in which the loader would find a driver: those of its cache and its usual ones.
+fn driver_folders() -> Vec<PathBuf> {
+    let usual = [
+        "/lib64",
+        "/usr/lib64",
+        "/lib/x86_64-linux-gnu",
+        "/usr/lib/x86_64-linux-gnu",
+        "/lib",
+        "/usr/lib",
+    ];
+    let mut folders: Vec<PathBuf> = usual.iter().map(PathBuf::from).collect();
+    for ldconfig in ["ldconfig", "/sbin/ldconfig", "/usr/sbin/ldconfig"] {
+        let Ok(output) = Command::new(ldconfig).arg("-p").output() else {
+            continue;
+        };
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let files = text.lines().filter_map(|line| line.split_once(" => "));
+        folders.extend(files.filter_map(|(_, file)| Some(Path::new(file.trim()).parent()?.to_path_buf())));
+        break;
+    }
+    // The toolkit mounts WSL's there, and the entrypoint looks for it.
+    folders.push("/usr/lib/wsl/lib".into());
+    let mut folders: Vec<PathBuf> = folders.iter().filter_map(|f| fs::canonicalize(f).ok()).collect();
+    folders.sort();
+    folders.dedup();
+    folders.retain(|folder| !driver_files(folder).is_empty());
+    folders
+}
+
+fn driver_files(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let paths = entries.map(|entry| entry.path());
+    paths
+        .filter(|path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            DRIVER.iter().any(|driver| name.starts_with(driver))
+        })
+        .collect()
+}
+
+/// Goes into a mount namespace whose /dev has no GPU and whose folders have no driver.
+fn hide(folders: &[PathBuf]) -> Result<(), String> {
+    // SAFETY: there is one thread.
+    if unsafe { libc::unshare(libc::CLONE_NEWNS) } != 0 {
+        return Err(format!(
+            "unshare(CLONE_NEWNS): {}",
+            std::io::Error::last_os_error()
+        ));
+    }
+    let script = r#"
+set -e
+mount --make-rprivate /
+# The old /dev stays in reach while the new one takes from it what every container has.
+hidden=$(mktemp -d)
+mount -t tmpfs none "$hidden"
+mkdir "$hidden/dev" "$hidden/new"
+mount --rbind /dev "$hidden/dev"
+mount -t tmpfs -o mode=755 none "$hidden/new"
+for path in "$hidden/dev"/* ; do
+  name=${path##*/}
+  case $name in nvidia* | dxg) continue ;; esac
+  if [ -L "$path" ]; then
+    cp -P "$path" "$hidden/new/$name"
+  elif [ -d "$path" ]; then
+    mkdir "$hidden/new/$name"
+    mount --rbind "$path" "$hidden/new/$name"
+  else
+    : >"$hidden/new/$name"
+    mount --bind "$path" "$hidden/new/$name"
+  fi
+done
+mount --rbind "$hidden/new" /dev
+# An overlay, so that each path stays what it is but for the driver's.
+number=0
+for folder in "$@"; do
+  number=$((number + 1))
+  mkdir "$hidden/upper$number" "$hidden/work$number"
+  mount -t overlay -o "lowerdir=$folder,upperdir=$hidden/upper$number,workdir=$hidden/work$number" none "$folder"
+  rm -f "$folder"/libcuda.so* "$folder"/libnvidia-ml.so*
+done
+"#;
+    let output = Command::new("sh")
+        .args(["-c", script, "sh"])
+        .args(folders)
+        .output()
+        .map_err(|error| format!("sh: {error}"))?;
+    if !output.status.success() {
+        return Err(String::from_utf8_lossy(&output.stderr).trim().to_string());
+    }
+    let left = [nodes(), driver_folders()].concat();
+    match left.is_empty() {
+        true => Ok(()),
+        false => Err(format!("{left:?} are still there")),
+    }
+}
