@@ -5,4 +5,5 @@
 target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 dist=$PWD/dist
 [[ -w . ]] || dist=$target/dist
+: "$dist"
 export CARGO_TARGET_DIR=$target

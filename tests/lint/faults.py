@@ -129,19 +129,15 @@ def main():
     def read(path):
         return (root / path).read_text() if path in tracked else None
 
-    # Test programs that cargo builds unasked, and the files that they name.
-    manifest = (root / "Cargo.toml").read_text()
-    programs = [p for p in tracked if re.fullmatch(r"tests/([^/]+\.rs|[^/]+/main\.rs)", p)]
-    unasked = re.findall(r'path = "([^"]+)"\ntest = false', manifest)
-    run = set()
-    for program in programs:
-        if program in unasked:
-            continue
-        run.add(program)
-        folder = pathlib.PurePosixPath(program).parent
-        text = read(program)
-        run |= {str(folder / path) for path in re.findall(r'#\[path = "([^"]+)"\]', text)}
-        run |= {str(folder / f"{name}.rs") for name in re.findall(r"^(?:pub )?mod (\w+);", text, re.M)}
+    # The files that tests/main.rs names, and those that they name.
+    run, waiting = set(), ["tests/main.rs"]
+    while waiting:
+        path = waiting.pop()
+        run.add(path)
+        stem = pathlib.PurePosixPath(path)
+        folder = stem.parent if stem.name in ("main.rs", "mod.rs") else stem.with_suffix("")
+        for name in re.findall(r"^(?:pub )?mod (\w+);", read(path), re.M):
+            waiting += [p for p in (f"{folder}/{name}.rs", f"{folder}/{name}/mod.rs") if p in tracked]
 
     def is_run(path):
         # The helper has no tests of its own, and cargo is told so.
