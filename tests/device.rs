@@ -22,6 +22,8 @@ mod health;
 mod helper_process;
 #[path = "device/misbehaviour.rs"]
 mod misbehaviour;
+#[path = "device/nodes.rs"]
+mod nodes;
 #[path = "device/policy.rs"]
 mod policy;
 #[path = "device/require.rs"]
