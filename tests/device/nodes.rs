@@ -126,6 +126,28 @@ fn where_that_cannot_be_prevented_a_start_is_judged_all_the_same() {
     assert_eq!(said, "0\nnull\nnvidiactl\n", "{output:?}");
 }
 
+#[test]
+fn health_opens_those_that_are_there_and_does_not_ask_cuda() {
+    if !can_have_dev() {
+        return;
+    }
+    let machine = Machine::where_call("cuInit", r#"{"mark": "{dir}/asked"}"#);
+    let command = machine.command("check", &["--stage", "health", "--report", "-"]);
+    for (node, exit) in [("true", 0), ("mkdir /dev/nvidiactl", 82)] {
+        let script = format!("{node} && \"$@\"");
+        let checked = Checked::of(in_own_dev(&machine, &script, &command, nothing), None);
+        assert_eq!(checked.exit(), exit, "{checked}");
+        if exit != 0 {
+            checked.says(
+                "gpu-not-ready",
+                "fail",
+                ["open: ", "a node that opens", "/dev/nvidiactl", ""],
+            );
+        }
+    }
+    assert!(!machine.path("asked").exists());
+}
+
 /// Whoever makes it: one that came to be after the start began was not given to the container.
 #[test]
 fn one_that_nvml_makes_is_none_that_the_container_was_given() {
