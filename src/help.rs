@@ -74,8 +74,8 @@ variable beats the manifest. An empty variable is as good as none.
 usage: cuda-entrypoint check [OPTIONS] [--stage STAGE] [-- COMMAND...]
 
 Checks, prints a table (or with --format json the report) on stdout, and exits with the code of the first stage that
-failed. After a failed stage the next ones are looked at all the same. COMMAND is not run: it only tells which Python the service
-would use.
+failed. After a failed stage the next ones are looked at all the same. COMMAND is not run: it only tells which Python
+the service would use.
 
   --stage STAGE        image   files of the image; needs no GPU: for the end of a Dockerfile
                        device  driver, GPUs, architecture
