@@ -44,8 +44,8 @@ fn in_own_dev(machine: &Machine, script: &str, command: &Command, confine: fn())
     unshare.args(["-m", "sh", "-c", &script, "sh"]);
     unshare.arg(command.get_program()).args(command.get_args());
     machine.equip(&mut unshare);
-    // SAFETY: what confines a process makes system calls alone.
     #[allow(unsafe_code)] // between fork and exec
+    // SAFETY: what confines a process makes system calls alone.
     unsafe {
         unshare.pre_exec(move || {
             confine();
