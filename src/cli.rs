@@ -138,7 +138,7 @@ pub enum StageChoice {
     Smoke,
     /// everything
     All,
-    /// NVML alone
+    /// NVML and the device nodes, not CUDA
     Health,
 }
 

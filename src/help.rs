@@ -59,9 +59,9 @@ pub fn command(name: &str) -> String {
             "\
 usage: cuda-entrypoint run [OPTIONS] -- COMMAND [ARG]...
 
-Checks image, driver, GPU and architecture, sets the manifest's variables and becomes COMMAND: same process, no
-descriptor, signal mask or child left behind. Says one line on stderr when all holds; what fails and what to do when
-not. Never writes to stdout.
+Checks image, driver, GPU and architecture, runs the manifest's smoke, sets its variables and becomes COMMAND: same
+process, no descriptor, signal mask or child left behind. Writes to stderr alone: warnings, that a smoke starts, and one
+line when all holds; else what fails and what to do.
 
 Every option has a variable: --device-timeout is {PREFIX}DEVICE_TIMEOUT. A flag beats its variable, a
 variable beats the manifest. An empty variable is as good as none.
@@ -74,14 +74,14 @@ variable beats the manifest. An empty variable is as good as none.
 usage: cuda-entrypoint check [OPTIONS] [--stage STAGE] [-- COMMAND...]
 
 Checks, prints a table (or with --format json the report) on stdout, and exits with the code of the first stage that
-failed. Every failure is looked for; none hides another. COMMAND is not run: it only tells which Python the service
-would use.
+failed. After a failed stage the next ones are looked at all the same. COMMAND is not run: it only tells which Python
+the service would use.
 
   --stage STAGE        image   files of the image; needs no GPU: for the end of a Dockerfile
                        device  driver, GPUs, architecture
                        smoke   what the manifest says is to be run, and nothing else
                        all     everything (default)
-                       health  NVML alone, in milliseconds: for exec probes
+                       health  NVML and the driver's device nodes, not CUDA: for exec probes
   --json               as --format json
 
 {options}{EXIT_CODES}",

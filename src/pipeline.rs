@@ -49,7 +49,7 @@ pub struct Plan {
     pub device: bool,
     /// the smoke
     pub smoke: bool,
-    /// NVML alone
+    /// NVML and the device nodes, not CUDA
     pub health: bool,
     /// a failed image stage ends the run: nobody waits for a driver whose answer cannot count
     pub stop_early: bool,

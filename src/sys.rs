@@ -87,7 +87,8 @@ pub enum SpawnError {
 
 /// Starts a child in a process group of its own, which dies with the thread that called this (PR_SET_PDEATHSIG).
 ///
-/// The child gets an empty signal mask, default dispositions and no descriptor but 0, 1 and 2. An exec that fails is
+/// The child gets an empty signal mask, default dispositions, no descriptor but 0, 1 and 2, and where that can be had no
+/// CAP_MKNOD. An exec that fails is
 /// this call's error: the child reports its errno through a pipe that a successful exec closes. An exec that waits for
 /// a file system is a child that runs: it has a deadline as any other, and this process is not deaf meanwhile.
 pub fn spawn(spawn: &Spawn<'_>) -> nix::Result<Spawned> {
@@ -258,6 +259,7 @@ fn exec_in_child(spawn: &Spawn<'_>, argv: &[*const c_char], envp: &[*const c_cha
         // What was given to us is for the service alone. Kernels before 5.11 refuse the flag; then only our own
         // descriptors, which all are close-on-exec, are kept back.
         libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC);
+        forgo_device_nodes();
         match spawn.program {
             Program::Fd(fd) => libc::syscall(
                 libc::SYS_execveat,
@@ -272,6 +274,29 @@ fn exec_in_child(spawn: &Spawn<'_>, argv: &[*const c_char], envp: &[*const c_cha
             }
         };
         Errno::last_raw()
+    }
+}
+
+/// Keeps CAP_MKNOD from what is executed next: as root, NVML and libcuda make the device nodes that they miss, and what
+/// they make would be left to the service. Async-signal-safe. A refusal is no matter: without CAP_SETPCAP the bounding
+/// set stays as it is, and the helper itself gives the capability up.
+///
+/// The permitted set is not touched: an exec that gives a capability back takes PR_SET_PDEATHSIG away (kernel/cred.c,
+/// `commit_creds`).
+fn forgo_device_nodes() {
+    const CAP_MKNOD: u32 = 27;
+    // capget(2): version 3 and this thread; effective, permitted, inheritable, and the three for numbers from 32 on.
+    let mut header: [u32; 2] = [0x2008_0522, 0];
+    let mut sets = [0u32; 6];
+    // SAFETY: the kernel reads and writes arrays of the size of its structs, which live on this stack.
+    unsafe {
+        libc::prctl(libc::PR_CAPBSET_DROP, CAP_MKNOD as libc::c_ulong, 0, 0, 0);
+        if libc::syscall(libc::SYS_capget, header.as_mut_ptr(), sets.as_mut_ptr()) == 0
+            && sets[2] & (1 << CAP_MKNOD) != 0
+        {
+            sets[2] &= !(1 << CAP_MKNOD); // and with it the ambient set's
+            libc::syscall(libc::SYS_capset, header.as_mut_ptr(), sets.as_ptr());
+        }
     }
 }
 

@@ -6,6 +6,7 @@ mod gpus;
 mod health;
 mod helper_process;
 mod misbehaviour;
+mod nodes;
 mod policy;
 mod require;
 mod wait;

@@ -30,7 +30,7 @@ pub fn judge(stack: &Stack, gpu: Gpu, facts: &Facts) -> Vec<Finding> {
     findings
 }
 
-/// The `health` stage: NVML alone, since a probe has no time for cuInit.
+/// The `health` stage: NVML and the device nodes, since a probe has no time for cuInit.
 pub fn judge_health(gpu: Gpu, facts: &Facts) -> Vec<Finding> {
     if gpu == Gpu::Off {
         return vec![Finding::skip(Code::NvmlMissing, "NVML").message("not asked: --gpu off")];

@@ -2,10 +2,8 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::process::Command;
 
-use crate::support::device::{Checked, Machine, SERVICE};
-use crate::support::needs::Need;
+use crate::support::device::{Machine, SERVICE};
 use crate::support::{fakes, sandbox};
 
 #[test]
@@ -45,41 +43,6 @@ pub fn without_limits(table: &str) -> String {
         }
     }
     shown.join("\n")
-}
-
-/// The real one does, as root: an image that brings an NVML of its own has /dev/nvidiactl once that was asked.
-#[test]
-fn a_node_that_nvml_makes_is_none_that_the_container_was_given() {
-    Need::MountNamespace.demand();
-    let machine = Machine::new(r#"{"calls": {"nvmlInit_v2": {"mark": "/dev/nvidiactl", "returns": 9}}}"#);
-    let folder = machine.path("nvml-alone");
-    fs::create_dir(&folder).unwrap();
-    let name = "libnvidia-ml.so.1";
-    fs::copy(fakes::fake_driver_dir().join(name), folder.join(name)).unwrap();
-    let machine = machine.driver(&folder);
-    let inner = machine.command("check", &["--report", "-"]);
-    let mut command = Command::new("unshare");
-    let script =
-        "mount -t tmpfs none /dev && touch /dev/null && \"$@\"; status=$?; ls /dev >&2; exit $status";
-    command
-        .args(["-m", "sh", "-c", script, "sh"])
-        .arg(inner.get_program())
-        .args(inner.get_args());
-    machine.equip(&mut command);
-    let checked = Checked::of(command.output().unwrap(), None);
-    let stderr = String::from_utf8_lossy(&checked.output.stderr);
-    assert!(stderr.contains("nvidiactl"), "{stderr}");
-    checked.says(
-        "driver-missing",
-        "fail",
-        [
-            "",
-            "",
-            "there is no NVIDIA driver in this container",
-            "docker run --gpus all",
-        ],
-    );
-    assert_eq!(checked.report["facts"]["device"].get("opened"), None, "{checked}");
 }
 
 #[test]

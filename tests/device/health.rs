@@ -1,4 +1,4 @@
-//! `check --stage health`: NVML alone, for exec probes.
+//! `check --stage health`: NVML and not CUDA, for exec probes. The device nodes that it opens are in nodes.rs.
 
 use crate::support::device::{Checked, Machine};
 

@@ -6,6 +6,7 @@ use std::process::Stdio;
 use nix::sys::signal::Signal;
 
 use super::{Talk, supervised, ways};
+use crate::support::needs::Need;
 use crate::support::probe::{counter, orphans};
 use crate::support::run::{Run, Running, World, children, eventually, kill};
 
@@ -153,6 +154,28 @@ fn whoever_kills_it_kills_the_service() {
         let _ = talk.child.wait();
         world.kill_survivors(); // its sleep, which nobody has told
     }
+}
+
+/// The kernel's rule (PR_SET_PDEATHSIG in prctl(2)): who changes its user is no longer told that its parent has died.
+#[test]
+fn a_service_that_changes_its_user_outlives_it() {
+    Need::Root.demand();
+    let world = World::new();
+    let service = "setpriv --reuid 54323 --clear-groups sh -c 'echo ready; sleep 600; :'";
+    let mut talk = Talk::start(&mut supervised(
+        &world,
+        &[],
+        &["sh", "-c", &format!("exec {service}")],
+    ));
+    assert_eq!(talk.line(), "ready");
+    let entrypoint = talk.entrypoint();
+    let service = children(entrypoint)[0];
+    kill(entrypoint, Signal::SIGKILL);
+    let _ = talk.child.wait();
+    // A SIGKILL would have reached it before the entrypoint's own end could be waited for.
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    assert!(state(service).is_some_and(|s| s != 'Z'));
+    world.kill_survivors();
 }
 
 /// Background jobs of a shell that then becomes the entrypoint.

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # readme.sh [README [HELP]]: README.md's option table and `cuda-entrypoint run --help` must name the same options and
-# variables. Without HELP, a file, the binary is built and asked.
+# variables, and a start on a GPU is one that tests/gpu/results holds. Without HELP, a file, the binary is built and asked.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -38,4 +38,12 @@ compare() { # KIND LIST LIST
 universal() { grep -vxE -e '--(help|version)' <<<"$1" || true; }
 compare "the table of $readme" "$(universal "$in_table")" "$(universal "$in_help")"
 compare "--help" "$(universal "$in_help")" "$(universal "$in_table")"
+# What stands there as seen on a GPU was seen on one.
+seen=$(grep -E '^cuda-entrypoint: ok: .*NVIDIA H' "$readme" || true)
+while IFS= read -r line; do
+  if [[ -n $line ]] && ! grep -rqF -- "$line" tests/gpu/results; then
+    echo "readme: no file of tests/gpu/results holds this line of $readme: $line" >&2
+    wrong=1
+  fi
+done <<<"$seen"
 exit "$wrong"

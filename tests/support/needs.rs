@@ -37,6 +37,8 @@ pub enum Need {
     PidNamespace,
     /// a /dev or a disk of the test's own
     MountNamespace,
+    /// a /dev of the test's own in which it may make nodes
+    DeviceNodes,
     /// a root of the test's own, with mounts and processes
     UserNamespace,
     /// a file system that does not answer
@@ -51,7 +53,7 @@ pub enum Need {
 
 use Need::*;
 
-const ALL: [Need; 16] = [
+const ALL: [Need; 17] = [
     Shipped,
     Docker,
     Podman,
@@ -63,6 +65,7 @@ const ALL: [Need; 16] = [
     Root,
     PidNamespace,
     MountNamespace,
+    DeviceNodes,
     UserNamespace,
     Fuse,
     MemfdNoexec,
@@ -183,6 +186,7 @@ impl Need {
             Root => row("root", "run the tests as root", &[]),
             PidNamespace => row("PID namespaces", privileged, &[]),
             MountNamespace => row("mount namespaces", privileged, &[]),
+            DeviceNodes => row("device nodes", privileged, &[]),
             UserNamespace => row("user namespaces", privileged, &[]),
             Fuse => row(
                 "FUSE",
@@ -230,6 +234,10 @@ impl Need {
             },
             PidNamespace => works(&["unshare", "--fork", "--pid", "--mount-proc", "true"]),
             MountNamespace => works(&["unshare", "-m", "mount", "-t", "tmpfs", "none", "/dev"]),
+            DeviceNodes => {
+                let script = "mount -t tmpfs none /dev && mknod /dev/nvidiactl c 195 255";
+                works(&["unshare", "-m", "sh", "-c", script])
+            }
             UserNamespace => works(&[
                 "unshare",
                 "--user",

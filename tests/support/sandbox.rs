@@ -99,11 +99,28 @@ pub fn no_close_range() {
 pub fn no_override() {
     const CAP_DAC_OVERRIDE: u64 = 1;
     const CAP_DAC_READ_SEARCH: u64 = 2;
-    // SAFETY: plain system calls. They are refused to who has nothing to lose.
-    unsafe {
-        libc::prctl(libc::PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, 0, 0, 0);
-        libc::prctl(libc::PR_CAPBSET_DROP, CAP_DAC_READ_SEARCH, 0, 0, 0);
-    }
+    drop_capability(CAP_DAC_OVERRIDE);
+    drop_capability(CAP_DAC_READ_SEARCH);
+}
+
+/// Takes one capability from the bounding set: what this process executes as root does not have it.
+pub fn drop_capability(number: u64) {
+    // SAFETY: a plain system call. It is refused to who has nothing to lose.
+    unsafe { libc::prctl(libc::PR_CAPBSET_DROP, number, 0, 0, 0) };
+}
+
+/// Nobody gets rid of a capability.
+pub fn capabilities_are_kept() {
+    install(&[
+        statement(LOAD_WORD, NUMBER),
+        unless(JUMP_IF_EQUAL, libc::SYS_capset as u32, 1),
+        error(libc::EPERM),
+        unless(JUMP_IF_EQUAL, libc::SYS_prctl as u32, 3),
+        statement(LOAD_WORD, argument(0)),
+        unless(JUMP_IF_EQUAL, libc::PR_CAPBSET_DROP as u32, 1),
+        error(libc::EPERM),
+        statement(RETURN, libc::SECCOMP_RET_ALLOW),
+    ]);
 }
 
 /// Sets a limit, soft and hard, or dies.

@@ -45,6 +45,7 @@ fn main() -> ExitCode {
         return ExitCode::from(UNAVAILABLE);
     }
     process::forbid_core_files();
+    process::forgo_device_nodes();
     let out = match Output::on(arguments.fd) {
         Ok(out) => out,
         Err(problem) => {

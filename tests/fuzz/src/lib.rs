@@ -1,4 +1,5 @@
-//! A function for each parser: it takes any bytes, and panics where something that must hold does not.
+//! One function a target, for what reads untrusted bytes: it takes any bytes, and panics where something that must hold
+//! does not.
 //!
 //! The binaries of this crate hand them to libFuzzer; `tests/fuzz.rs` of the project runs them over the inputs that
 //! are kept, without libFuzzer, in every `cargo test`.

@@ -35,3 +35,25 @@ pub fn forbid_core_files() {
     // SAFETY: reads one struct that outlives the call. A refusal changes nothing that matters here.
     unsafe { libc::setrlimit(libc::RLIMIT_CORE, &none) };
 }
+
+/// Gives up CAP_MKNOD: as root, NVML and libcuda make the device nodes that they miss, and what they make would be left to
+/// the service. To be called before any other thread is there, since capabilities are a thread's own.
+///
+/// The entrypoint has taken it away already, but where it has no CAP_SETPCAP.
+pub fn forgo_device_nodes() {
+    const CAP_MKNOD: u32 = 27;
+    // capget(2): version 3 and this thread; effective, permitted, inheritable, and the three for numbers from 32 on.
+    let mut header: [u32; 2] = [0x2008_0522, 0];
+    let mut sets = [0u32; 6];
+    // SAFETY: the kernel writes arrays of the size of its structs, which live on this stack.
+    let known = unsafe { libc::syscall(libc::SYS_capget, header.as_mut_ptr(), sets.as_mut_ptr()) } == 0;
+    let has = |set: &u32| set & (1 << CAP_MKNOD) != 0;
+    if !known || !sets.iter().take(3).any(has) {
+        return;
+    }
+    for set in sets.iter_mut().take(3) {
+        *set &= !(1 << CAP_MKNOD);
+    }
+    // SAFETY: the kernel reads the same arrays. A refusal changes nothing that the checks need.
+    unsafe { libc::syscall(libc::SYS_capset, header.as_mut_ptr(), sets.as_ptr()) };
+}

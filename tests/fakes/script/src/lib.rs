@@ -15,9 +15,9 @@
 //!   ],
 //!   "calls": {
 //!     "cuInit": {"returns": 999, "delay_ms": 100, "signal": 11, "hang": true, "print": "chatter", "flood": 1048576,
-//!                "exit": 3, "fork_daemon": true, "await": "/a/file", "mark": "/another", "allocate": 1000000000,
-//!                "read": "/a/third", "scribble": "into every descriptor", "repeat": 2, "close": true,
-//!                "change_group": true},
+//!                "exit": 3, "fork_daemon": true, "await": "/a/file", "mark": "/another", "node": "/dev/nvidiactl",
+//!                "allocate": 1000000000, "read": "/a/third", "scribble": "into every descriptor", "repeat": 2,
+//!                "close": true, "change_group": true},
 //!     "nvmlDeviceGetName": {"device": 2, "returns": 15},
 //!     "cuDeviceGetCount": [{"returns": 802}, {"returns": 802}, {}]
 //!   },
@@ -31,9 +31,9 @@
 //!   `mig`, `ecc`, `remap_pending` or `remap_failed` makes NVML answer "not supported".
 //! - A call does, in this order: print and flood to standard output, write `scribble`, as often as `repeat` says, to every
 //!   descriptor above standard error that takes it, close those descriptors, join its parent's process group, fork a
-//!   daemon that keeps the descriptors open for a minute, wait for a time, wait for a file to be there, make a file, use
-//!   memory, read a file, hang, die of a signal, exit, return an error. `device` limits that to one device, by its number
-//!   in the script.
+//!   daemon that keeps the descriptors open for a minute, wait for a time, wait for a file to be there, make a file, make
+//!   a device node if it may, use memory, read a file, hang, die of a signal, exit, return an error. `device` limits that
+//!   to one device, by its number in the script.
 //! - A list has one behaviour for each process that calls the function; the last one is for all that come later. The
 //!   file `state`, which such a script needs, counts the processes.
 //! - `load libcuda` and `load libnvidia-ml` are the libraries' constructors, `exit libcuda` and `exit libnvidia-ml`
@@ -43,7 +43,7 @@
 //! test must not pass because its script was misspelt.
 
 use std::collections::BTreeMap;
-use std::ffi::{c_int, c_uint};
+use std::ffi::{CString, c_int, c_uint};
 use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::sync::{Mutex, OnceLock};
@@ -262,6 +262,8 @@ pub struct Behaviour {
     pub wait_for: Option<PathBuf>,
     /// make this file
     pub mark: Option<PathBuf>,
+    /// make this the node of the driver's control device; as with the real libraries, a refusal is no error
+    pub node: Option<CString>,
     /// bytes of memory to use
     pub allocate: usize,
     /// read this file
@@ -372,6 +374,10 @@ pub fn act(function: &str, device: Option<usize>) -> Option<c_int> {
     }
     if let Some(path) = &behaviour.mark {
         fs::write(path, "").unwrap_or_else(|error| refuse(&format!("mark: {error}")));
+    }
+    if let Some(path) = &behaviour.node {
+        // SAFETY: reads a C string that outlives the call, and takes integers.
+        unsafe { libc::mknod(path.as_ptr(), libc::S_IFCHR | 0o666, libc::makedev(195, 255)) };
     }
     if behaviour.allocate > 0 {
         // Zeroes would not be memory yet.

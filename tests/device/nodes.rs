@@ -1,0 +1,149 @@
+//! The driver's device nodes. As root NVML and libcuda make those that are not there: what a check makes would be left to
+//! the service, and the next start would take it for the container's own.
+
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Output};
+
+use crate::support::device::{Checked, Machine};
+use crate::support::needs::Need;
+use crate::support::{fakes, sandbox};
+
+/// An image that brings an NVML of its own, in a container that was given no GPU.
+const NVML_ALONE: &str = r#"{"calls": {"nvmlInit_v2": {"node": "/dev/nvidiactl", "returns": 9}}}"#;
+
+/// A machine with the fake NVML, and without libcuda.
+fn with_nvml_alone(script: &str) -> Machine {
+    let machine = Machine::new(script);
+    let folder = machine.path("nvml-alone");
+    fs::create_dir(&folder).unwrap();
+    let name = "libnvidia-ml.so.1";
+    fs::copy(fakes::fake_driver_dir().join(name), folder.join(name)).unwrap();
+    machine.driver(folder)
+}
+
+/// Runs `script` with a /dev of its own, in which there is nothing but `null`; `"$@"` is the command.
+fn in_own_dev(machine: &Machine, script: &str, command: &Command, confine: fn()) -> Output {
+    let mut unshare = Command::new("unshare");
+    let script = format!("mount -t tmpfs none /dev && touch /dev/null && {script}");
+    unshare.args(["-m", "sh", "-c", &script, "sh"]);
+    unshare.arg(command.get_program()).args(command.get_args());
+    machine.equip(&mut unshare);
+    #[allow(unsafe_code)] // between fork and exec
+    // SAFETY: what confines a process makes system calls alone.
+    unsafe {
+        unshare.pre_exec(move || {
+            confine();
+            Ok(())
+        });
+    }
+    unshare.output().unwrap()
+}
+
+fn nothing() {}
+
+/// In force from the exec on: root keeps what the bounding set holds.
+fn without_setpcap() {
+    sandbox::drop_capability(8);
+}
+
+/// Two starts of `true`, how each ended, and what is in /dev then.
+fn two_starts(machine: &Machine, confine: fn()) -> (String, String) {
+    let options = ["--gpu", "optional", "--", "true"];
+    let script = "for start in first second; do \"$@\"; echo $start $?; done; ls /dev";
+    let output = in_own_dev(machine, script, &machine.command("run", &options), confine);
+    (
+        String::from_utf8(output.stdout).unwrap(),
+        String::from_utf8(output.stderr).unwrap(),
+    )
+}
+
+#[test]
+fn a_start_leaves_none_behind_and_the_next_one_ends_the_same() {
+    Need::DeviceNodes.demand();
+    for confine in [nothing, without_setpcap] {
+        let machine = with_nvml_alone(NVML_ALONE);
+        let (said, stderr) = two_starts(&machine, confine);
+        assert_eq!(said, "first 0\nsecond 0\nnull\n", "{stderr}");
+        assert!(!stderr.contains("/dev/nvidiactl"), "{stderr}");
+        assert_eq!(stderr.matches("driver-missing").count(), 2, "{stderr}");
+    }
+    // A libcuda that makes one, too.
+    let machine = Machine::new(r#"{"calls": {"cuInit": {"node": "/dev/nvidiactl", "returns": 100}}}"#);
+    let (said, stderr) = two_starts(&machine, nothing);
+    assert_eq!(said, "first 0\nsecond 0\nnull\n", "{stderr}");
+}
+
+#[test]
+fn what_the_smoke_starts_makes_none_and_the_service_may() {
+    Need::DeviceNodes.demand();
+    let machine = Machine::without_driver().manifest(
+        r#"{"schema": 1, "name": "t", "smoke": [{"name": "own", "argv": ["sh", "-c", "! mknod /dev/nvidiactl c 195 255"]}]}"#,
+    );
+    for more in [&[][..], &["--init"]] {
+        let service = ["--", "mknod", "/dev/of-the-service", "c", "1", "3"];
+        let options = [&["--gpu", "off"], more, &service].concat();
+        let command = machine.command("run", &options);
+        let output = in_own_dev(&machine, "\"$@\"; echo $?; ls /dev", &command, nothing);
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(said, "0\nnull\nof-the-service\n", "{output:?}");
+    }
+}
+
+#[test]
+fn where_that_cannot_be_prevented_a_start_is_judged_all_the_same() {
+    Need::DeviceNodes.demand();
+    let machine = with_nvml_alone(NVML_ALONE);
+    let command = machine.command("run", &["--gpu", "optional", "--", "true"]);
+    let output = in_own_dev(
+        &machine,
+        "\"$@\"; echo $?; ls /dev",
+        &command,
+        sandbox::capabilities_are_kept,
+    );
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(said, "0\nnull\nnvidiactl\n", "{output:?}");
+}
+
+#[test]
+fn health_opens_those_that_are_there_and_does_not_ask_cuda() {
+    Need::DeviceNodes.demand();
+    let machine = Machine::where_call("cuInit", r#"{"mark": "{dir}/asked"}"#);
+    let command = machine.command("check", &["--stage", "health", "--report", "-"]);
+    for (node, exit) in [("true", 0), ("mkdir /dev/nvidiactl", 82)] {
+        let script = format!("{node} && \"$@\"");
+        let checked = Checked::of(in_own_dev(&machine, &script, &command, nothing), None);
+        assert_eq!(checked.exit(), exit, "{checked}");
+        if exit != 0 {
+            checked.says(
+                "gpu-not-ready",
+                "fail",
+                ["open: ", "a node that opens", "/dev/nvidiactl", ""],
+            );
+        }
+    }
+    assert!(!machine.path("asked").exists());
+}
+
+/// Whoever makes it: one that came to be after the start began was not given to the container.
+#[test]
+fn one_that_nvml_makes_is_none_that_the_container_was_given() {
+    Need::DeviceNodes.demand();
+    let machine = with_nvml_alone(r#"{"calls": {"nvmlInit_v2": {"mark": "/dev/nvidiactl", "returns": 9}}}"#);
+    let command = machine.command("check", &["--report", "-"]);
+    let script = "\"$@\"; status=$?; ls /dev >&2; exit $status";
+    let checked = Checked::of(in_own_dev(&machine, script, &command, nothing), None);
+    let stderr = String::from_utf8_lossy(&checked.output.stderr);
+    assert!(stderr.contains("nvidiactl"), "{stderr}");
+    checked.says(
+        "driver-missing",
+        "fail",
+        [
+            "",
+            "",
+            "there is no NVIDIA driver in this container",
+            "docker run --gpus all",
+        ],
+    );
+    assert_eq!(checked.report["facts"]["device"].get("opened"), None, "{checked}");
+}
