@@ -3,6 +3,8 @@
 // Everything here is test code, also outside of the functions marked so.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "smoke_script/source.rs"]
+mod source;
 mod support;
 
 use std::ffi::{OsStr, OsString};
@@ -18,6 +20,7 @@ use std::time::Duration;
 use nix::libc;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
+use source::source;
 use support::fakes::fake_driver_dir;
 use support::probe::launcher;
 use support::run::{Run, Running, World, can, children, eventually, kill};
@@ -96,8 +99,8 @@ impl Service {
     /// What comes before the service's command.
     fn launcher(&self) -> Command {
         let mut options = json!({
-            "handoff": root().join("src/smoke/handoff.py"),
-            "smoke": root().join("src/smoke/smoke.py"),
+            "handoff": source("handoff.py"),
+            "smoke": source("smoke.py"),
             "out": self.out(),
             "binary": "/usr/bin/python3",
         });
