@@ -11,6 +11,7 @@ use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
+use crate::smoke_script::source::source;
 use crate::support::fakes::fake_driver_dir;
 use crate::support::needs::Need;
 use crate::support::probe::launcher;
@@ -93,8 +94,8 @@ impl Service {
     /// What comes before the service's command.
     fn launcher(&self) -> Command {
         let mut options = json!({
-            "handoff": root().join("src/smoke/handoff.py"),
-            "smoke": root().join("src/smoke/smoke.py"),
+            "handoff": source("handoff.py"),
+            "smoke": source("smoke.py"),
             "out": self.out(),
             "binary": "/usr/bin/python3",
         });

@@ -1,7 +1,10 @@
 //! The smoke's Python program by itself: what it writes when packages work, fail, lie, leave or crash.
 //!
-//! The packages are the fakes of tests/fakes/python, which act out a script and compute nothing. What the program
-//! computes is proven with real ones: see `the_references_are_right`.
+//! Most packages are the fakes of tests/fakes/python, which act out a script and compute nothing. What the program
+//! computes is proven with those of tests/fakes/numeric, whose kernels are plain loops, and by `make test-stack` with
+//! real ones.
+
+pub mod source;
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -10,13 +13,21 @@ use std::process::{Command, Stdio};
 
 use crate::support::run::{Run, Running, World, children, eventually};
 use cuda_entrypoint::facts::smoke::{SmokeFailed, SmokeFailure, SmokeLine, SmokePassed};
+use source::source;
 
-const SCRIPT: &str = include_str!("../src/smoke/smoke.py");
 const ALL: &[&str] = &["torch", "spconv", "torchvision", "torch-scatter", "mmcv"];
 const GO: &str = "{\"gpu\": true}\n";
 
+fn script() -> String {
+    std::fs::read_to_string(source("smoke.py")).unwrap()
+}
+
+fn here() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
 fn fakes() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fakes/python")
+    here().join("tests/fakes/python")
 }
 
 /// One run of the program with the fake packages.
@@ -32,7 +43,7 @@ impl Case<'_> {
         let mut command = world.command("python3");
         let plan = serde_json::json!({"entries": self.entries, "devices": self.devices});
         command
-            .args(["-c", SCRIPT, &plan.to_string()])
+            .args(["-c", &script(), &plan.to_string()])
             .env("PYTHONPATH", fakes())
             .env("PYTHONDONTWRITEBYTECODE", "1")
             .env("FAKE_TORCH_SCRIPT", self.script)
@@ -626,7 +637,7 @@ fn texts_are_cut_and_made_fit_for_json() {
 fn a_plan_that_is_none_is_our_own_fault() {
     let world = World::new();
     for plan in ["", "[]", "{}", r#"{"entries": []}"#] {
-        let run = Run::of(world.command("python3").args(["-c", SCRIPT, plan]));
+        let run = Run::of(world.command("python3").args(["-c", &script(), plan]));
         run.exits(70).prints("").says("Error");
     }
     let run = Case {
@@ -646,4 +657,77 @@ fn it_leaves_nothing_behind() {
     running.finish().exits(0);
     assert_eq!(children(pid), [0; 0]);
     world.assert_nothing_left();
+}
+
+#[test]
+fn with_packages_that_compute_every_entry_passes_on_every_device() {
+    let world = World::new();
+    let case = Case {
+        entries: ALL,
+        devices: "all",
+        ..PLAIN
+    };
+    let mut command = case.command(&world);
+    command.env("PYTHONPATH", here().join("tests/fakes/numeric"));
+    let mut running = Running::start_as_is(&mut command);
+    let order = GO.as_bytes();
+    running.child.stdin.take().unwrap().write_all(order).unwrap();
+    let run = running.finish();
+    let said = Said {
+        lines: lines(&run),
+        run,
+    };
+    said.done();
+    insta::assert_snapshot!(said.story());
+    let differences: Vec<f64> = (said.lines.iter())
+        .filter_map(|line| match line {
+            SmokeLine::Passed(passed) => passed.difference,
+            _ => None,
+        })
+        .collect();
+    // Two types of two packages on two devices. A difference of nothing would say that nothing was computed: no kernel
+    // of these types gives what float64 does.
+    assert_eq!(differences.len(), 8);
+    assert!(
+        differences.iter().all(|it| (1e-9..1e-3).contains(it)),
+        "{differences:?}"
+    );
+}
+
+/// A smoke with each of the kernels of tests/smoke_script/arithmetic.py for that entry.
+#[track_caller]
+fn tells_wrong_kernels_from_right_ones(entry: &str) {
+    let world = World::new();
+    let mut command = world.command("python3");
+    command
+        .arg(here().join("tests/smoke_script/arithmetic.py"))
+        .arg(source("smoke.py"))
+        .arg(entry)
+        .env("PYTHONPATH", here().join("tests/fakes/numeric"))
+        .env("PYTHONDONTWRITEBYTECODE", "1");
+    let run = Run::of(&mut command);
+    run.exits(0);
+    assert!(run.text().contains(" right kernels pass, "), "{}", run.text());
+    assert!(run.text().ends_with("all of it holds\n"), "{}", run.text());
+}
+
+#[test]
+fn wrong_products_are_told_from_right_ones() {
+    tells_wrong_kernels_from_right_ones("torch");
+}
+
+#[test]
+fn wrong_convolutions_are_told_from_right_ones() {
+    tells_wrong_kernels_from_right_ones("spconv");
+}
+
+#[test]
+fn wrong_choices_of_boxes_are_told_from_right_ones() {
+    tells_wrong_kernels_from_right_ones("torchvision");
+    tells_wrong_kernels_from_right_ones("mmcv");
+}
+
+#[test]
+fn wrong_sums_and_maxima_are_told_from_right_ones() {
+    tells_wrong_kernels_from_right_ones("torch-scatter");
 }

@@ -11,6 +11,7 @@ spec = importlib.util.spec_from_file_location("smoke", sys.argv[1])
 smoke = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(smoke)
 
+import cases  # noqa: E402
 import torch  # noqa: E402
 
 CPU = torch.device("cpu")
@@ -33,24 +34,15 @@ def by_hand(features, sites, weight, bias):
 
 
 def wrong(work):
-    try:
-        work()
-    except smoke.Wrong as error:
-        return error
-    raise AssertionError("a wrong result was taken for a right one")
+    return cases.raised(smoke.Wrong, work)
 
+
+cases.check_all(smoke, torch)
 
 sites = smoke.sparse_sites(torch)
-assert len({tuple(site) for site in sites.tolist()}) == len(sites)
-assert sites.dtype == torch.int32 and 200 < len(sites) < 500, sites.shape
-assert sites.min(0).values.tolist() == [0, 0, 0, 0]
-assert sites.max(0).values.tolist() == [smoke.BATCH - 1] + [smoke.SIDE - 1] * 3
-
 features = smoke.values(torch, 3, len(sites), smoke.CHANNELS_IN)
 weight = smoke.values(torch, 4, smoke.CHANNELS_OUT, 3, 3, 3, smoke.CHANNELS_IN)
 bias = smoke.values(torch, 5, smoke.CHANNELS_OUT)
-for numbers in (features, weight, bias):
-    assert -1 <= numbers.min() < -0.8 and 0.8 < numbers.max() < 1 and numbers.mean().abs() < 0.2
 # As in the smoke: beside full weights, a forgotten bias would be small.
 weight = weight * 0.1
 reference = smoke.dense_reference(torch, features, sites, weight, bias)

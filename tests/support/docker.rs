@@ -322,6 +322,7 @@ fn debian_12() -> PathBuf {
 
 /// A root file system of Debian as a tar archive, kept for the next run.
 fn debian(suite: &str, packages: &str) -> PathBuf {
+    Need::Docker.demand();
     let folder = folders::target().join("images");
     // Another list of packages is another file.
     let archive = folder.join(format!("{suite}+{}.tar", packages.replace(',', "+")));

@@ -29,9 +29,10 @@ const FOREIGN: [&str; 14] = [
 ];
 
 /// The tests' own settings; what the entrypoint reads is not among them.
-const OWN: [&str; 7] = [
+const OWN: [&str; 8] = [
     "CUDA_ENTRYPOINT_DIST",
     "CUDA_ENTRYPOINT_HELPER_BIN",
+    "CUDA_ENTRYPOINT_MUTANT",
     "CUDA_ENTRYPOINT_SKIP_",
     "CUDA_ENTRYPOINT_TEST_",
     "CUDA_ENTRYPOINT_TOOLS",
