@@ -736,7 +736,7 @@ fn a_reader_that_has_gone_is_no_failure() {
     drop(reader);
     printing_to(&world, &["check", "--stack", "stack.json"], writer).exits(82);
     let mut command = world.command("sh");
-    let line = format!("{{ {ENTRYPOINT} explain; echo \"exit $?\" >&2; }} | head -1");
+    let line = format!("{{ '{ENTRYPOINT}' explain; echo \"exit $?\" >&2; }} | head -1");
     let run = Run::of(command.args(["-c", &line]));
     run.exits(0).prints("image\n");
     assert_eq!(run.stderr, "exit 0\n");

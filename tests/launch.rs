@@ -320,7 +320,7 @@ fn children_from_before_are_the_services_to_wait_for() {
 fn a_shell_may_have_children_and_become_us() {
     let world = World::new();
     let script = format!(
-        "(exit 9) & sleep 0.2 & exec {ENTRYPOINT} run --stack stack.json --gpu off -- \
+        "(exit 9) & sleep 0.2 & exec '{ENTRYPOINT}' run --stack stack.json --gpu off -- \
          sh -c 'wait; echo only own children: $?'"
     );
     let mut command = world.command("sh");

@@ -279,7 +279,7 @@ fn colour_is_for_terminals_alone() {
         let on_terminal = |variables: &[(&str, &str)]| {
             let mut command = world.command("script");
             let service = if verb == "run" { "-- true" } else { "" };
-            let line = format!("{ENTRYPOINT} {verb} --stack stack.json {service}");
+            let line = format!("'{ENTRYPOINT}' {verb} --stack stack.json {service}");
             command.args(["-qec", &line, "/dev/null"]);
             command.envs(variables.iter().copied());
             let run = Run::of(world.with_gpu(&mut command, FAULT));
@@ -311,7 +311,7 @@ fn json_on_a_terminal_stays_json() {
     Need::Script.demand();
     let world = World::new();
     let mut command = world.command("script");
-    let line = format!("{ENTRYPOINT} check --stack stack.json --format json");
+    let line = format!("'{ENTRYPOINT}' check --stack stack.json --format json");
     let run = Run::of(world.with_gpu(command.args(["-qec", &line, "/dev/null"]), FAULT));
     run.exits(82);
     let report: Value = serde_json::from_str(run.text()).unwrap();

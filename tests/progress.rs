@@ -25,7 +25,7 @@ fn on_terminal(world: &World, line: &str) -> Command {
 /// `run` or `check` of the tiny manifest.
 fn entrypoint(verb: &str, options: &str) -> String {
     let service = if verb == "run" { "-- true" } else { "" };
-    format!("{ENTRYPOINT} {verb} --stack stack.json --termination-log termination {options} {service}")
+    format!("'{ENTRYPOINT}' {verb} --stack stack.json --termination-log termination {options} {service}")
 }
 
 /// What stands on the terminal in the end, without colours.
@@ -172,7 +172,10 @@ fn capturing_shows_the_library_that_takes_long() {
     let slow = "#include <unistd.h>\n__attribute__((constructor)) static void f(void) { sleep(2); }\n\
                 int cudaRuntimeGetVersion(int *v) { *v = 12040; return 0; }";
     image.put(CUDART, &c_library(image.root(), "slow", slow));
-    let line = format!("{ENTRYPOINT} stack capture --python {}", image.env().display());
+    let line = format!(
+        "'{ENTRYPOINT}' stack capture --python '{}'",
+        image.env().display()
+    );
     let run = Run::of(&mut on_terminal(&world, &line));
     let raw = run.exits(0).text();
     assert!(raw.contains("cuda-entrypoint: 1 s: CUDA"), "{raw:?}");
@@ -192,7 +195,7 @@ fn listing_kernels_names_the_file() {
     for number in 0..2_000 {
         world.write(&format!("libs/{number}.so"), "no library");
     }
-    let line = format!("exec {ENTRYPOINT} kernels libs");
+    let line = format!("exec '{ENTRYPOINT}' kernels libs");
     let expected = Run::of(&mut on_terminal(&world, &format!("{line} --json")));
     assert!(!expected.exits(0).text().contains('\u{1b}'));
     let seen = eventually(|| {

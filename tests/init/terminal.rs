@@ -92,8 +92,9 @@ fn control_z_returns_to_the_shell_and_fg_to_the_service() {
         .env("ENTRY", ENTRYPOINT);
     let mut session = Session::start(&mut bash);
     session.shows("prompt> ");
-    session
-        .types("$ENTRY run --init --mode off -- sh -c 'echo rea''dy; read line; echo got-$line; exit 4'\n");
+    session.types(
+        "\"$ENTRY\" run --init --mode off -- sh -c 'echo rea''dy; read line; echo got-$line; exit 4'\n",
+    );
     session.shows("ready");
     for round in 1..=3 {
         session.types("\u{1a}");
@@ -117,7 +118,7 @@ fn control_z_returns_to_the_shell_and_fg_to_the_service() {
     session.types("echo code-$?\n");
     session.shows("code-4");
     // In the background it neither takes the terminal nor ends.
-    session.types("$ENTRY run --init --mode off -- sh -c 'read line; echo heard-$line' &\n");
+    session.types("\"$ENTRY\" run --init --mode off -- sh -c 'read line; echo heard-$line' &\n");
     assert!(eventually(
         || session.screen().contains("mode is off") && session.screen().matches("Stopped").count() >= 3
     ));
@@ -132,7 +133,7 @@ fn control_z_returns_to_the_shell_and_fg_to_the_service() {
     session.types("b-word\n");
     session.shows("heard-b-word");
     // Of a job that runs no signal tells that it is in the foreground now.
-    session.types("$ENTRY run --init --mode off -- sh -c 'echo u''p; until [ -e go ]; do sleep 0.02; done; read line; echo then-$line' &\n");
+    session.types("\"$ENTRY\" run --init --mode off -- sh -c 'echo u''p; until [ -e go ]; do sleep 0.02; done; read line; echo then-$line' &\n");
     session.shows("up");
     session.types("fg\n");
     assert!(
@@ -152,8 +153,7 @@ fn control_z_returns_to_the_shell_and_fg_to_the_service() {
 fn a_script_around_it_reads_on_from_the_terminal() {
     let world = World::new();
     let mut shell = world.command("sh");
-    let script =
-        "$ENTRY run --init --mode off -- sh -c 'read line; echo first-$line'; read line; echo second-$line";
+    let script = "\"$ENTRY\" run --init --mode off -- sh -c 'read line; echo first-$line'; read line; echo second-$line";
     let mut session = Session::start(shell.args(["-c", script]).env("ENTRY", ENTRYPOINT));
     session.shows("mode is off");
     session.types("a\n");

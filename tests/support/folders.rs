@@ -21,3 +21,15 @@ pub fn target() -> &'static Path {
 pub fn wheels() -> PathBuf {
     std::env::var_os("CUDA_ENTRYPOINT_WHEELS").map_or_else(|| target().join("wheels"), PathBuf::from)
 }
+
+/// A folder for one test, on the disk of the target folder, where big files can be linked instead of copied. Elsewhere
+/// where that path has a blank: LD_PRELOAD and `#!` cannot name such a file.
+pub fn scratch() -> tempfile::TempDir {
+    let folder = env!("CARGO_TARGET_TMPDIR");
+    let made = if folder.contains(char::is_whitespace) {
+        tempfile::tempdir()
+    } else {
+        tempfile::tempdir_in(folder)
+    };
+    made.unwrap()
+}

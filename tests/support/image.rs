@@ -34,7 +34,7 @@ impl Image {
     /// Nothing but `pyvenv.cfg` and an empty site-packages.
     pub fn empty() -> Self {
         // Below target/, so that big libraries can be linked instead of copied.
-        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let dir = crate::support::folders::scratch();
         let image = Self { dir };
         environment(&image.env());
         image
