@@ -291,11 +291,14 @@ fn in_environment(python: &OsStr) -> (Service, PathBuf) {
     fs::create_dir_all(&bin).unwrap();
     std::os::unix::fs::symlink(real, bin.join("python3")).unwrap();
     let packages = format!("venv/lib/python{version}/site-packages");
-    let shown = service.path();
-    let lines = shown.to_str().unwrap().replace(':', "\n");
-    service
-        .world
-        .write(&format!("{packages}/fakes.pth"), lines + "\n");
+    // By links: Python reads .pth files in the locale's encoding, and the repository's path may not be ASCII.
+    let mut lines = String::new();
+    for (number, folder) in std::env::split_paths(&service.path()).enumerate() {
+        let link = service.world.path(format!("venv/path-{number}"));
+        std::os::unix::fs::symlink(folder, &link).unwrap();
+        let _ = writeln!(lines, "{}", link.display());
+    }
+    service.world.write(&format!("{packages}/fakes.pth"), lines);
     service.python = bin.join("python3").into();
     let packages = service.world.path(packages);
     (service, packages)

@@ -409,7 +409,9 @@ fn no_code_runs() {
     loud(&image.site.join("torch_scatter/_scatter_cuda.so"), &marker);
     loud(&own, &marker);
     let start = format!("open({:?}, 'w')\n", marker.to_str().unwrap());
-    fs::write(image.site.join("sitecustomize.py"), start).unwrap();
+    fs::write(image.site.join("sitecustomize.py"), &start).unwrap();
+    // Debian's Python has a sitecustomize of its own, which comes first.
+    fs::write(image.site.join("start.pth"), format!("import sys; {start}")).unwrap();
     let said = image.check(&[("LD_PRELOAD", own.as_os_str()), ("LD_BIND_NOW", OsStr::new("1"))]);
     assert_eq!(said.of("library-missing"), [("pass", "loader")]);
     assert!(!marker.exists());

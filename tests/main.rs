@@ -2,7 +2,6 @@
 //!
 //! A file here is a module; tests/support is what they share, its harness says which tests could not run on this
 //! machine. `cargo test --test integration signals::` runs one module.
-#![cfg(feature = "entrypoint")]
 // Everything here is test code, also outside of the functions marked so.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 

@@ -13,7 +13,7 @@ tests/build/prerequisites.sh build
 tools=$(tests/build/tools.sh build)
 
 # These settings of the caller would end up in the bytes.
-# shellcheck disable=SC2086 # the expansion lists names of variables
+# shellcheck disable=SC2031,SC2086 # the expansion lists names of variables
 unset RUSTFLAGS RUSTDOCFLAGS CARGO_BUILD_RUSTFLAGS CFLAGS LDFLAGS CUDA_ENTRYPOINT_HELPER_BIN ${!CARGO_PROFILE_*}
 
 # Panic messages name source files. Name them by what they are, not by where this machine keeps them; of several

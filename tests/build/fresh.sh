@@ -25,10 +25,7 @@ cleanup() {
 trap cleanup EXIT
 docker import "$archive" "$name" >/dev/null
 
-# What git knows, as it is in the working tree.
-git ls-files -z --cached --others --exclude-standard |
-  while IFS= read -r -d '' path; do [[ -e $path ]] && printf '%s\0' "$path"; done |
-  tar --create --null --files-from=- --file "$work/tree.tar"
+working_tree >"$work/tree.tar"
 cargo_home=${CARGO_HOME:-$HOME/.cargo}
 options=(--volume "$(rustc --print sysroot):/opt/rust:ro" --volume "$work:/work:ro")
 # A mirror's settings, and the certificate of a proxy that ends TLS, are this machine's.

@@ -15,10 +15,7 @@ trap 'rm -rf "$work"' EXIT
 sums=()
 for folder in "$work/a" "$work/a folder with a longer name/b"; do
   mkdir -p "$folder"
-  # The working tree as it is, less what git ignores.
-  git ls-files -z --cached --others --exclude-standard |
-    while IFS= read -r -d '' path; do [[ -e $path ]] && printf '%s\0' "$path"; done |
-    tar --create --null --files-from=- | tar --extract --directory "$folder"
+  working_tree | tar --extract --directory "$folder"
   # A cargo home of another name with the same downloads and settings.
   home=$folder/cargo-home
   mkdir "$home"

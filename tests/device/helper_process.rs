@@ -42,6 +42,7 @@ fn usually_a_memory_file() {
 
 #[test]
 fn where_memfd_is_refused_a_file_without_a_name() {
+    Need::UnlinkedFile.demand();
     let machine = Machine::new("{}").sandbox(sandbox::no_memfd);
     machine.prove(0, &[]);
     let started = way(&machine);

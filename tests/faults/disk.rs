@@ -1,6 +1,6 @@
 //! A disk that is full: what is to be written there is missed, and nothing else.
 
-use crate::support::needs::Need;
+use crate::support::needs::{Need, USER_NAMESPACES};
 use crate::support::run::{ENTRYPOINT, Run, World};
 
 /// A file system of one page that is full.
@@ -8,17 +8,9 @@ const FULL: &str = "mkdir -p full; mount -t tmpfs -o size=4k none full; head -c 
     echo x >full/more 2>/dev/null && exit 97; rm -f full/more";
 
 fn on_a_full_disk(world: &World, prepare: &str, words: &[&str]) -> Run {
-    let namespaces = [
-        "--user",
-        "--map-root-user",
-        "--mount",
-        "--pid",
-        "--fork",
-        "--mount-proc",
-    ];
     Need::UserNamespace.demand();
     let mut command = world.command("unshare");
-    command.args(namespaces);
+    command.args(USER_NAMESPACES);
     command.args([
         "sh",
         "-c",

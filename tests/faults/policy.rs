@@ -8,10 +8,12 @@ use cuda_entrypoint::packed;
 
 use crate::support::device::Machine;
 use crate::support::fakes;
+use crate::support::needs::Need;
 use crate::support::sandbox;
 
 #[test]
 fn without_memory_files_and_execveat_a_temporary_file_by_its_name_does() {
+    Need::UnlinkedFile.demand();
     let machine = Machine::new("{}").sandbox(sandbox::no_memfd_and_no_execveat);
     machine.prove(0, &[]);
     let output = machine

@@ -12,7 +12,8 @@ fn the_references_are_right() {
     command
         .arg(folders::root().join("tests/smoke_script/references.py"))
         .arg(folders::root().join("src/smoke/smoke.py"))
-        .envs([("SPCONV_DISABLE_JIT", "1"), ("CUMM_DISABLE_JIT", "1")]);
+        .envs([("SPCONV_DISABLE_JIT", "1"), ("CUMM_DISABLE_JIT", "1")])
+        .env("PYTHONDONTWRITEBYTECODE", "1");
     let run = Run::of(&mut command);
     run.exits(0);
     assert!(run.text().ends_with("all of it holds\n"), "{}", run.text());

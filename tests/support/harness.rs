@@ -111,11 +111,9 @@ fn run(test: &Test) -> Result<Completion, Failed> {
         return Ok(Completion::Completed);
     };
     match payload.downcast_ref::<Lack>() {
-        Some(lack) if env::var_os("CUDA_ENTRYPOINT_TEST_ALL").is_some_and(|value| value == "1") => {
-            Err(Failed::from(format!(
-                "not run, where CUDA_ENTRYPOINT_TEST_ALL=1 asks for all tests: {lack}"
-            )))
-        }
+        Some(lack) if needs::all_are_asked_for() => Err(Failed::from(format!(
+            "not run, where CUDA_ENTRYPOINT_TEST_ALL=1 asks for all tests: {lack}"
+        ))),
         Some(lack) => Ok(Completion::ignored_with(lack)),
         None => Err(failure
             .unwrap_or_else(|| text_of(payload.as_ref()).to_string())

@@ -287,7 +287,9 @@ impl Checked {
 /// The unpacked wheels of the demo's stack: an environment for Python 3.11 in target/, which no test may change.
 pub fn real_stack() -> &'static Path {
     static STACK: OnceLock<PathBuf> = OnceLock::new();
-    STACK.get_or_init(|| {
+    // The loader takes no path with a blank: where the target folder has one, a link stands for it.
+    static LINK: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
+    let unpacked = STACK.get_or_init(|| {
         let target = folders::target();
         let done = target.join("demo-stack");
         if done.exists() {
@@ -325,7 +327,17 @@ pub fn real_stack() -> &'static Path {
         }
         fs::rename(&draft, &done).unwrap();
         done
-    })
+    });
+    if !unpacked.to_str().unwrap().contains(char::is_whitespace) {
+        return unpacked;
+    }
+    let (_, link) = LINK.get_or_init(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let link = folder.path().join("demo-stack");
+        symlink(unpacked, &link).unwrap();
+        (folder, link)
+    });
+    link
 }
 
 /// The manifest of the demo, which the real wheels fulfil.

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::os::unix::fs::OpenOptionsExt;
 use std::panic::resume_unwind;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -47,31 +48,33 @@ pub enum Need {
     MemfdNoexec,
     /// MADV_POPULATE_WRITE
     Populate,
+    /// files without a name (O_TMPFILE) on the file system of temporary files
+    UnlinkedFile,
+    /// a name that is there at each moment while another file is renamed over it
+    AtomicRename,
     /// access control lists on the file system of temporary files
     Acl,
 }
 
 use Need::*;
 
-const ALL: [Need; 17] = [
-    Shipped,
-    Docker,
-    Podman,
-    Debootstrap,
-    Wheels,
-    Valgrind,
-    Strace,
-    Script,
-    Root,
-    PidNamespace,
-    MountNamespace,
-    DeviceNodes,
-    UserNamespace,
-    Fuse,
-    MemfdNoexec,
-    Populate,
-    Acl,
+/// How many kinds there are.
+const KINDS: usize = Acl as usize + 1;
+
+/// For unshare(1): root in namespaces of its own, with mounts and processes.
+pub const USER_NAMESPACES: [&str; 6] = [
+    "--user",
+    "--map-root-user",
+    "--mount",
+    "--pid",
+    "--fork",
+    "--mount-proc",
 ];
+
+/// Whether a test that cannot run has failed.
+pub fn all_are_asked_for() -> bool {
+    env::var_os("CUDA_ENTRYPOINT_TEST_ALL").is_some_and(|value| value == "1")
+}
 
 /// Why a test was not run: the payload by which it unwinds.
 #[derive(Clone, Debug)]
@@ -120,7 +123,7 @@ impl Need {
     /// Whether a part of the test can be made; the rest of it goes on in any case.
     pub fn is_there(self) -> bool {
         let Err(reason) = self.probed() else { return true };
-        if env::var_os("CUDA_ENTRYPOINT_TEST_ALL").is_some_and(|value| value == "1") {
+        if all_are_asked_for() {
             self.lacking(reason);
         }
         self.note(&reason, true);
@@ -195,6 +198,16 @@ impl Need {
             ),
             MemfdNoexec => row("vm.memfd_noexec", "Linux 6.3 or newer", &[]),
             Populate => row("MADV_POPULATE_WRITE", "Linux 5.14 or newer", &[]),
+            UnlinkedFile => row(
+                "O_TMPFILE",
+                "TMPDIR=FOLDER on a file system that has it, which overlayfs may not",
+                &[],
+            ),
+            AtomicRename => row(
+                "atomic renames",
+                "TMPDIR=FOLDER on a file system that has them, which overlayfs does not",
+                &[],
+            ),
             Acl => row(
                 "access control lists",
                 "TMPDIR=FOLDER on a file system that has them",
@@ -205,7 +218,7 @@ impl Need {
 
     /// What is missing, asked once for each kind.
     fn probed(self) -> Result<(), String> {
-        static ANSWERS: [OnceLock<Result<(), String>>; ALL.len()] = [const { OnceLock::new() }; ALL.len()];
+        static ANSWERS: [OnceLock<Result<(), String>>; KINDS] = [const { OnceLock::new() }; KINDS];
         ANSWERS[self as usize].get_or_init(|| self.probe()).clone()
     }
 
@@ -238,20 +251,10 @@ impl Need {
                 let script = "mount -t tmpfs none /dev && mknod /dev/nvidiactl c 195 255";
                 works(&["unshare", "-m", "sh", "-c", script])
             }
-            UserNamespace => works(&[
-                "unshare",
-                "--user",
-                "--map-root-user",
-                "--mount",
-                "--pid",
-                "--fork",
-                "--mount-proc",
-                "mount",
-                "-t",
-                "tmpfs",
-                "none",
-                "/dev",
-            ]),
+            UserNamespace => {
+                let mount = ["mount", "-t", "tmpfs", "none", "/dev"];
+                works(&[&["unshare"][..], &USER_NAMESPACES, &mount].concat())
+            }
             Fuse => {
                 let folder = tempfile::tempdir().unwrap();
                 works(&[
@@ -268,8 +271,17 @@ impl Need {
                 true => Ok(()),
                 false => Err("this kernel does not have it".into()),
             },
+            UnlinkedFile => {
+                let folder = env::temp_dir();
+                let mut options = fs::OpenOptions::new();
+                options.write(true).custom_flags(nix::libc::O_TMPFILE);
+                let opened = options.open(&folder);
+                opened
+                    .map(drop)
+                    .map_err(|error| format!("{}: {error}", folder.display()))
+            }
             // The test finds out.
-            Acl => Ok(()),
+            AtomicRename | Acl => Ok(()),
         }
     }
 }

@@ -1,5 +1,5 @@
 //! A terminal of one's own, as `docker run -it` gives it to PID 1.
-#![allow(unsafe_code, dead_code)] // setsid(2) and ioctl(2) between fork and exec
+#![allow(unsafe_code)] // setsid(2) and ioctl(2) between fork and exec
 
 use std::fs::File;
 use std::io::{Read, Write};

@@ -322,7 +322,10 @@ impl Running {
         self.child_that(|pid| {
             let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
             let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-            maps.contains("libcuda.so.1") && status.contains("State:\tS")
+            // It sleeps while the loader reads the library as well; only the hang is in nanosleep or clock_nanosleep.
+            let call = fs::read_to_string(format!("/proc/{pid}/syscall"));
+            let hangs = call.map_or(true, |call| call.starts_with("35 ") || call.starts_with("230 "));
+            maps.contains("libcuda.so.1") && status.contains("State:\tS") && hangs
         })
     }
 

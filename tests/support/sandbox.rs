@@ -1,5 +1,5 @@
 //! Seccomp filters that a test process puts on itself, as container runtimes do: no root needed, and no tool.
-#![allow(unsafe_code, dead_code)] // prctl(2); each test program uses some
+#![allow(unsafe_code)] // prctl(2)
 
 use nix::libc;
 

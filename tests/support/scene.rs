@@ -3,7 +3,6 @@
 //!
 //! A [`Scene`] is a folder with a manifest, a virtual environment and two scripts. [`Scene::prove`] is the usual way: it
 //! asks `check` and `run` alike and holds their answers against each other.
-#![allow(dead_code)] // each test program uses a part of it
 
 use std::fs;
 use std::os::unix::fs::symlink;

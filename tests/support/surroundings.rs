@@ -1,7 +1,7 @@
 //! Makes the surroundings of the tests the same on every machine, before the first one runs: the variables that steer
 //! CUDA, the loader, Python and colours are taken out, the umask is the usual one, and where the machine has a GPU or an
 //! NVIDIA driver, both are hidden, since the tests' driver is the fake one.
-#![allow(unsafe_code)] // set_var and unshare while there is one thread
+#![allow(unsafe_code)] // remove_var and unshare while there is one thread
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -59,11 +59,9 @@ pub fn prepare() {
     }
     if let Err(error) = hide(&folders) {
         eprintln!(
-            "this machine has an NVIDIA driver, and it cannot be hidden: {error}; the entrypoint of the tests is told to \
-             look past it, as CUDA_ENTRYPOINT_TEST_NO_NVIDIA=1 does"
+            "this machine has an NVIDIA driver or its device nodes, and they cannot be hidden: {error}; tests of a machine \
+             without them will fail: run the tests as root, in a container with `--privileged`"
         );
-        // SAFETY: as above.
-        unsafe { env::set_var("CUDA_ENTRYPOINT_TEST_NO_NVIDIA", "1") };
     }
 }
 
@@ -141,7 +139,7 @@ mount --rbind /dev "$hidden/dev"
 mount -t tmpfs -o mode=755 none "$hidden/new"
 for path in "$hidden/dev"/* ; do
   name=${path##*/}
-  case $name in nvidia* | dxg) continue ;; esac
+  case $name in nvidia* | dxg | pts | ptmx) continue ;; esac
   if [ -L "$path" ]; then
     cp -P "$path" "$hidden/new/$name"
   elif [ -d "$path" ]; then
@@ -152,6 +150,10 @@ for path in "$hidden/dev"/* ; do
     mount --bind "$path" "$hidden/new/$name"
   fi
 done
+# Terminals of its own, as in a container: a ptmx that is mounted alone does not find its pts.
+mkdir "$hidden/new/pts"
+mount -t devpts -o newinstance,ptmxmode=0666 none "$hidden/new/pts"
+ln -s pts/ptmx "$hidden/new/ptmx"
 mount --rbind "$hidden/new" /dev
 # An overlay, so that each path stays what it is but for the driver's.
 number=0
@@ -161,6 +163,9 @@ for folder in "$@"; do
   mount -t overlay -o "lowerdir=$folder,upperdir=$hidden/upper$number,workdir=$hidden/work$number" none "$folder"
   rm -f "$folder"/libcuda.so* "$folder"/libnvidia-ml.so*
 done
+# What is mounted stays; its folder is not left behind.
+umount -l "$hidden"
+rmdir "$hidden"
 "#;
     let output = Command::new("sh")
         .args(["-c", script, "sh"])

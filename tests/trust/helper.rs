@@ -202,6 +202,13 @@ fn a_link_that_changes_all_the_time_leads_to_the_helper_or_to_a_refusal() {
         }
     };
     meanwhile(swap, || {
+        for _ in 0..20_000 {
+            if let Err(error) = fs::File::open(&link) {
+                Need::AtomicRename.lacking(format!("{}: {error}", folder.path().display()));
+            }
+        }
+    });
+    meanwhile(swap, || {
         for _ in 0..40 {
             let (code, said) = health(&machine, &["--helper-path", link.to_str().unwrap()]);
             let refused = code == Some(82) && said.contains("is not the helper of cuda-entrypoint");
