@@ -4,7 +4,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 
-.PHONY: help build verify verify-reproducible demo test test-all test-stack faults signals compare fuzz valgrind miri bench lint clean
+.PHONY: help build check verify verify-reproducible demo test test-all test-stack test-field faults signals compare fuzz valgrind miri bench lint map clean
 
 help: ## list these targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +24,10 @@ demo: build ## fetch real CUDA 12.4 wheels and start a command behind the entryp
 test: build ## every test that this machine can run; the last lines say what was not run, and what brings it
 	@tests/test.sh
 
+check: ## unit tests and lints: before each commit
+	@cargo test --locked --quiet --lib
+	@tests/lint/lint.sh
+
 test-all: build ## every test; one that cannot be run here has failed
 	@tests/test.sh --all
 
@@ -32,6 +36,9 @@ test-stack: build ## a full torch 2.5.0 environment, and the service image with 
 	@if [[ $$CUDA_ENTRYPOINT_SKIP_DOCKER == 1 ]]; then \
 	  echo "== NOT TESTED: the service image with torch, because CUDA_ENTRYPOINT_SKIP_DOCKER=1 is set ==" >&2; \
 	else tests/docker/full.sh; fi
+
+test-field: build ## environments that people use, captured and started behind fake GPUs, and reported faults: 60 GB from PyPI
+	@tests/field/run.py
 
 faults: ## how many faults tests/faults.md lists, and the tests that show what becomes of them
 	@tests/lint/faults.py --count
@@ -60,6 +67,9 @@ bench: build ## what the image stage costs on that environment, beside a Python 
 
 lint: ## formats, clippy, shell, Dockerfiles, licenses, texts
 	@tests/lint/lint.sh
+
+map: ## draw the modules and what they use into ARCHITECTURE.md
+	@tests/lint/map.py --write
 
 clean: ## remove dist and the demo; `cargo clean` removes the rest
 	. tests/build/folders.sh; rm -rf "$$dist" "$$target/demo"

@@ -14,6 +14,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::facts::ComputeCapability;
+use crate::order;
 
 /// Code that is tied closer to its architecture than the plain rule says.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
@@ -215,7 +216,7 @@ impl FromStr for ArchList {
             return Err(ArchListError::Empty);
         }
         // `9.0;9.0+PTX` is one architecture with PTX.
-        archs.sort();
+        order::sort(&mut archs);
         archs.dedup_by(|later, kept| {
             let same = (later.capability, later.variant) == (kept.capability, kept.variant);
             kept.ptx |= same && later.ptx;
@@ -307,9 +308,7 @@ fn advice(item: &str) -> String {
     if let Some(meant) = undotted(item) {
         return format!("a compute capability is written with a point; did you mean `{meant}`?");
     }
-    // No name is near a long item, and the comparison would take its time.
-    let short = Some(item).filter(|i| i.len() <= 40);
-    match short.and_then(|i| crate::nearest(i, NAMES.iter().map(|(name, _)| *name))) {
+    match crate::nearest(item, NAMES.iter().map(|(name, _)| *name)) {
         Some(name) => format!("no architecture is called that; did you mean `{name}`?"),
         None => EXPECTED.to_string(),
     }

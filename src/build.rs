@@ -32,8 +32,8 @@ fn main() {
     let bytes =
         fs::read(&helper).unwrap_or_else(|e| panic!("cannot read the helper {}: {e}", helper.display()));
     println!("cargo::rustc-env=CUDA_ENTRYPOINT_BUILD={:016x}", build_id(&bytes));
-    pack(&bytes, &out.join("cuda-helper.lz4"));
-    pack(&texts(), &out.join("texts.lz4"));
+    pack(&bytes, &out.join("cuda-helper.zst"));
+    pack(&texts(), &out.join("texts.zst"));
 }
 
 /// A number that another build has only by chance: over the names and contents of all sources, and the helper's bytes.
@@ -68,14 +68,20 @@ fn build_id(helper: &[u8]) -> u64 {
     hash
 }
 
-/// The pages of `explain` and the smoke's Python: each a NUL byte, its file's name, another, and its content.
+/// The pages of `explain`, the smoke's Python and the JSON Schemas: each a NUL byte, its file's name, another, and its content.
 fn texts() -> Vec<u8> {
     let mut paths: Vec<PathBuf> = Vec::new();
-    for (folder, kind) in [("src/check/explain", "md"), ("src/smoke", "py")] {
+    for (folder, kind) in [
+        ("src/check/explain", "md"),
+        ("src/smoke", "py"),
+        ("src/report", "schema.json"),
+        ("src/stack", "schema.json"),
+    ] {
         println!("cargo::rerun-if-changed={folder}");
         let entries = fs::read_dir(folder).unwrap_or_else(|e| panic!("cannot read {folder}: {e}"));
         let found = entries.map(|entry| entry.expect("readable").path());
-        paths.extend(found.filter(|path| path.extension().is_some_and(|e| e == kind)));
+        let is_kind = |path: &PathBuf| path.to_string_lossy().ends_with(&format!(".{kind}"));
+        paths.extend(found.filter(is_kind));
     }
     paths.sort();
     let mut all = Vec::new();
@@ -84,21 +90,33 @@ fn texts() -> Vec<u8> {
         all.push(0);
         all.extend(name.as_encoded_bytes());
         all.push(0);
-        all.extend(fs::read(&path).unwrap_or_else(|e| panic!("cannot read {}: {e}", path.display())));
+        let text =
+            fs::read_to_string(&path).unwrap_or_else(|e| panic!("cannot read {}: {e}", path.display()));
+        all.extend(match path.extension() {
+            Some(ending) if ending == "py" => without_comments(&text).into_bytes(),
+            _ => text.into_bytes(),
+        });
     }
     all
 }
 
-/// Nothing becomes nothing, which cannot be unpacked: the fuzzers are built without a helper, and at this level the packer
-/// crashes on an empty text.
+/// A Python program without the lines that are comments alone, but for the first. Each line keeps its number, which
+/// tracebacks show.
+fn without_comments(text: &str) -> String {
+    let is_comment = |line: &str| line.trim_start().starts_with('#');
+    let lines = text.lines().enumerate();
+    let kept = lines.map(|(number, line)| if number > 0 && is_comment(line) { "" } else { line });
+    kept.map(|line| format!("{line}\n")).collect()
+}
+
+/// The plain length in four bytes, then a Zstandard frame: what `src/packed.rs` unpacks.
 fn pack(bytes: &[u8], to: &Path) {
-    let mode = lz4::block::CompressionMode::HIGHCOMPRESSION(12);
-    let packed = match bytes {
-        [] => Ok(Vec::new()),
-        bytes => lz4::block::compress(bytes, Some(mode), true),
-    };
-    let packed = packed.unwrap_or_else(|e| panic!("cannot pack {}: {e}", to.display()));
-    fs::write(to, packed).unwrap_or_else(|e| panic!("cannot write {}: {e}", to.display()));
+    const BEST: i32 = 22;
+    let packed =
+        zstd::bulk::compress(bytes, BEST).unwrap_or_else(|e| panic!("cannot pack {}: {e}", to.display()));
+    let length = u32::try_from(bytes.len()).expect("less than 4 GiB").to_le_bytes();
+    fs::write(to, [&length, packed.as_slice()].concat())
+        .unwrap_or_else(|e| panic!("cannot write {}: {e}", to.display()));
 }
 
 /// Runs a second cargo in a target folder of its own: the first one holds the lock of the usual folder.

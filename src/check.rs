@@ -1,16 +1,26 @@
 //! Findings as data: what was judged, how it came out, and whose turn it is.
 //!
-//! A check returns findings; [`Overrides`] is the one place where `--allow`, `--warn` and `--deny` change them; and
-//! [`Outcome::of`] is the one place where they become a verdict and an exit code.
+//! A check returns findings; [`Findings`] is the one place where `--allow`, `--warn` and `--deny` change them and where
+//! the run asks whether any failed; and [`Outcome::of`] is the one place where they become a verdict and an exit code.
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Deref;
 use std::str::FromStr;
 
 use serde::Serialize;
 
+use crate::exit_code::ExitCode;
+use crate::order;
+use crate::text::one_line;
+use accept::Accept;
+
+pub mod accept;
+mod alike;
 mod catalogue;
-pub use catalogue::{Code, explain};
+mod explain;
+pub use catalogue::Code;
+pub use explain::explain;
 
 /// The stages in the order in which their failures count.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash, Serialize)]
@@ -48,6 +58,17 @@ pub enum Severity {
     Warn,
     /// the service does not start
     Fail,
+}
+
+impl Severity {
+    /// As a person reads it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Info => "info",
+            Self::Warn => "warn",
+            Self::Fail => "fail",
+        }
+    }
 }
 
 /// How one check came out.
@@ -97,12 +118,18 @@ pub struct Finding {
     pub message: String,
     /// what to do next, for the person who can do it; empty where nothing is to be done
     pub hint: String,
+    /// why the manifest accepts it; empty where it does not
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub accepted: String,
+    /// the packages and libraries by which the manifest may accept it; the subject alone where there are none
+    #[serde(skip)]
+    pub parties: Vec<String>,
     /// a problem, whose weight `--allow`, `--warn` and `--deny` may change; not a pass, skip or plain information
     #[serde(skip)]
     pub problem: bool,
     /// trying again may help (a driver that is still starting): what `--wait` waits for
     #[serde(skip)]
-    pub can_mend: bool,
+    pub retryable: bool,
 }
 
 impl Finding {
@@ -111,13 +138,15 @@ impl Finding {
             code,
             stage: code.stage(),
             status,
-            subject: subject.into(),
+            subject: harmless(subject),
             observed: String::new(),
             required: String::new(),
             message: String::new(),
             hint: String::new(),
+            accepted: String::new(),
+            parties: Vec::new(),
             problem: false,
-            can_mend: false,
+            retryable: false,
         }
     }
 
@@ -154,49 +183,140 @@ impl Finding {
         Self::new(code, Status::Unknown, subject)
     }
 
+    /// Sets what was judged.
+    pub fn about(mut self, subject: impl Into<String>) -> Self {
+        self.subject = harmless(subject);
+        self
+    }
+
     /// Sets what was seen.
     pub fn observed(mut self, text: impl Into<String>) -> Self {
-        self.observed = text.into();
+        self.observed = harmless(text);
         self
     }
 
     /// Sets what had to be seen.
     pub fn required(mut self, text: impl Into<String>) -> Self {
-        self.required = text.into();
+        self.required = harmless(text);
         self
     }
 
     /// Sets the sentence.
     pub fn message(mut self, text: impl Into<String>) -> Self {
-        self.message = text.into();
+        self.message = harmless(text);
         self
     }
 
     /// Sets the next step.
     pub fn hint(mut self, text: impl Into<String>) -> Self {
-        self.hint = text.into();
+        self.hint = harmless(text);
         self
     }
 
-    /// Says that trying again may help.
-    pub fn can_mend(mut self) -> Self {
-        self.can_mend = true;
+    /// Names packages or libraries that it is about, the subject among them if it is one.
+    pub fn with(mut self, parties: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.parties.extend(parties.into_iter().map(harmless));
         self
     }
+
+    /// The service must not start because of it.
+    pub fn failed(&self) -> bool {
+        self.status == Status::Fail
+    }
+
+    /// Says that trying again may help.
+    pub fn retryable(mut self) -> Self {
+        self.retryable = true;
+        self
+    }
+}
+
+/// The most characters of one text of a finding: a library's error message has no limit of its own.
+const LONGEST: usize = 4_000;
+
+/// Paths, names and messages of libraries may hold anything: what a finding holds can be printed as it is.
+fn harmless(text: impl Into<String>) -> String {
+    one_line(&text.into(), LONGEST)
 }
 
 /// What `--allow`, `--warn` and `--deny` say, one severity a code.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Overrides(pub BTreeMap<Code, Severity>);
 
-impl Overrides {
-    /// Applies them; only problems change.
-    pub fn apply(&self, findings: &mut [Finding]) {
+/// Findings with the overrides applied: their statuses are final.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Findings(Vec<Finding>);
+
+impl Findings {
+    /// What checks returned, under what the manifest accepts and these overrides; only problems change, and those that have
+    /// one remedy become one.
+    ///
+    /// What is accepted is information. `--allow` and `--warn` make findings weigh less and leave it at that; `--deny` is
+    /// for those who take no exceptions.
+    pub fn under(overrides: &Overrides, accepted: &[Accept], mut findings: Vec<Finding>) -> Self {
+        accept::apply(accepted, &mut findings);
         for finding in findings.iter_mut().filter(|f| f.problem) {
-            if let Some(&severity) = self.0.get(&finding.code) {
-                finding.status = severity.into();
+            let severity = overrides.0.get(&finding.code).copied();
+            if finding.accepted.is_empty() {
+                finding.status = severity.map_or(finding.status, Status::from);
+            } else if severity == Some(Severity::Fail) {
+                finding.status = Status::Fail;
+                finding.message += "; the manifest accepts it, and --deny overrules the manifest";
+            } else {
+                // There is nothing to do.
+                finding.hint.clear();
             }
         }
+        Self(alike::joined(findings))
+    }
+
+    /// Adds findings that are no problems, such as those of a stage that was skipped: no override concerns them.
+    pub fn note(&mut self, findings: impl IntoIterator<Item = Finding>) {
+        self.0.extend(findings);
+    }
+
+    /// Adds another stage's.
+    pub fn append(&mut self, other: Self) {
+        self.0.extend(other.0);
+    }
+
+    /// Brings them into the order of their stages.
+    pub fn sort(&mut self) {
+        order::sort_by_key(&mut self.0, |f| f.stage);
+    }
+
+    /// Those of these kinds.
+    pub fn of(&self, codes: &[Code]) -> Self {
+        let wanted = self.iter().filter(|f| codes.contains(&f.code));
+        Self(wanted.cloned().collect())
+    }
+
+    /// Whether any failed.
+    pub fn failed(&self) -> bool {
+        self.iter().any(Finding::failed)
+    }
+
+    /// Those that failed.
+    pub fn failures(&self) -> impl Iterator<Item = &Finding> {
+        self.iter().filter(|f| f.failed())
+    }
+
+    /// The problem of a stage that weighs most under the overrides, the first of several.
+    pub fn worst_of(&self, stage: Stage) -> Option<&Finding> {
+        let problems = self.iter().filter(|f| f.stage == stage && f.problem);
+        problems.min_by_key(|f| match f.status {
+            Status::Fail => 0,
+            Status::Warn => 1,
+            _ => 2,
+        })
+    }
+}
+
+impl Deref for Findings {
+    type Target = [Finding];
+
+    fn deref(&self) -> &[Finding] {
+        &self.0
     }
 }
 
@@ -228,8 +348,9 @@ impl<'a> Outcome<'a> {
     pub fn of(findings: &'a [Finding]) -> Self {
         let decisive = findings
             .iter()
-            .filter(|f| f.status == Status::Fail)
-            .min_by_key(|f| (f.stage, f.code.exit_code() == TIMEOUT_EXIT));
+            .filter(|f| f.failed())
+            // A deadline ranks behind a definite failure of the same stage.
+            .min_by_key(|f| (f.stage, f.code.exit_code() == ExitCode::Deadline));
         let verdict = match decisive {
             Some(_) => Verdict::Fail,
             None if findings.iter().any(|f| f.status == Status::Warn) => Verdict::Warn,
@@ -237,14 +358,11 @@ impl<'a> Outcome<'a> {
         };
         Self {
             verdict,
-            exit_code: decisive.map_or(0, |f| f.code.exit_code()),
+            exit_code: decisive.map_or(ExitCode::Passed, |f| f.code.exit_code()).code(),
             decisive,
         }
     }
 }
-
-/// A deadline passed: ranked behind a definite failure of the same stage.
-const TIMEOUT_EXIT: u8 = 85;
 
 impl fmt::Display for Code {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -319,15 +437,112 @@ mod tests {
             ]
             .into(),
         );
-        let mut findings = vec![
+        let findings = vec![
             Finding::problem(Code::ShmSmall, "/dev/shm"),
             Finding::info(Code::ShmSmall, "/dev/shm"),
             Finding::problem(Code::CudartVersion, "x"),
             Finding::pass(Code::CudartVersion, "y"),
         ];
-        overrides.apply(&mut findings);
+        let findings = Findings::under(&overrides, &[], findings);
         let statuses: Vec<_> = findings.iter().map(|f| f.status).collect();
         assert_eq!(statuses, [Status::Fail, Status::Info, Status::Warn, Status::Pass]);
+        assert!(findings.failed() && findings.failures().eq([&findings[0]]));
+        assert!(!Findings::default().failed());
+    }
+
+    #[test]
+    fn what_the_manifest_accepts_is_information_unless_it_is_denied() {
+        let accept = |code, subject| Accept {
+            code,
+            subject,
+            reason: "pair tested".into(),
+        };
+        let package = |name: &str| accept::Subject::Package(name.into());
+        let library = |name: &str| accept::Subject::Library(name.into());
+        let accepted = [
+            accept(Code::RequiresDist, package("cumm-cu124")),
+            accept(Code::CudartVersion, library("libcudart.so.12")),
+            accept(Code::LibraryMissing, library("libnccl.so.2")),
+            accept(Code::KernelsUnusable, package("xformers")),
+        ];
+        let findings = || {
+            vec![
+                Finding::problem(Code::RequiresDist, "spconv-cu124")
+                    .with(["cumm-cu124"])
+                    .hint("x"),
+                Finding::problem(Code::RequiresDist, "spconv-cu124").with(["numpy"]),
+                Finding::problem(Code::CudartVersion, "/sp/lib/libcudart.so.12"),
+                Finding::problem(Code::CudartVersion, "/sp/lib/libcudart.so.12.1"),
+                Finding::pass(Code::RequiresDist, "cumm-cu124"),
+            ]
+        };
+        let statuses = |severity: Option<Severity>| {
+            let overrides = Overrides(severity.map(|s| (Code::RequiresDist, s)).into_iter().collect());
+            let findings = Findings::under(&overrides, &accepted, findings());
+            findings.iter().map(|f| f.status).collect::<Vec<_>>()
+        };
+        use Status::{Fail, Info, Pass, Warn};
+        assert_eq!(statuses(None), [Info, Fail, Info, Fail, Pass]);
+        assert_eq!(statuses(Some(Severity::Warn)), [Info, Warn, Info, Fail, Pass]);
+        assert_eq!(statuses(Some(Severity::Info)), [Info, Info, Info, Fail, Pass]);
+        assert_eq!(statuses(Some(Severity::Fail)), [Fail, Fail, Info, Fail, Pass]);
+        let findings = Findings::under(&Overrides::default(), &accepted, findings());
+        assert_eq!(
+            (findings[0].accepted.as_str(), findings[0].hint.as_str()),
+            ("pair tested", "")
+        );
+        let stale: Vec<Finding> = accept::stale(&accepted, &findings).collect();
+        assert_eq!(stale.len(), 1);
+        assert_eq!((stale[0].code, stale[0].status), (Code::LibraryMissing, Info));
+        assert!(stale[0].message.contains("library libnccl.so.2 matched nothing"));
+    }
+
+    #[test]
+    fn the_worst_of_a_stage_is_a_problem_and_the_first_of_its_weight() {
+        let overrides = Overrides([(Code::SmokeDevice, Severity::Info)].into());
+        let mut findings = Findings::under(
+            &overrides,
+            &[],
+            vec![
+                Finding::problem(Code::SmokeDevice, "a"),
+                Finding::problem(Code::SmokeWrong, "b"),
+                Finding::problem(Code::SmokeImport, "c"),
+                Finding::problem(Code::DriverMissing, "d"),
+            ],
+        );
+        findings.note([Finding::skip(Code::PackageMissing, "e")]);
+        let worst = |stage| findings.worst_of(stage).map(|f| f.subject.as_str());
+        assert_eq!(worst(Stage::Smoke), Some("b"));
+        assert_eq!(worst(Stage::Device), Some("d"));
+        assert_eq!(worst(Stage::Image), None);
+        assert_eq!(
+            findings.of(&[Code::SmokeWrong, Code::FileMissing])[..],
+            findings[1..2]
+        );
+        findings.sort();
+        assert_eq!(findings[0].subject, "e");
+    }
+
+    #[test]
+    fn whatever_is_put_into_a_finding_can_be_printed() {
+        let foreign = "a\x1b[2J\nb\u{202e}";
+        let finding = Finding::problem(Code::FileMissing, foreign)
+            .observed(foreign)
+            .required(foreign)
+            .message(foreign)
+            .hint("x".repeat(2 * LONGEST));
+        let shown = r"a\u{1b}[2J\nb\u{202e}";
+        let Finding {
+            subject,
+            observed,
+            required,
+            message,
+            hint,
+            ..
+        } = &finding;
+        assert_eq!([subject, observed, required, message], [shown; 4]);
+        assert_eq!(finding.clone().about(foreign).subject, shown);
+        assert_eq!(hint.chars().count(), LONGEST + 1);
     }
 
     #[test]
@@ -338,7 +553,6 @@ mod tests {
                 code.name().bytes().all(|b| b.is_ascii_lowercase() || b == b'-'),
                 "{code}"
             );
-            assert!([81, 82, 83, 84, 85].contains(&code.exit_code()), "{code}");
         }
         let names: std::collections::BTreeSet<_> = Code::all().map(Code::name).collect();
         assert_eq!(names.len(), Code::all().count());

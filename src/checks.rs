@@ -3,6 +3,7 @@
 pub mod arch;
 pub mod device;
 pub mod image;
+pub(crate) mod kernels;
 pub mod limits;
 pub mod require;
 pub mod smoke;

@@ -6,24 +6,23 @@ use std::time::Instant;
 
 use cuda_entrypoint::arch::ArchList;
 use cuda_entrypoint::check::Code;
-use cuda_entrypoint::cli::{Command, Invocation, SchemaOf};
-use cuda_entrypoint::crew::{Crew, StartError};
+use cuda_entrypoint::cli::{Command, Invocation, SchemaOf, config, help};
+use cuda_entrypoint::exit_code::ExitCode;
+use cuda_entrypoint::helper::install;
+use cuda_entrypoint::process::supervisor::{StartError, Supervisor};
 use cuda_entrypoint::report::human::Colour;
 use cuda_entrypoint::report::json;
 use cuda_entrypoint::stack::Stack;
-use cuda_entrypoint::{arch, config, facts, help, install, kernels, stack};
+use cuda_entrypoint::{arch, facts, kernels, stack};
 
-use self::exit::{EX_CANTCREAT, EX_USAGE};
 use self::manifest::stack_show;
 use self::refusal::Refusal;
 use self::session::Session;
 use self::start::{is_this_program, start, start_unchecked};
-use self::words::{colour_of, complain, print, say, start_logging, write_failed};
+use self::words::{colour_of, complain, open_stdout, print, say, start_logging, write_failed};
 
 mod capture;
 mod check;
-pub mod exit;
-mod handoff;
 mod manifest;
 mod refusal;
 mod run;
@@ -32,10 +31,10 @@ pub mod start;
 pub mod words;
 
 /// The supervisor, or why there is none; `None` where the command starts no children.
-pub type Assembled = Option<Result<Crew, StartError>>;
+pub type Assembled = Option<Result<Supervisor, StartError>>;
 
 /// Does what the command line says; returns the exit code.
-pub fn dispatch(invocation: Invocation, environ: &[CString], crew: Assembled, started: Instant) -> u8 {
+pub fn dispatch(invocation: Invocation, environ: &[CString], supervisor: Assembled, started: Instant) -> u8 {
     let Invocation {
         command,
         settings,
@@ -53,19 +52,19 @@ pub fn dispatch(invocation: Invocation, environ: &[CString], crew: Assembled, st
         Command::Help(Some(name)) => print(&help::command(name)),
         Command::Version => print(&format!("cuda-entrypoint {}\n", env!("CARGO_PKG_VERSION"))),
         Command::Explain(None) => print(&help::findings()),
-        Command::Explain(Some(name)) => explain(&name),
-        Command::Schema(SchemaOf::Stack) => print(stack::SCHEMA_JSON),
-        Command::Schema(SchemaOf::Report) => print(json::SCHEMA_JSON),
+        Command::Explain(Some(name)) => explain(name.trim()),
+        Command::Schema(SchemaOf::Stack) => print(&stack::schema()),
+        Command::Schema(SchemaOf::Report) => print(&json::schema()),
         Command::StackShow { json } => stack_show(&settings, json),
-        Command::StackCapture { service } => {
+        Command::StackCapture { name, service } => {
             let session = Session {
                 service: &service,
                 ..session
             };
-            match crew {
-                Some(Ok(crew)) => session.capture(crew),
+            match supervisor {
+                Some(Ok(supervisor)) => session.capture(name.as_deref(), supervisor),
                 other => {
-                    let refusal = Refusal::without_crew(other.and_then(Result::err));
+                    let refusal = Refusal::without_supervisor(other.and_then(Result::err));
                     complain(&refusal.message, &refusal.hint);
                     refusal.exit
                 }
@@ -74,13 +73,13 @@ pub fn dispatch(invocation: Invocation, environ: &[CString], crew: Assembled, st
         Command::Kernels { archs, json, paths } => list_kernels(archs, json, paths),
         Command::Install(dir) => install_into(Path::new(&dir)),
         Command::Run { service } if config::is_off(&settings) => {
-            drop(crew);
+            drop(supervisor);
             start_logging(&settings);
             start_unchecked(&service, environ, &settings)
         }
-        // Whoever names this program means what it does, not what would have to hold before a service.
+        // A command of this very program needs no checks before it.
         Command::Run { service } if is_this_program(&service, environ) => {
-            drop(crew);
+            drop(supervisor);
             start_logging(&settings);
             start(&service, environ, &config::termination_log(&settings), None)
         }
@@ -94,9 +93,9 @@ pub fn dispatch(invocation: Invocation, environ: &[CString], crew: Assembled, st
                 service: &service,
                 ..session
             };
-            match crew {
-                Some(Ok(crew)) => session.run(crew),
-                other => session.run_without_crew(other.and_then(Result::err)),
+            match supervisor {
+                Some(Ok(supervisor)) => session.run(supervisor),
+                other => session.run_without_supervisor(other.and_then(Result::err)),
             }
         }
         Command::Check { stage, service } => {
@@ -104,9 +103,9 @@ pub fn dispatch(invocation: Invocation, environ: &[CString], crew: Assembled, st
                 service: &service,
                 ..session
             };
-            match crew {
-                Some(Ok(crew)) => session.check(stage, crew),
-                other => session.check_without_crew(other.and_then(Result::err)),
+            match supervisor {
+                Some(Ok(supervisor)) => session.check(stage, supervisor),
+                other => session.check_without_supervisor(other.and_then(Result::err)),
             }
         }
     }
@@ -115,33 +114,29 @@ pub fn dispatch(invocation: Invocation, environ: &[CString], crew: Assembled, st
 fn explain(name: &str) -> u8 {
     match name.parse::<Code>() {
         Ok(code) => print(&cuda_entrypoint::check::explain(code)),
+        Err(_) if name.parse().is_ok_and(help::ends_with_findings) => {
+            print(&help::findings_of(name.parse().unwrap_or_default()))
+        }
         Err(error) => {
             complain(&error.to_string(), "cuda-entrypoint explain lists them");
-            EX_USAGE
+            ExitCode::Usage.code()
         }
     }
 }
 
-fn list_kernels(archs: Option<OsString>, json: bool, paths: Vec<OsString>) -> u8 {
-    let list = match archs {
-        Some(text) => match text.to_string_lossy().parse::<ArchList>() {
-            Ok(list) => Some(list),
-            Err(error) => {
-                complain(&format!("--archs: {error}"), "such as 7.5;8.0;8.6;8.9;9.0");
-                return EX_USAGE;
-            }
-        },
-        None => Stack::embedded().ok().and_then(|s| s.archs),
-    };
+fn list_kernels(archs: Option<ArchList>, json: bool, paths: Vec<OsString>) -> u8 {
+    let list = archs.or_else(|| Stack::embedded().ok().and_then(|s| s.archs));
     let capabilities: Vec<facts::ComputeCapability> = list
         .iter()
         .flat_map(ArchList::iter)
         .map(|a: &arch::Arch| a.capability)
         .collect();
     let paths: Vec<PathBuf> = paths.into_iter().map(PathBuf::from).collect();
-    let (out, mut err) = (std::io::stdout(), std::io::stderr());
+    let mut err = std::io::stderr();
     let watched = !json && colour_of(&err) == Colour::Yes;
-    match kernels::run(&paths, &capabilities, json, watched, &mut out.lock(), &mut err) {
+    let listed = open_stdout()
+        .and_then(|mut out| kernels::run(&paths, &capabilities, json, watched, &mut out, &mut err));
+    match listed {
         Ok(exit) => exit,
         Err(error) => write_failed(&error),
     }
@@ -150,9 +145,9 @@ fn list_kernels(archs: Option<OsString>, json: bool, paths: Vec<OsString>) -> u8
 fn install_into(dir: &Path) -> u8 {
     match install::install(dir) {
         Ok(paths) => print(&paths.map(|p| format!("{}\n", p.display())).concat()),
-        Err(message) => {
-            complain(&message, "name a folder that this user may write to");
-            EX_CANTCREAT
+        Err((message, hint)) => {
+            complain(&message, hint);
+            ExitCode::CantCreate.code()
         }
     }
 }

@@ -16,12 +16,12 @@ pub struct Meaning {
     /// what to do
     pub hint: &'static str,
     /// trying again may help
-    pub can_mend: bool,
+    pub retryable: bool,
 }
 
 macro_rules! meanings {
-    ($($number:literal $mend:literal $code:ident $cause:literal $hint:literal;)*) => {
-        &[$(($number, Meaning { code: Code::$code, cause: $cause, hint: $hint, can_mend: $mend }),)*]
+    ($($number:literal $retryable:literal $code:ident $cause:literal $hint:literal;)*) => {
+        &[$(($number, Meaning { code: Code::$code, cause: $cause, hint: $hint, retryable: $retryable }),)*]
     };
 }
 
@@ -35,16 +35,26 @@ const CUDA: &[(i32, Meaning)] = meanings! {
         "remove lib64/stubs from LD_LIBRARY_PATH and from /etc/ld.so.conf.d in the image, then run ldconfig";
     35 false DriverTooOld "the driver is older than the CUDA runtime"
         "update the node's driver, or use an image built for an older CUDA";
+    36 false DriverTooOld "the driver does not know a call that this CUDA runtime makes: it is too old"
+        "update the node's driver, or use an image built for an older CUDA";
     46 true GpuNotReady "all GPUs are busy or unavailable: exclusive mode with another process on them, or no access to the device"
         "look at nvidia-smi for the process that holds it, or set the compute mode to DEFAULT (nvidia-smi -c 0)";
     100 true GpuMissing "the driver runs and sees no GPU"
         "";
     101 false GpuNotReady "a device number is out of range"
         "correct CUDA_VISIBLE_DEVICES: it counts from 0 within this container";
+    102 false GpuNotReady "this virtual GPU has no licence"
+        "license the vGPU (gridd.conf and the token of the licence server on the node), then start again";
     209 false KernelsUnusable "no kernel image fits this GPU"
         "cuda-entrypoint kernels FILE shows which architectures the library carries";
     214 false GpuUnhealthy "an uncorrectable ECC error was met"
         "drain the node and reset the GPU (nvidia-smi -r) or reboot; watch it for Xid 48, 63, 64, 94 and 95 in dmesg";
+    216 true GpuNotReady "the GPU is in exclusive mode, and another thread has it"
+        "look at nvidia-smi for the process that holds it, or set the compute mode to DEFAULT (nvidia-smi -c 0)";
+    220 false GpuUnhealthy "an uncorrectable NVLink error was met"
+        "drain the node and reset its GPUs; nvidia-smi nvlink -e and dmesg (Xid 74) tell more";
+    226 false GpuUnhealthy "the GPU contained a hardware error, or an access over NVLink that is not allowed"
+        "start again; if it comes back, drain the node and reset the GPU, and watch it for Xid 94 in dmesg";
     304 true GpuNotReady "the operating system refused a call of the driver"
         "check that the container may open /dev/nvidia* (docker run --gpus all, or the device plugin), and dmesg for NVRM lines";
     719 true GpuNotReady "a kernel crashed on the GPU and left the context unusable"
@@ -65,6 +75,14 @@ const CUDA: &[(i32, Meaning)] = meanings! {
         "restart the MPS control daemon on the node; its logs are in CUDA_MPS_LOG_DIRECTORY";
     807 true GpuNotReady "the MPS server is not ready for new clients"
         "wait (--wait 1m), or restart the MPS control daemon";
+    808 true GpuNotReady "the MPS server has no room for another client"
+        "end clients that are not needed, or start fewer on this GPU: MPS serves a limited number of them";
+    809 true GpuNotReady "the MPS server has no connection left for another client"
+        "end clients that are not needed, or lower CUDA_DEVICE_MAX_CONNECTIONS of each";
+    810 true GpuNotReady "the MPS server ended this client, as it does where another client has failed"
+        "start again; the MPS server's log on the node (CUDA_MPS_LOG_DIRECTORY) names the client that failed";
+    919 true GpuNotReady "the NVLink fabric of this GPU is still being set up"
+        "wait (--wait 5m); if it stays, start nvidia-fabricmanager on the node, of exactly the driver's version";
     999 true GpuNotReady "an unknown error: /dev/nvidia-uvm is missing, or the driver is wedged"
         "on the host: nvidia-modprobe -c 0 -u, then recreate the container; if it stays, look for Xid lines in dmesg and reboot";
 };
@@ -77,17 +95,103 @@ const NVML: &[(i32, Meaning)] = meanings! {
         "load it on the node (modprobe nvidia; nvidia-smi), or wait for the driver container (--wait 5m)";
     15 false GpuUnhealthy "a GPU fell off the bus"
         "drain the node and reboot it; look for Xid 79 in dmesg";
+    16 false GpuUnhealthy "a GPU must be reset before it can be used"
+        "drain the node and reset the GPU (nvidia-smi -r) or reboot; look for Xid lines in dmesg";
     18 false GpuNotReady "NVML in the container and the kernel's driver are of different versions: the driver was updated under the running container"
         "recreate the container; if nvidia-smi fails on the host as well, reload the driver or reboot";
     999 true GpuNotReady "an unknown error: often the container's cgroup lost its devices, as `systemctl daemon-reload` on the host brings about"
         "recreate the container; to keep it from happening, use CDI or the cgroupfs driver";
 };
 
+/// What programs say in their own words where the operator has to act: the sentences of `cudaGetErrorString` (libcudart
+/// 12.4 to 13.5), the enumerators of the runtime and of the driver where they are not the same but for `_`, and torch's own
+/// sentences (c10/cuda/CUDAFunctions.cpp, torch/csrc/cuda/Module.cpp). In lower case, without `_`; the first that is found
+/// counts. Errors without a row are the program's own, 700 and 719 among them.
+const CUDA_SAID: &[(i32, &str)] = &[
+    (3, "initialization error"),
+    (3, "cuda driver initialization failed"),
+    (3, "cudaerrorinitializationerror"),
+    (3, "cudaerrornotinitialized"),
+    (34, "cuda driver is a stub library"),
+    (34, "cudaerrorstublibrary"),
+    (35, "driver version is insufficient"),
+    (35, "cudaerrorinsufficientdriver"),
+    (35, "nvidia driver on your system is too old"),
+    (36, "api call is not supported in the installed cuda driver"),
+    (36, "cudaerrorcallrequiresnewerdriver"),
+    (46, "devices are busy or unavailable"),
+    (46, "device(s) is/are busy or unavailable"),
+    (46, "cudaerrordevicesunavailable"),
+    (46, "cudaerrordeviceunavailable"),
+    (100, "no cuda-capable device"),
+    (100, "no cuda gpus are available"),
+    (100, "torch sees no cuda device"),
+    (100, "cudaerrornodevice"),
+    (101, "invalid device ordinal"),
+    (101, "cudaerrorinvaliddevice"),
+    (101, "device < numgpus internal assert failed"),
+    (102, "device doesn't have valid grid license"),
+    (214, "uncorrectable ecc error"),
+    (214, "cudaerroreccuncorrectable"),
+    (216, "exclusive-thread device already in use"),
+    (220, "uncorrectable nvlink error"),
+    (220, "cudaerrornvlinkuncorrectable"),
+    (
+        226,
+        "invalid access of peer gpu memory over nvlink or a hardware error",
+    ),
+    (304, "os call failed or operation not supported on this os"),
+    (304, "cudaerroroperatingsystem"),
+    (800, "operation not permitted"),
+    (800, "cudaerrornotpermitted"),
+    (801, "operation not supported"),
+    (801, "cudaerrornotsupported"),
+    (802, "system not yet initialized"),
+    (802, "cudaerrorsystemnotready"),
+    (803, "unsupported display driver / cuda driver combination"),
+    (803, "cudaerrorsystemdrivermismatch"),
+    (804, "forward compatibility was attempted"),
+    (804, "cudaerrorcompatnotsupportedondevice"),
+    (805, "mps client failed to connect"),
+    (805, "cudaerrormpsconnectionfailed"),
+    (806, "remote procedural call between the mps server"),
+    (806, "cudaerrormpsrpcfailure"),
+    (807, "mps server is not ready"),
+    (807, "cudaerrormpsservernotready"),
+    (808, "resources required to create mps client have been exhausted"),
+    (808, "cudaerrormpsmaxclientsreached"),
+    (
+        809,
+        "resources required to support device connections have been exhausted",
+    ),
+    (809, "cudaerrormpsmaxconnectionsreached"),
+    (810, "mps client has been terminated by the server"),
+    (810, "cudaerrormpsclientterminated"),
+    (919, "gpu fabric is not ready"),
+    (919, "cudaerrorfabricnotready"),
+    (999, "unknown error"),
+    (999, "cuda unknown error"),
+    (999, "cudaerrorunknown"),
+];
+
+/// The same of `nvmlErrorString`.
+const NVML_SAID: &[(i32, &str)] = &[
+    (9, "nvml: driver not loaded"),
+    (9, "nvmlerrordrivernotloaded"),
+    (15, "gpu is lost"),
+    (15, "nvmlerrorgpuislost"),
+    (16, "gpu requires reset"),
+    (16, "gpu requires restart"),
+    (16, "nvmlerrorresetrequired"),
+    (18, "driver/library version mismatch"),
+    (999, "nvml: unknown error"),
+];
+
 const OTHER: Meaning = Meaning {
     code: Code::GpuNotReady,
     cause: "the driver refused",
     hint: "run nvidia-smi on the host and look for NVRM and Xid lines in dmesg",
-    can_mend: false,
+    retryable: false,
 };
 
 /// The oldest Linux driver release that serves a CUDA version in full.
@@ -150,7 +254,7 @@ const NONSENSE: Meaning = Meaning {
     code: Code::GpuNotReady,
     cause: "the library does not behave as NVIDIA's does",
     hint: "check which file was loaded and what mounted it: it has to be the one of the node's driver; recreate the container with the NVIDIA runtime",
-    can_mend: false,
+    retryable: false,
 };
 
 fn lookup(table: &[(i32, Meaning)], error: &CallError) -> Meaning {
@@ -168,9 +272,70 @@ pub fn cuda(error: &CallError) -> Meaning {
     lookup(CUDA, error)
 }
 
+/// The error that a program's words give away, if the operator has to act on it: whose it is, its number, and what it
+/// means.
+pub fn said(text: &str) -> Option<(&'static str, i32, Meaning)> {
+    let text = text.to_lowercase().replace('_', "");
+    let find = |table: &[(i32, &str)]| table.iter().find(|row| has_said(&text, row)).map(|row| row.0);
+    let number = find(CUDA_SAID).or_else(|| numbered(&text));
+    let (whose, number, table) = match number {
+        Some(number) => ("CUDA", number, CUDA),
+        None => ("NVML", find(NVML_SAID)?, NVML),
+    };
+    let row = table.iter().find(|(known, _)| *known == number)?;
+    Some((whose, number, row.1))
+}
+
+/// Sentences that errno(3) has as well, or that longer ones begin with. They count behind "CUDA error:" and the like, and
+/// where nothing comes after them.
+const ALSO_OTHERS: [&str; 4] = [
+    "initialization error",
+    "operation not permitted",
+    "operation not supported",
+    "unknown error",
+];
+
+/// Whether the words stand there as the error's own.
+fn has_said(text: &str, (number, words): &(i32, &str)) -> bool {
+    text.match_indices(words).any(|(at, _)| {
+        let before = text.get(..at).unwrap_or_default();
+        let after = text.get(at + words.len()..).unwrap_or_default();
+        if words.starts_with("cudaerror") || words.starts_with("nvmlerror") {
+            // Another enumerator may begin like this one.
+            return !after.starts_with(|c: char| c.is_ascii_alphabetic());
+        }
+        let before = before.trim_end_matches([' ', ':', '\'', '(', ')']);
+        let begins = ["cuda error", "cuda driver error", "cuda failure"];
+        let is_told =
+            begins.iter().any(|word| before.ends_with(word)) || before.ends_with(&number.to_string());
+        let rest = after.trim_start_matches(' ');
+        let ends = !rest.starts_with(|c: char| c.is_ascii_alphabetic()) || after.starts_with(" at ");
+        !ALSO_OTHERS.contains(words) || (is_told && ends)
+    })
+}
+
+/// An error that is told by its number: `CUDA error 802`, `CUDA error code 3`, `Cuda failure 46`.
+fn numbered(text: &str) -> Option<i32> {
+    text.split("cuda ").skip(1).find_map(|rest| {
+        let rest = rest.trim_start_matches("runtime ").trim_start_matches("driver ");
+        let rest = rest
+            .strip_prefix("error ")
+            .or_else(|| rest.strip_prefix("failure "))?;
+        let rest = rest.trim_start_matches("code ").trim_start_matches('(');
+        let number = rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()?;
+        CUDA_SAID.iter().any(|row| row.0 == number).then_some(number)
+    })
+}
+
 /// Whether the variables that say which GPUs are visible belong to the picture: busy or unavailable, and bad ordinal.
 pub fn is_of_visibility(error: &CallError) -> bool {
     matches!(error.code, 46 | 101)
+}
+
+/// Whether an error of libnvidia-ml counts where CUDA works all the same: a GPU that is lost or waits for a reset, and a
+/// library that is not the kernel module's.
+pub fn nvml_decides(error: &CallError) -> bool {
+    nvml(error).code == Code::GpuUnhealthy || error.code == 18
 }
 
 /// What an error of libnvidia-ml means.

@@ -6,8 +6,10 @@
 pub mod bytes;
 pub mod editable;
 pub mod elf;
+pub mod extras;
 pub mod fatbin;
 pub mod files;
+pub mod imports;
 pub mod installed;
 pub mod kernels;
 pub mod ld_cache;
@@ -17,10 +19,17 @@ pub mod machine;
 pub mod modules;
 pub mod named_files;
 pub mod nvidia_require;
+pub mod opened;
+pub mod owners;
 pub mod python;
 pub mod reading;
 pub mod record;
 pub mod requirement;
+pub mod sample;
+pub mod threads;
+pub mod torch_abi;
+pub mod tree;
+pub mod unread;
 pub mod wheels;
 
 #[cfg(test)]

@@ -10,10 +10,12 @@ use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 pub mod kernels;
+pub mod libraries;
 pub mod read;
 pub mod smoke;
 
-pub use kernels::ModuleKernels;
+pub use kernels::{ModuleKernels, PtxVersion};
+pub use libraries::{LibraryAnswer, LibraryKind};
 pub use read::from_json;
 use read::{FromJson, ReadError, lines, object, tagged, words};
 pub use smoke::SmokeFacts;
@@ -71,6 +73,12 @@ impl fmt::Display for ComputeCapability {
     }
 }
 
+impl fmt::Display for PtxVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.major, self.minor)
+    }
+}
+
 /// Both types read and write as the text that people use, `"12.4"`, so that a report needs no decoding.
 macro_rules! written_as_major_dot_minor {
     ($type:ident) => {
@@ -83,6 +91,7 @@ macro_rules! written_as_major_dot_minor {
 }
 written_as_major_dot_minor!(CudaVersion);
 written_as_major_dot_minor!(ComputeCapability);
+written_as_major_dot_minor!(PtxVersion);
 
 /// One line of the helper's standard output.
 #[derive(Clone, PartialEq, Debug, Serialize)]
@@ -104,38 +113,6 @@ pub enum HelperLine {
     Node(DeviceNode),
     /// The last line of a run that went through.
     Done,
-}
-
-/// Answer of one dlopened runtime library. `index` counts the libraries of the request.
-#[derive(Clone, PartialEq, Debug, Default, Serialize)]
-pub struct LibraryAnswer {
-    /// position in the request, from 0
-    pub index: usize,
-    /// the file that the loader mapped, where it can be told
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub path: Option<String>,
-    /// the version that the library itself returned
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub version: Option<CudaVersion>,
-    /// dlopen's or dlsym's message, or the error that the version call returned
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub error: Option<String>,
-    /// the number of the error that the version call returned
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub error_code: Option<i32>,
-    /// nvrtc only: the architectures that it can compile for, such as 90
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub nvrtc_archs: Vec<i32>,
-}
-
-impl LibraryAnswer {
-    /// Whether it could not tell its version for want of a driver: `cudaErrorStubLibrary` or
-    /// `cudaErrorInsufficientDriver`. libcudart of CUDA 11 needs one for this, that of CUDA 12 does not.
-    ///
-    /// Source: <https://docs.nvidia.com/cuda/cuda-runtime-api/group__CUDART__TYPES.html>.
-    pub fn wants_driver(&self) -> bool {
-        matches!(self.error_code, Some(34 | 35))
-    }
 }
 
 /// A call into a vendor library that returned an error.
@@ -355,6 +332,8 @@ pub enum HelperEnd {
         after_ms: u64,
         /// false where the process could not be killed in time and was left behind
         killed: bool,
+        /// it was the deadline of all calls together, and none of them hung
+        in_all: bool,
     },
 }
 
@@ -366,16 +345,6 @@ pub struct HelperRun {
     pub end: HelperEnd,
     /// from the spawn to its reaping, in milliseconds
     pub ms: f64,
-}
-
-/// A runtime library that CUDA programs load.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum LibraryKind {
-    /// libcudart
-    Cudart,
-    /// libnvrtc
-    Nvrtc,
 }
 
 /// Where a copy of a library belongs.
@@ -416,6 +385,9 @@ pub struct Python {
     /// `3.11` or `3.11.7`, from files alone
     #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
+    /// the environment is conda's: it has a `conda-meta`
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub conda: bool,
     /// what led here: `--python`, the service command, `VIRTUAL_ENV`, `CONDA_PREFIX`, `PATH`
     #[serde(skip_serializing_if = "Option::is_none")]
     pub found_by: Option<String>,
@@ -430,15 +402,41 @@ pub struct Python {
     /// the folders of `sys.path` that can hold distributions, in order
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub site_packages: Vec<String>,
+    /// zip files and eggs of `sys.path`, which are not looked into
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub archives: Vec<String>,
     /// what could not be followed without running code, such as the `import` lines of `.pth` files
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
+    /// why the service's Python cannot be determined; then no other one is judged in its place
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub undetermined: Option<String>,
+    /// a folder that this user may not enter, below which the interpreter lies that a link leads to
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub closed_folder: Option<ClosedFolder>,
+    /// PYTHONHOME, where it has no standard library for this interpreter, which then cannot start
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub broken_home: Option<String>,
     /// where an interpreter was looked for and why each place was refused; for the hint of `python-missing`
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tried: Vec<String>,
 }
 
+/// Why an interpreter that is there cannot be executed.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct ClosedFolder {
+    /// the interpreter as it is named: a link of a virtual environment's
+    pub interpreter: String,
+    /// the folder on the way to its file
+    pub folder: String,
+}
+
 impl Python {
+    /// What is judged, as a finding names it: the interpreter, or the folder where that is all there is.
+    pub fn judged(&self) -> Option<&str> {
+        self.interpreter.as_deref().or(self.prefix.as_deref())
+    }
+
     /// How [`found_by`](Self::found_by) and [`tried`](Self::tried) call the service command.
     pub const OF_SERVICE: &str = "the service command";
 }
@@ -458,12 +456,22 @@ pub struct Distribution {
     /// the CUDA version that the module's own version file states (`cuda = '12.4'`)
     #[serde(skip_serializing_if = "Option::is_none")]
     pub module_cuda: Option<String>,
+    /// whether torch's libraries use the C++11 ABI of libstdc++, looked for where another distribution's version names one
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cxx11_abi: Option<bool>,
     /// `Tag:` lines of the WHEEL file, such as `cp311-cp311-manylinux_2_28_x86_64`
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<String>,
-    /// `Requires-Dist:` lines, verbatim, without those that never count here (for an extra, for another system)
+    /// `Requires-Dist:` lines, verbatim, without those that do not count here (for an extra that nothing requires, for another
+    /// system)
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub requires: Vec<String>,
+    /// extras of it that an installed distribution requires, normalised; their lines are among the others
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub extras: Vec<String>,
+    /// the variant of its wheel, looked for where a requirement depends on it
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub variant: Option<WheelVariant>,
     /// what could not be read or made no sense, with its file
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<String>,
@@ -477,12 +485,48 @@ pub struct Distribution {
     /// what an import would take instead: files in folders that come before its own
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub hidden_by: Vec<String>,
+    /// SONAMEs of CUDA's libraries that it opens by dlopen and that lie neither in NVIDIA's wheels beside it nor where the
+    /// loader looks; looked for where the manifest names the distribution
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unopened: Vec<String>,
+}
+
+/// The variant that a wheel was built as (PEP 825). Of any other wheel, both are empty.
+#[derive(Clone, PartialEq, Debug, Default, Serialize)]
+pub struct WheelVariant {
+    /// the label in the wheel's file name
+    pub label: String,
+    /// `namespace :: feature :: value`
+    pub properties: Vec<String>,
 }
 
 // serde calls it with a reference.
 #[allow(clippy::trivially_copy_pass_by_ref)]
 fn is_zero(number: &usize) -> bool {
     *number == 0
+}
+
+/// A distribution whose RECORD lists a file.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize)]
+pub struct FileOwner {
+    /// normalised name
+    pub name: String,
+    /// the metadata's version, verbatim
+    pub version: String,
+    /// the size that its RECORD states
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub size: Option<u64>,
+}
+
+/// A library that several distributions list with different contents, or that is not as its distribution's RECORD says.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct OwnedFile {
+    /// where it lies
+    pub path: String,
+    /// its size
+    pub size: u64,
+    /// the distributions that list it, in the order in which they were found
+    pub owners: Vec<FileOwner>,
 }
 
 /// A file that the manifest names, relative to site-packages.
@@ -548,13 +592,25 @@ pub enum FoundBy {
 }
 
 /// A wheel's copy of a library that the loader would leave aside.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct ShadowedCopy {
     /// the copy
     pub path: String,
     /// the object whose own RPATH or RUNPATH leads to it; `None` where it is one of NVIDIA's wheels
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wanted_by: Option<String>,
+    /// it has the contents of the file that would be mapped
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub same: bool,
+    /// how many symbols of this copy the mapped objects need and the file that would be mapped does not export
+    #[serde(skip_serializing_if = "is_zero")]
+    pub missing_count: usize,
+    /// the first of them
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub missing_symbol: Option<String>,
+    /// the object that needs it
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub missing_for: Option<String>,
 }
 
 /// One object that the loader would map for the stack's modules, in its order.
@@ -638,6 +694,9 @@ pub struct LoaderRun {
     /// stubs of libcuda in folders that it searches
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub stubs: Vec<String>,
+    /// folders outside of site-packages to which an RPATH or RUNPATH leads it
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub searched: Vec<String>,
     /// what could not be asked
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
@@ -652,6 +711,9 @@ pub struct ImageFacts {
     pub python: Python,
     /// every distribution found in them
     pub distributions: Vec<Distribution>,
+    /// libraries whose owner or contents are in doubt
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub owned: Vec<OwnedFile>,
     /// the manifest's files
     pub files: Vec<NamedFile>,
     /// what makes spconv or cumm compile at import
@@ -669,6 +731,18 @@ pub struct ImageFacts {
     /// libraries with CUDA code in the folders of `python`, in the order of their paths
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub kernels: Vec<ModuleKernels>,
+    /// what could not be read, but for libraries, which say it themselves
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unread: Vec<Unread>,
+}
+
+/// A file or folder that is there and could not be read.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct Unread {
+    /// which
+    pub path: String,
+    /// why, as errno(3) numbers it
+    pub errno: i32,
 }
 
 /// What the driver and NVML say.
@@ -691,7 +765,7 @@ pub struct DeviceFacts {
     pub opened: Vec<DeviceNode>,
     /// the helper run that asked NVML and opened the nodes
     pub nvml_helper: HelperRun,
-    /// copies of libcuda.so.1 in folders that the loader does not search
+    /// copies of a library of the driver's of which the loader took none
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub driver_elsewhere: Vec<String>,
     /// `/dev/nvidia*` nodes that are present
@@ -734,14 +808,6 @@ pub struct Facts {
 }
 
 lines!(HelperLine { "step" Step, "library" Library, "driver" Driver, "device" Device, "nvml" Nvml, "nvml-device" NvmlDevice, "node" Node; "done" Done });
-object!(LibraryAnswer {
-    index,
-    path,
-    version,
-    error,
-    error_code,
-    nvrtc_archs
-});
 object!(CallError {
     call,
     code,
@@ -800,10 +866,9 @@ tagged!(HelperEnd by "end" {
     "crashed" Crashed { signal, step },
     "exited" Exited { code, step, stderr },
     "garbled" Garbled { detail, step },
-    "timed-out" TimedOut { step, after_ms, killed }
+    "timed-out" TimedOut { step, after_ms, killed, in_all }
 });
 object!(HelperRun { ; or_default ms; flat end });
-words!(LibraryKind { "cudart" Cudart, "nvrtc" Nvrtc });
 words!(LibraryOrigin { "wheel" Wheel, "loader" Loader, "toolkit" Toolkit });
 object!(Library {
     kind,
@@ -811,6 +876,7 @@ object!(Library {
     origin,
     answer
 });
+object!(ClosedFolder { interpreter, folder });
 object!(Python {
     interpreter,
     prefix,
@@ -820,8 +886,13 @@ object!(Python {
     working_folder,
     script_folder,
     site_packages,
+    archives,
     notes,
-    tried
+    undetermined,
+    closed_folder,
+    broken_home,
+    tried;
+    or_default conda
 });
 object!(Distribution {
     name,
@@ -829,13 +900,20 @@ object!(Distribution {
     path,
     module_version,
     module_cuda,
+    cxx11_abi,
     tags,
     requires,
+    extras,
+    variant,
     problems,
     missing,
-    hidden_by;
+    hidden_by,
+    unopened;
     or_default missing_count
 });
+object!(WheelVariant { label, properties });
+object!(FileOwner { name, version, size });
+object!(OwnedFile { path, size, owners });
 object!(NamedFile { name, path });
 words!(TrapKind { "setup-py" SetupPy, "git-ignore" GitIgnore, "egg-link" EggLink, "build" Build });
 object!(EditableTrap { package, path, kind });
@@ -845,7 +923,13 @@ tagged!(FoundBy by "by" {
     "runpath" Runpath { of, folder },
     "system" System {}
 });
-object!(ShadowedCopy { path, wanted_by });
+object!(ShadowedCopy {
+    path,
+    wanted_by,
+    missing_symbol,
+    missing_for;
+    or_default same, missing_count
+});
 object!(LoadedObject {
     name,
     path,
@@ -866,8 +950,9 @@ tagged!(LoaderEnd by "end" {
     "not-asked" NotAsked { reason },
     "failed" Failed { reason }
 });
-object!(LoaderRun { modules, missing_versions, refused, stubs, notes; or_default ms; flat end });
-object!(ImageFacts { python, distributions, files, editable, libraries, helper, loaded, kernels; or_default loader });
+object!(LoaderRun { modules, missing_versions, refused, stubs, searched, notes; or_default ms; flat end });
+object!(Unread { path, errno });
+object!(ImageFacts { python, distributions, owned, files, editable, libraries, helper, loaded, kernels, unread; or_default loader });
 object!(DeviceFacts {
     driver,
     devices,
@@ -909,6 +994,7 @@ macro_rules! major_dot_minor {
 }
 major_dot_minor!(CudaVersion, u16);
 major_dot_minor!(ComputeCapability, u8);
+major_dot_minor!(PtxVersion, u16);
 
 #[cfg(test)]
 mod tests {

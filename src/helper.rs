@@ -4,6 +4,8 @@
 //! dynamically linked program does the loading. It is embedded here and run from a sealed memory file; where that may
 //! not be executed (`vm.memfd_noexec`, seccomp, an LSM), from an unlinked or a private temporary file.
 
+pub mod install;
+
 use std::ffi::{CString, OsStr};
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
@@ -16,12 +18,12 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 
-use crate::crew::{Crew, Ended, Exit, JobId, Start};
 use crate::discover::files::others_may_write;
+use crate::draft;
 use crate::facts::{self, HelperEnd, HelperLine, HelperRun, Library, LibraryKind};
-use crate::install;
 use crate::packed;
-use crate::shortage::Shortage;
+use crate::process::limits::ResourceLimit;
+use crate::process::supervisor::{Ended, Exit, JobId, Start, Supervisor};
 use crate::sys::{self, Program};
 
 /// What the helper is asked.
@@ -49,12 +51,7 @@ impl Request {
             Self::Libraries(all) => {
                 words.push(b"libraries".to_vec());
                 for (kind, path) in all {
-                    let mut word = match kind {
-                        LibraryKind::Cudart => b"cudart=".to_vec(),
-                        LibraryKind::Nvrtc => b"nvrtc=".to_vec(),
-                    };
-                    word.extend_from_slice(path.as_os_str().as_bytes());
-                    words.push(word);
+                    words.push(kind.argument(path.as_os_str().as_bytes()));
                 }
             }
         }
@@ -88,13 +85,24 @@ pub struct Helper {
     envp: Vec<CString>,
 }
 
+/// Variables of the loader that are not the helper's: a preload is meant for the service, and a broken one must not look like
+/// a broken driver; one has all symbols bound at once, which no program does that opens NVML; the others have the loader
+/// print on standard output, or print and run nothing (ld.so(8)).
+const MISLEADING: [&[u8]; 6] = [
+    b"LD_PRELOAD",
+    b"LD_BIND_NOW",
+    b"LD_SHOW_AUXV",
+    b"LD_TRACE_LOADED_OBJECTS",
+    b"LD_VERBOSE",
+    b"LD_PROFILE",
+];
+
 impl Helper {
-    /// `on_disk` is `--helper-path`; `envp` is the service's environment, of which LD_PRELOAD is left out: a preload
-    /// is meant for the service, and a broken one must not look like a broken driver.
+    /// `on_disk` is `--helper-path`; `envp` is the service's environment without [`MISLEADING`].
     pub fn new(on_disk: Option<&Path>, envp: &[CString]) -> Self {
         let envp = envp
             .iter()
-            .filter(|v| !v.as_bytes().starts_with(b"LD_PRELOAD="))
+            .filter(|v| !MISLEADING.contains(&v.as_bytes().split(|&b| b == b'=').next().unwrap_or_default()))
             .cloned()
             .collect();
         Self {
@@ -104,14 +112,19 @@ impl Helper {
         }
     }
 
-    /// Starts one run with a deadline from now.
+    /// Starts one run in which each call may take this long, and all of them [`IN_ALL`] times as long.
     ///
     /// # Errors
     /// [`HelperEnd::LoaderMissing`] or [`HelperEnd::NotStarted`], ready to be judged.
-    pub fn start(&mut self, crew: &mut Crew, request: &Request, time: Duration) -> Result<JobId, HelperEnd> {
+    pub fn start(
+        &mut self,
+        supervisor: &mut Supervisor,
+        request: &Request,
+        time: Duration,
+    ) -> Result<JobId, HelperEnd> {
         let argv = request.argv();
         if let Some(form) = &self.form {
-            return launch(crew, form, &argv, &self.envp, time).map_err(|e| HelperEnd::NotStarted {
+            return launch(supervisor, form, &argv, &self.envp, time).map_err(|e| HelperEnd::NotStarted {
                 detail: format!("{}: {e}", form.name()),
             });
         }
@@ -136,7 +149,7 @@ impl Helper {
             };
             loop {
                 let what = form.name();
-                match launch(crew, &form, &argv, &self.envp, time) {
+                match launch(supervisor, &form, &argv, &self.envp, time) {
                     Ok(id) => {
                         tracing::debug!(way = what.as_str(), "helper started: {what}");
                         self.form = Some(form);
@@ -149,7 +162,7 @@ impl Helper {
                         });
                     }
                     // No other way of executing would find more of it.
-                    Err(errno) if Shortage::of(errno).is_some() => {
+                    Err(errno) if ResourceLimit::of(errno).is_some() => {
                         return Err(HelperEnd::NotStarted {
                             detail: format!("{what}: {errno}"),
                         });
@@ -174,10 +187,14 @@ impl Helper {
     }
 }
 
+/// How many times the deadline of one call a run may take: 16 GPUs are asked some 200 things, and where each takes a second
+/// none of them hangs.
+const IN_ALL: u32 = 10;
+
 const LOADER_ABSENT: &str = "/lib64/ld-linux-x86-64.so.2 does not exist";
 
 fn launch(
-    crew: &mut Crew,
+    supervisor: &mut Supervisor,
     form: &Form,
     argv: &[CString],
     envp: &[CString],
@@ -193,7 +210,10 @@ fn launch(
         envp,
         time,
     };
-    crew.start(&start).map_err(|e| e.errno)
+    let id = supervisor.start(&start).map_err(|e| e.errno)?;
+    // It names each call before it makes it.
+    supervisor.renew(id, time.saturating_mul(IN_ALL));
+    Ok(id)
 }
 
 /// Where the helper's bytes come from.
@@ -273,7 +293,11 @@ fn unlinked_file() -> Result<OwnedFd, String> {
 /// A named file for the time of its opening, made with O_EXCL and mode 0700.
 fn temporary_file() -> Result<OwnedFd, String> {
     in_first_folder(|folder| {
-        let path = folder.join(format!(".cuda-helper-{}-{}", std::process::id(), unguessable()));
+        let path = folder.join(format!(
+            ".cuda-helper-{}-{}",
+            std::process::id(),
+            draft::unguessable()
+        ));
         let mut options = OpenOptions::new();
         options
             .write(true)
@@ -316,11 +340,6 @@ fn refuse_noexec(file: &File) -> std::io::Result<()> {
         return Err(std::io::Error::other("mounted noexec"));
     }
     Ok(())
-}
-
-pub(crate) fn unguessable() -> u64 {
-    use std::hash::{BuildHasher, RandomState};
-    RandomState::new().hash_one(std::process::id())
 }
 
 fn in_first_folder(make: impl Fn(&Path) -> std::io::Result<OwnedFd>) -> Result<OwnedFd, String> {
@@ -423,7 +442,7 @@ pub fn decode(stdout: &[u8]) -> Decoded {
             Ok(HelperLine::Done) => decoded.done = true,
             Ok(fact) => decoded.lines.push(fact),
             Err(error) => {
-                decoded.garbled = Some(format!("line {number} is no fact: {error}"));
+                decoded.garbled = Some(format!("line {number} is not a valid fact: {error}"));
                 break;
             }
         }
@@ -435,7 +454,7 @@ pub fn decode(stdout: &[u8]) -> Decoded {
 }
 
 /// Judges how a run ended from what it said and how its process ended.
-pub fn conclude(ended: &Ended, deadline: Duration) -> (HelperRun, Vec<HelperLine>) {
+pub fn conclude(ended: &Ended) -> (HelperRun, Vec<HelperLine>) {
     let decoded = decode(&ended.stdout);
     let step = decoded.step;
     let stderr = last_lines(&ended.stderr);
@@ -444,10 +463,11 @@ pub fn conclude(ended: &Ended, deadline: Duration) -> (HelperRun, Vec<HelperLine
         Exit::Cancelled => HelperEnd::NotRun,
         Exit::TimedOut { reaped } => HelperEnd::TimedOut {
             step,
-            after_ms: u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX),
+            after_ms: u64::try_from(ended.deadline.time.as_millis()).unwrap_or(u64::MAX),
             killed: reaped,
+            in_all: ended.deadline.in_all,
         },
-        Exit::Flooded => HelperEnd::Garbled {
+        Exit::OutputLimit => HelperEnd::Garbled {
             detail: "it wrote more than 8 MiB".to_string(),
             step,
         },
@@ -483,6 +503,7 @@ pub fn last_lines(stderr: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::process::supervisor::Deadline;
 
     fn ended(exit: Exit, stdout: &[u8], stderr: &[u8]) -> Ended {
         Ended {
@@ -490,13 +511,15 @@ mod tests {
             stdout: stdout.to_vec(),
             stderr: stderr.to_vec(),
             elapsed: Duration::from_millis(3),
+            deadline: Deadline {
+                time: Duration::from_secs(60),
+                in_all: false,
+            },
         }
     }
 
     fn end_of(exit: Exit, stdout: &[u8], stderr: &[u8]) -> HelperEnd {
-        conclude(&ended(exit, stdout, stderr), Duration::from_secs(60))
-            .0
-            .end
+        conclude(&ended(exit, stdout, stderr)).0.end
     }
 
     #[test]
@@ -521,7 +544,7 @@ mod tests {
     #[test]
     fn a_run_that_went_through() {
         let out = b"{\"step\":\"cuInit\"}\n{\"device\":{\"ordinal\":0,\"name\":\"x\"}}\n\"done\"\n";
-        let (run, lines) = conclude(&ended(Exit::Code(0), out, b""), Duration::from_secs(60));
+        let (run, lines) = conclude(&ended(Exit::Code(0), out, b""));
         assert_eq!(run.end, HelperEnd::Done);
         assert_eq!(lines.len(), 1);
     }
@@ -542,7 +565,8 @@ mod tests {
             HelperEnd::TimedOut {
                 step: "cuInit".into(),
                 after_ms: 60_000,
-                killed: true
+                killed: true,
+                in_all: false
             }
         );
         let code = end_of(Exit::Code(3), begun, b"a\nb\n");

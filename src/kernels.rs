@@ -6,12 +6,11 @@ use std::path::PathBuf;
 
 use crate::discover::kernels::{KernelTable, Scanned, scan_all};
 use crate::discover::reading::Reading;
+use crate::exit_code::ExitCode;
 use crate::facts::ComputeCapability;
-use crate::report::kernels::{KernelsReport, Printable, ScanError, human, json as write_json};
+use crate::report::kernels::{KernelsReport, ScanError, human, json as write_json};
 use crate::report::progress;
-
-/// Exit code where something could not be read or is damaged: the image's fault.
-const UNREADABLE: u8 = 81;
+use crate::text::sanitize;
 
 /// Scans `paths` and prints what they carry on `out`, with what serves each of `devices`; what could not be read is
 /// said on `err`, a line each, and how many files of other kinds were passed over in one more. `watched`: somebody at a terminal sees what is being read, if it takes long. Returns the exit code: 0, or 81 where something could not be read.
@@ -50,12 +49,30 @@ pub fn run(
         human(&report, out)?;
     }
     for error in &report.errors {
-        writeln!(err, "{}", Printable(&error.message))?;
+        writeln!(err, "{}", sanitize(&error.message))?;
+    }
+    if let Some(line) = empty(&scanned.empty) {
+        writeln!(err, "{}", sanitize(&line))?;
     }
     if let Some(line) = unread(&scanned) {
         writeln!(err, "{line}")?;
     }
-    Ok(if report.errors.is_empty() { 0 } else { UNREADABLE })
+    Ok(if report.errors.is_empty() {
+        0
+    } else {
+        // Unreadable or damaged files are the image's fault.
+        ExitCode::Image.code()
+    })
+}
+
+/// Libraries without content, of which the first is named.
+fn empty(paths: &[PathBuf]) -> Option<String> {
+    let first = paths.first()?.display();
+    let is = if paths.len() == 1 { "y is" } else { "ies are" };
+    Some(format!(
+        "{} librar{is} empty (0 bytes), such as {first}: check how it was copied into the image",
+        paths.len()
+    ))
 }
 
 /// What was passed over in folders, so that silence is not taken for "no CUDA code".
@@ -127,6 +144,16 @@ mod tests {
         assert_eq!((code, err.as_str()), (0, ""));
         assert!(out.contains("libone.so\n  fatbins  1, 1 with kernels"), "{out}");
         assert_eq!(out.matches("fatbins").count(), 1, "one file is read once: {out}");
+    }
+
+    #[test]
+    fn an_empty_library_of_a_folder_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("libtorch.so"), "").unwrap();
+        let (code, _, err) = run_in(dir.path(), false);
+        assert_eq!(code, 0);
+        assert!(err.starts_with("1 library is empty (0 bytes), such as "), "{err}");
+        assert!(err.contains("libtorch.so"), "{err}");
     }
 
     #[test]

@@ -1,26 +1,34 @@
-//! cuda-entrypoint: proves that a CUDA image, its driver and its GPU fit together, then becomes the service.
+//! cuda-entrypoint: checks that a CUDA image, its driver and its GPU fit together, then becomes the service.
 //!
-//! One direction: [`discover`] and [`helper`] find facts, [`checks`] judge them with pure functions, [`report`] says
-//! so, [`launch`] becomes the service. The binary's `src/commands.rs` turns what came of it into an exit code.
+//! One direction: [`discover`] and [`helper`] find facts, [`checks`] judge them with pure functions, [`report`] prints
+//! findings, and [`process::launch`] becomes the service. The binary's `src/commands.rs` turns the outcome into an exit
+//! code. So each failure is a value of [`facts::Facts`], and needs neither an image nor a GPU:
+//!
+//! ```
+//! use cuda_entrypoint::check::{Code, Status};
+//! use cuda_entrypoint::facts::{Distribution, Facts};
+//! use cuda_entrypoint::{checks, stack::Stack};
+//!
+//! let stack = Stack::parse(r#"{"schema": 1, "name": "app", "packages": {"torch": "==2.5.0"}}"#)?;
+//! let mut facts = Facts::default();
+//! facts.image.python.site_packages = vec!["/usr/lib/python3/dist-packages".to_string()];
+//! facts.image.distributions = vec![Distribution {
+//!     name: "torch".to_string(),
+//!     version: "2.4.1".to_string(),
+//!     ..Distribution::default()
+//! }];
+//! let findings = checks::image::judge(&stack, None, &facts);
+//! let failed = findings.iter().find(|finding| finding.status == Status::Fail).unwrap();
+//! assert_eq!(failed.code, Code::PackageVersion);
+//! assert_eq!(failed.code.exit_code().code(), 81);
+//! # Ok::<(), cuda_entrypoint::stack::StackError>(())
+//! ```
 
 pub mod facts;
+pub mod hidden;
 
 #[cfg(feature = "entrypoint")]
-mod entrypoint {
-    /// The candidate most like `given`, if any is close enough to be what was meant.
-    pub fn nearest<'a>(given: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-        // 0.8 lets a slip or two through in words of five letters and more, and keeps unrelated words apart.
-        const CLOSE: f64 = 0.8;
-        candidates
-            .into_iter()
-            .map(|c| (strsim::jaro_winkler(given, c), c))
-            .filter(|(score, _)| *score >= CLOSE)
-            .max_by(|a, b| a.0.total_cmp(&b.0))
-            .map(|(_, c)| c)
-    }
-}
-#[cfg(feature = "entrypoint")]
-pub use entrypoint::nearest;
+pub use nearest::nearest;
 
 #[cfg(feature = "entrypoint")]
 pub mod arch;
@@ -33,37 +41,37 @@ pub mod checks;
 #[cfg(feature = "entrypoint")]
 pub mod cli;
 #[cfg(feature = "entrypoint")]
-pub mod config;
-#[cfg(feature = "entrypoint")]
-pub mod crew;
-#[cfg(feature = "entrypoint")]
 pub mod cuda_errors;
 #[cfg(feature = "entrypoint")]
 pub mod discover;
 #[cfg(feature = "entrypoint")]
-pub mod help;
+pub mod draft;
+#[cfg(feature = "entrypoint")]
+pub mod exit_code;
 #[cfg(feature = "entrypoint")]
 pub mod helper;
 #[cfg(feature = "entrypoint")]
-pub mod init;
-#[cfg(feature = "entrypoint")]
-pub mod install;
-#[cfg(feature = "entrypoint")]
 pub mod kernels;
 #[cfg(feature = "entrypoint")]
-pub mod launch;
-#[cfg(feature = "entrypoint")]
 pub mod logging;
+#[cfg(feature = "entrypoint")]
+mod nearest;
+#[cfg(feature = "entrypoint")]
+pub mod nvidia;
+#[cfg(feature = "entrypoint")]
+pub mod order;
+#[cfg(feature = "entrypoint")]
+pub mod packages;
 #[cfg(feature = "entrypoint")]
 pub mod packed;
 #[cfg(feature = "entrypoint")]
 pub mod pipeline;
 #[cfg(feature = "entrypoint")]
+pub mod process;
+#[cfg(feature = "entrypoint")]
 pub mod receipt;
 #[cfg(feature = "entrypoint")]
 pub mod report;
-#[cfg(feature = "entrypoint")]
-pub mod shortage;
 #[cfg(feature = "entrypoint")]
 pub mod signal;
 #[cfg(feature = "entrypoint")]
@@ -72,3 +80,7 @@ pub mod smoke;
 pub mod stack;
 #[cfg(feature = "entrypoint")]
 pub mod sys;
+#[cfg(feature = "entrypoint")]
+pub mod text;
+#[cfg(feature = "entrypoint")]
+pub mod unpack;

@@ -1,16 +1,23 @@
 //! Logs on stderr: lines for people, or one JSON object a line.
+//!
+//! A layer of our own on tracing-subscriber's: its `fmt` and `json` features would bring spans, their registry and a third
+//! writer of JSON, which nothing here uses.
 
 use std::fmt;
+use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
 
+use serde_json::{Map, Value};
+use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
-use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::fmt::format::Writer;
-use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
-use tracing_subscriber::registry::LookupSpan;
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Level, Metadata, Subscriber};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
-use crate::config::Format;
+use crate::cli::config::Format;
 use crate::report::progress;
+use crate::text::sanitize;
 
 static JSON: AtomicBool = AtomicBool::new(false);
 
@@ -21,58 +28,113 @@ pub fn is_json() -> bool {
 
 /// Starts logging; a second call changes nothing.
 pub fn start(level: LevelFilter, format: Format) {
-    // A stderr that is closed must not become a panic, so its errors are nobody's.
-    let builder = tracing_subscriber::fmt()
-        .with_writer(|| {
-            progress::clear();
-            std::io::stderr()
-        })
-        .with_max_level(level)
-        .log_internal_errors(false);
-    let started = match format {
-        Format::Human => builder.with_ansi(false).event_format(Plain).try_init(),
-        Format::Json => builder.json().flatten_event(true).with_target(false).try_init(),
-    };
-    if started.is_ok() {
-        JSON.store(format == Format::Json, Ordering::Relaxed);
+    let is_json = format == Format::Json;
+    let subscriber = NoSpans.with(level).with(Lines { is_json });
+    if tracing::subscriber::set_global_default(subscriber).is_ok() {
+        JSON.store(is_json, Ordering::Relaxed);
     }
 }
 
-/// `cuda-entrypoint: warning: …`: no time and no target, since whoever collects the logs adds both.
-struct Plain;
+/// What the layers stand on. This program has events alone.
+struct NoSpans;
 
-impl<S, N> FormatEvent<S, N> for Plain
-where
-    S: Subscriber + for<'a> LookupSpan<'a>,
-    N: for<'a> FormatFields<'a> + 'static,
-{
-    fn format_event(
-        &self,
-        _: &FmtContext<'_, S, N>,
-        mut writer: Writer<'_>,
-        event: &Event<'_>,
-    ) -> fmt::Result {
-        let level = match *event.metadata().level() {
+impl Subscriber for NoSpans {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn event(&self, _: &Event<'_>) {}
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
+}
+
+/// Writes each event as one line.
+struct Lines {
+    is_json: bool,
+}
+
+impl<S: Subscriber> Layer<S> for Lines {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        let level = *event.metadata().level();
+        let line = match self.is_json {
+            true => fields.into_json(level, SystemTime::now()),
+            false => fields.as_text(level),
+        };
+        progress::clear();
+        // A stderr that is closed or full must not become a panic.
+        let _ = std::io::stderr().write_all(line.as_bytes());
+    }
+}
+
+/// An event's fields, of which `message` is the text for people.
+#[derive(Default)]
+struct Fields(Map<String, Value>);
+
+impl Fields {
+    /// `cuda-entrypoint: warning: …`: no time and no target, since log collectors add both. The other fields are for
+    /// machines.
+    fn as_text(&self, level: Level) -> String {
+        let level = match level {
             Level::ERROR => "error: ",
             Level::WARN => "warning: ",
             Level::INFO => "",
             Level::DEBUG => "debug: ",
             Level::TRACE => "trace: ",
         };
-        write!(writer, "cuda-entrypoint: {level}")?;
-        let mut message = Message(String::new());
-        event.record(&mut message);
-        writeln!(writer, "{}", crate::report::sanitize(&message.0))
+        let message = self.0.get("message").and_then(Value::as_str).unwrap_or_default();
+        format!("cuda-entrypoint: {level}{message}\n")
+    }
+
+    /// An object with the time in RFC 3339 and the level in front.
+    fn into_json(self, level: Level, time: SystemTime) -> String {
+        let mut object = Map::new();
+        let time = humantime::format_rfc3339_micros(time).to_string();
+        object.insert("timestamp".to_string(), Value::String(time));
+        object.insert("level".to_string(), Value::String(level.to_string()));
+        object.extend(self.0);
+        format!("{}\n", Value::Object(object))
+    }
+
+    /// Text may be foreign: it becomes harmless here, not where it is logged.
+    fn keep_text(&mut self, field: &Field, text: &str) {
+        self.keep(field, sanitize(text));
+    }
+
+    fn keep(&mut self, field: &Field, value: impl Into<Value>) {
+        self.0.insert(field.name().to_string(), value.into());
     }
 }
 
-/// The message alone; fields are for machines.
-struct Message(String);
+impl Visit for Fields {
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.keep(field, value);
+    }
 
-impl tracing::field::Visit for Message {
-    fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn fmt::Debug) {
-        if field.name() == "message" {
-            self.0 = format!("{value:?}");
-        }
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.keep(field, value);
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.keep(field, value);
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.keep_text(field, value);
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.keep_text(field, &format!("{value:?}"));
     }
 }

@@ -1,30 +1,36 @@
-//! What the binary carries in packed form: the helper, the pages of `explain` and the smoke's Python. Each is an LZ4
-//! block with its length in front.
+//! What the binary carries in packed form: the helper, and as one block the pages of `explain`, the smoke's Python and the
+//! JSON Schemas. Each is its length in four bytes and a Zstandard frame.
 
 use std::sync::OnceLock;
 
-static HELPER: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/cuda-helper.lz4"));
-static TEXTS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/texts.lz4"));
+use crate::unpack::zstd;
 
-fn unpack(packed: &[u8]) -> Vec<u8> {
-    // Empty where the binary was damaged so that this is no block any more: every reader treats that as "not there".
-    lz4_flex::block::decompress_size_prepended(packed).unwrap_or_default()
+static HELPER: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/cuda-helper.zst"));
+static TEXTS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/texts.zst"));
+
+/// Empty where the binary was damaged so that this is not a frame any more: every reader treats that as "not there".
+fn unpacked(packed: &[u8]) -> Vec<u8> {
+    let whole = packed.split_first_chunk().and_then(|(length, frame)| {
+        let length = usize::try_from(u32::from_le_bytes(*length)).ok()?;
+        zstd(frame, length)
+    });
+    whole.unwrap_or_default()
 }
 
 /// The helper's bytes, an ELF file; unpacked at the first call.
 pub fn helper() -> &'static [u8] {
     static BYTES: OnceLock<Vec<u8>> = OnceLock::new();
-    BYTES.get_or_init(|| unpack(HELPER))
+    BYTES.get_or_init(|| unpacked(HELPER))
 }
 
-/// The page of `explain NAME`, if there is one.
+/// What src/check/explain/NAME.md holds, if there is such a page.
 pub fn page(name: &str) -> Option<String> {
     Some(part(&format!("{name}.md"))).filter(|page| !page.is_empty())
 }
 
 /// A file by its name; empty where there is none.
 fn part(name: &str) -> String {
-    let all = unpack(TEXTS);
+    let all = unpacked(TEXTS);
     let text = String::from_utf8_lossy(&all);
     let mut parts = text.split('\0').skip(1);
     while let (Some(known), Some(content)) = (parts.next(), parts.next()) {
@@ -40,9 +46,14 @@ pub fn smoke_script() -> String {
     part("smoke.py")
 }
 
-/// The `sitecustomize` of the hand-off: `src/smoke/handoff.py`.
-pub fn handoff_script() -> String {
-    part("handoff.py")
+/// A Python program of src/smoke, by its file name.
+pub fn python(name: &str) -> String {
+    part(name)
+}
+
+/// The JSON Schema of a `report` or a `stack`.
+pub fn schema(of: &str) -> String {
+    part(&format!("{of}.schema.json"))
 }
 
 #[cfg(test)]
@@ -58,7 +69,7 @@ mod tests {
 
     #[test]
     fn texts_are_found_by_their_name() {
-        assert!(page("driver-missing").unwrap().starts_with("# driver-missing\n"));
+        assert!(page("driver-missing").unwrap().starts_with("No `libcuda.so.1`"));
         assert_eq!(page("driver"), None);
         assert!(smoke_script().starts_with("# "));
     }

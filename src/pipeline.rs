@@ -4,24 +4,25 @@
 //! image stage throws away whatever the device stage had found by then.
 
 use std::ffi::{CString, OsString};
+use std::path::Path;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use crate::arch::ArchList;
-use crate::check::{Code, Finding, Outcome, Stage, Status};
-use crate::config::{Config, Gpu, Mode, SmokeMode};
-use crate::crew::{Crew, Event, JobId};
+use crate::check::{Code, Finding, Findings, Stage};
+use crate::cli::config::{Config, Gpu, Mode, SmokeMode};
 use crate::discover::loader::explain;
 use crate::discover::reading::Reading;
 use crate::discover::{libraries, loader, machine};
 use crate::facts::{DeviceFacts, Facts, ModuleKernels};
 use crate::helper::{Helper, Request};
-use crate::receipt::Account;
+use crate::process::supervisor::{Event, JobId, Supervisor};
+use crate::receipt::ReceiptSummary;
 use crate::report::progress;
 use crate::report::progress::Progress;
 use crate::signal::Number;
-use crate::smoke::handoff::Prepared;
-use crate::smoke::{Part, Smoke};
+use crate::smoke::Smoke;
+use crate::smoke::handoff::HandOff;
 use crate::stack::Stack;
 use crate::{checks, helper};
 
@@ -37,8 +38,7 @@ mod smoke;
 mod survey;
 mod thread;
 
-pub use receipts::keep_smoke;
-pub use smoke::{handoff_hindrance, nothing_to_hand_off, smoke_report};
+pub use smoke::{handoff_hindrance, smoke_report};
 
 /// Which stages are looked at.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -66,6 +66,8 @@ pub struct Task<'a> {
     pub archs: Option<&'a ArchList>,
     /// the service's argv; may be empty under `check`
     pub service: &'a [OsString],
+    /// its program, where it is to be started
+    pub program: Option<&'a Path>,
     /// the service's environment
     pub env: &'a [CString],
     /// which stages
@@ -82,67 +84,28 @@ pub struct Gathered {
     /// what was found out
     pub facts: Facts,
     /// how it was judged, overrides applied
-    pub findings: Vec<Finding>,
+    pub findings: Findings,
     /// how long the stages took
     pub timing: Vec<(&'static str, Duration)>,
     /// how the smoke ran, or is to run
     pub smoke: SmokeMode,
-    /// the smoke is still to be run, by the service's own Python when it starts with this
-    pub handoff: Option<Prepared>,
-    /// how long the run that this one goes on with had taken
-    pub before: Duration,
+    /// the service, which has proven the GPU and waits to go on
+    pub service: Option<HandOff>,
     /// what became of the receipt, where there is one
-    pub receipt: Option<Account>,
+    pub receipt: Option<ReceiptSummary>,
 }
 
 /// Runs the stages.
 ///
 /// # Errors
 /// The signal that ended them; the children are still to be dismissed.
-pub fn gather(task: &Task<'_>, crew: &mut Crew) -> Result<Gathered, Number> {
-    let part = match task.smoke {
-        _ if !task.plan.smoke => Part::Nothing,
-        SmokeMode::Off => Part::Nothing,
-        SmokeMode::Separate => Part::Everything,
-        SmokeMode::Handoff => Part::Commands,
-    };
-    let mut run = Run::new(task, part);
+pub fn gather(task: &Task<'_>, supervisor: &mut Supervisor) -> Result<Gathered, Number> {
+    let mut run = Run::new(task);
     if task.plan.device {
         run.facts.limits = machine::limits();
     }
-    run.begin(crew);
-    run.go(crew)
-}
-
-/// Runs the part of the smoke that could not be handed off, on a machine and an image that are known already, and judges
-/// everything anew.
-///
-/// # Errors
-/// As [`gather`].
-pub fn smoke_here(task: &Task<'_>, crew: &mut Crew, facts: Facts) -> Result<Gathered, Number> {
-    let task = &Task {
-        smoke: SmokeMode::Separate,
-        ..*task
-    };
-    let commands = facts.smoke.as_ref().map(|s| s.commands.clone());
-    let mut run = Run::new(task, Part::Builtins);
-    run.facts = facts;
-    run.judge_known();
-    run.start_smoke(crew);
-    let mut gathered = run.go(crew)?;
-    if let (Some(smoke), Some(commands)) = (&mut gathered.facts.smoke, commands) {
-        smoke.commands = commands;
-    }
-    Ok(judge(task, gathered.facts, gathered.timing))
-}
-
-/// Judges what is known: the same findings as when it was found out.
-pub fn judge(task: &Task<'_>, facts: Facts, timing: Vec<(&'static str, Duration)>) -> Gathered {
-    let mut run = Run::new(task, Part::Nothing);
-    run.facts = facts;
-    run.judge_known();
-    run.timing = timing;
-    run.finish()
+    run.begin(supervisor);
+    run.go(supervisor)
 }
 
 /// The state of a run.
@@ -172,14 +135,20 @@ struct Run<'a> {
     smoke: Option<Smoke>,
     /// its Python found no room beside the helper
     smoke_is_postponed: bool,
-    /// which entries that is
-    part: Part,
+    /// how it runs
+    mode: SmokeMode,
+    /// the service, once it has proven the GPU
+    service: Option<HandOff>,
+    /// what the receipt leaves to be found out is being found out
+    begun: bool,
     /// when to smoke again, under `--wait`
     smoke_again_at: Option<Instant>,
+    /// when to read the image again, likewise
+    image_again_at: Option<Instant>,
     receipt: Option<Receipts>,
-    image_findings: Option<Vec<Finding>>,
-    device_findings: Option<Vec<Finding>>,
-    smoke_findings: Option<Vec<Finding>>,
+    image_findings: Option<Findings>,
+    device_findings: Option<Findings>,
+    smoke_findings: Option<Findings>,
     timing: Vec<(&'static str, Duration)>,
     /// when to ask the driver again, under `--wait`
     retry_at: Option<Instant>,
@@ -194,7 +163,7 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 impl<'a> Run<'a> {
-    fn new(task: &'a Task<'a>, part: Part) -> Self {
+    fn new(task: &'a Task<'a>) -> Self {
         let facts = Facts {
             environment: machine::shown_environment(task.env),
             ..Facts::default()
@@ -216,10 +185,13 @@ impl<'a> Run<'a> {
             nvml: None,
             nvml_went_ahead: false,
             nodes: Vec::new(),
-            smoke: Smoke::new(task.stack, task.config, part),
+            smoke: new_smoke(task),
             smoke_is_postponed: false,
-            part,
+            mode: task.smoke,
+            service: None,
+            begun: false,
             smoke_again_at: None,
+            image_again_at: None,
             receipt: None,
             image_findings: None,
             device_findings: None,
@@ -232,67 +204,85 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn begin(&mut self, crew: &mut Crew) {
-        if !self.open_receipt(crew) {
-            return self.begin_checks(crew);
+    fn begin(&mut self, supervisor: &mut Supervisor) {
+        if !self.open_receipt(supervisor) {
+            return self.begin_checks(supervisor);
         }
         // NVML is asked whatever the receipt says, and takes longer than all the rest of a start that has a good one.
         if self.task.plan.device && self.task.config.gpu != Gpu::Off {
             self.nvml_went_ahead = true;
             self.nodes = machine::device_nodes();
-            self.start_helper(crew, Request::Nvml);
+            self.start_helper(supervisor, Request::Nvml);
         }
     }
 
-    fn begin_checks(&mut self, crew: &mut Crew) {
+    fn begin_checks(&mut self, supervisor: &mut Supervisor) {
+        self.begun = true;
         // The driver is the slowest by far, so it goes first.
-        self.start_device(crew);
-        self.start_image(crew);
-        if self.image.is_some() && !libraries::Wanted::by(&self.task.stack.cuda).is_empty() {
+        self.start_device(supervisor);
+        let may_be_known = self.may_know_image();
+        if !self.may_know_smoke() {
+            self.hand_off(supervisor);
+        }
+        self.start_image(supervisor);
+        if !may_be_known && self.image.is_some() && !libraries::Wanted::by(self.task.stack).is_empty() {
             // While the image's thread reads: unpacking takes as long, and there will be libraries to ask.
             crate::packed::helper();
         }
     }
 
-    fn go(mut self, crew: &mut Crew) -> Result<Gathered, Number> {
-        self.attend(crew)?;
-        if self.write_receipt(crew) {
-            self.attend(crew)?;
+    fn go(mut self, supervisor: &mut Supervisor) -> Result<Gathered, Number> {
+        self.handle_event(supervisor)?;
+        if self.write_receipt(supervisor) {
+            self.handle_event(supervisor)?;
         }
         Ok(self.finish())
     }
 
-    fn attend(&mut self, crew: &mut Crew) -> Result<(), Number> {
-        self.settle(crew);
+    fn handle_event(&mut self, supervisor: &mut Supervisor) -> Result<(), Number> {
+        self.advance(supervisor);
         while self.is_waiting() {
-            let again_at = self.retry_at.or(self.smoke_again_at);
-            match crew.next(again_at.into_iter().chain(self.progress.due()).min()) {
+            let again_at = [self.retry_at, self.image_again_at, self.smoke_again_at];
+            let again_at = again_at.into_iter().flatten().min();
+            let look_at = self.smoke.as_ref().and_then(Smoke::look_at);
+            match supervisor.next(
+                [again_at, look_at, Some(self.progress.due())]
+                    .into_iter()
+                    .flatten()
+                    .min(),
+            ) {
                 Event::Signal(signal) => return Err(signal),
                 Event::Woken => {}
                 Event::Elapsed if again_at.is_none_or(|at| Instant::now() < at) => {}
-                Event::Elapsed if self.retry_at.take().is_some() => self.start_device(crew),
+                Event::Elapsed if self.retry_at.take_if(is_due).is_some() => self.start_device(supervisor),
+                Event::Elapsed if self.image_again_at.take_if(is_due).is_some() => {
+                    self.read_image_again(supervisor)
+                }
                 Event::Elapsed => {
                     self.smoke_again_at = None;
-                    self.smoke = Smoke::new(self.task.stack, self.task.config, self.part);
+                    self.smoke = new_smoke(self.task);
                     if !self.task.plan.device && !self.facts.device.has_usable() {
                         // Nobody else asks again whether there is one by now.
-                        self.start_device(crew);
+                        self.start_device(supervisor);
                     }
-                    self.start_smoke(crew);
+                    self.start_smoke(supervisor);
                 }
                 Event::Ended(id, ended) if self.trace.as_ref().is_some_and(|(job, _)| *job == id) => {
-                    self.listed(crew, &ended);
+                    self.listed(supervisor, &ended);
                 }
-                Event::Ended(id, ended) if self.smoke_ended(crew, id, &ended) => {}
+                Event::Ended(id, ended) if self.smoke_ended(supervisor, id, &ended) => {}
+                Event::Ended(id, _) if self.service.as_ref().is_some_and(|s| s.job() == id) => {
+                    self.service = None;
+                }
                 Event::Ended(id, ended) => {
-                    let (run, lines) = helper::conclude(&ended, self.task.config.device_timeout);
+                    let (run, lines) = helper::conclude(&ended);
                     self.absorb(id, run, lines);
                 }
             }
-            self.start_postponed(crew);
-            self.settle(crew);
+            self.start_postponed(supervisor);
+            self.advance(supervisor);
             if self.progress.is_due() {
-                let occupation = self.occupation(crew);
+                let occupation = self.occupation(supervisor);
                 self.progress.show(occupation);
             }
         }
@@ -300,8 +290,8 @@ impl<'a> Run<'a> {
     }
 
     /// What is being done, for who watches: of several things the one that comes first in the report.
-    fn occupation(&self, crew: &Crew) -> Option<String> {
-        let step = |id: JobId| helper::decode(crew.output(id)).step;
+    fn occupation(&self, supervisor: &Supervisor) -> Option<String> {
+        let step = |id: JobId| helper::decode(supervisor.output(id)).step;
         let libraries = self.libraries.or(self.more_libraries.map(|(id, _)| id));
         if self.image.is_some() || self.kernels.is_some() {
             Some(progress::reading(&self.reading).unwrap_or_else(|| "looking for Python".to_string()))
@@ -313,10 +303,10 @@ impl<'a> Run<'a> {
             Some(format!("driver: {}", step(id)))
         } else if let Some(id) = self.nvml {
             Some(format!("NVML: {}", step(id)))
-        } else if self.retry_at.is_some() || self.smoke_again_at.is_some() {
+        } else if self.retry_at.is_some() || self.image_again_at.is_some() || self.smoke_again_at.is_some() {
             Some("waiting to try again".to_string())
         } else {
-            let step = self.smoke.as_ref()?.step(crew)?;
+            let step = self.smoke.as_ref()?.step(supervisor)?;
             Some(format!("smoke: {step}"))
         }
     }
@@ -330,48 +320,50 @@ impl<'a> Run<'a> {
             || self.retry_at.is_some()
             || self.smoke.is_some()
             || self.smoke_again_at.is_some()
+            || self.image_again_at.is_some()
     }
 
     /// Judges the stages that have become complete.
-    fn settle(&mut self, crew: &mut Crew) {
-        if !self.receipt_is_read(crew) {
+    fn advance(&mut self, supervisor: &mut Supervisor) {
+        if !self.receipt_is_read(supervisor) {
             return;
         }
         self.receipt_written();
-        self.recognise_devices(crew);
-        self.image_discovered(crew);
-        self.recognise_smoke(crew);
+        self.recognise_devices(supervisor);
+        self.image_discovered(supervisor);
+        self.recognise_smoke(supervisor);
         self.loader_explained();
-        self.ask_more_libraries(crew);
+        self.ask_more_libraries(supervisor);
         let plan = self.task.plan;
         let image_is_known = !self.image_is_open() && self.kernels.is_none();
-        if self.image_findings.is_none() && plan.image && image_is_known {
-            self.timing.push(("image", self.started.elapsed()));
+        let waits = self.image_again_at.is_some();
+        if self.image_findings.is_none() && plan.image && image_is_known && !waits {
             let findings = self.judged_image();
-            let failed = findings.iter().any(|f| f.status == Status::Fail);
+            self.image_again_at = self.try_storage_again(&findings);
+            if self.image_again_at.is_some() {
+                return;
+            }
+            self.timing.push(("image", self.started.elapsed()));
+            let failed = findings.failed();
             self.image_findings = Some(findings);
             if failed && plan.stop_early {
                 for job in [self.driver, self.nvml].into_iter().flatten() {
-                    crew.cancel(job);
+                    supervisor.cancel(job);
                 }
                 self.postponed.clear();
                 self.retry_at = None;
                 self.forget_devices();
-                self.cancel_smoke(crew);
+                self.cancel_smoke(supervisor);
             }
         }
-        self.settle_device(crew);
-        self.settle_smoke(crew);
+        self.settle_device(supervisor);
+        self.settle_smoke(supervisor);
     }
 
     /// When to try again what failed, under `--wait`: every failure can mend itself and there is time left.
-    fn try_again(&mut self, findings: &[Finding]) -> Option<Instant> {
-        let failures = || {
-            findings
-                .iter()
-                .filter(|f| f.status == Status::Fail && f.stage != Stage::Arch)
-        };
-        let finding = failures().next().filter(|_| failures().all(|f| f.can_mend))?;
+    fn retry_at(&mut self, findings: &Findings) -> Option<Instant> {
+        let failures = || findings.failures().filter(|f| f.stage != Stage::Arch);
+        let finding = failures().next().filter(|_| failures().all(|f| f.retryable))?;
         let give_up_at = self.started + self.task.config.wait;
         let now = Instant::now();
         if now >= give_up_at {
@@ -390,65 +382,49 @@ impl<'a> Run<'a> {
         Some((now + pause).min(give_up_at))
     }
 
-    /// Judges what is known from before.
-    fn judge_known(&mut self) {
-        if self.task.plan.image {
-            self.image_findings = Some(self.judged_image());
-        }
-        if self.task.plan.device {
-            self.device_findings = Some(self.judged_device());
-        }
-        let smoke = self.facts.smoke.take();
-        self.smoke_findings = smoke.as_ref().map(|facts| self.judged_smoke(facts));
-        self.facts.smoke = smoke;
-    }
-
     fn finish(mut self) -> Gathered {
         let receipt = self.account();
         let plan = self.task.plan;
         let mut findings = self.image_findings.take().unwrap_or_default();
-        let image_failed = Outcome::of(&findings).decisive.is_some();
+        let image_failed = findings.failed();
         if image_failed && plan.stop_early {
             self.facts.device = DeviceFacts::default();
             self.timing.retain(|(name, _)| *name != "device");
             if plan.device {
-                findings.push(
-                    Finding::skip(Code::DriverMissing, "driver and GPUs")
-                        .message("not looked at: the image stage failed"),
-                );
+                findings.note([Finding::skip(Code::DriverMissing, "driver and GPUs")
+                    .message("not looked at: the image stage failed")]);
             }
         } else {
-            findings.extend(self.device_findings.take().unwrap_or_default());
+            findings.append(self.device_findings.take().unwrap_or_default());
         }
         if plan.smoke {
             let reason = || smoke_skipped(self.task.smoke, &findings);
-            // What is to be handed off now is judged after that.
-            let failed = findings.iter().any(|f| f.status == Status::Fail);
-            let comes = self.task.smoke == SmokeMode::Handoff && !(failed && plan.stop_early);
             match self.smoke_findings.take() {
-                Some(smoked) => findings.extend(smoked),
-                None if comes => {}
-                None => findings.extend(checks::smoke::skipped(self.task.stack, &reason())),
+                Some(smoked) => findings.append(smoked),
+                None => findings.note(checks::smoke::skipped(self.task.stack, &reason())),
             }
         }
         // A loader that only the device stage missed is the image's matter all the same.
-        findings.sort_by_key(|f| f.stage);
+        findings.sort();
         Gathered {
             facts: self.facts,
             findings,
             timing: self.timing,
-            smoke: self.task.smoke,
-            handoff: None,
-            before: Duration::ZERO,
+            smoke: self.mode,
+            service: self.service,
             receipt,
         }
     }
 }
 
-/// Whether what failed may be waited for: a hand-off itself cannot be repeated.
-pub fn is_worth_waiting(task: &Task<'_>, findings: &[Finding]) -> bool {
-    let mut failures = findings.iter().filter(|f| f.status == Status::Fail).peekable();
-    task.config.wait > Duration::ZERO && failures.peek().is_some() && failures.all(|f| f.can_mend)
+fn is_due(at: &mut Instant) -> bool {
+    Instant::now() >= *at
+}
+
+/// The smoke that is asked for, if any.
+fn new_smoke(task: &Task<'_>) -> Option<Smoke> {
+    let wanted = task.plan.smoke && task.smoke != SmokeMode::Off;
+    wanted.then(|| Smoke::new(task.stack, task.config)).flatten()
 }
 
 /// Whether a mode lets a failed image stage end the run.

@@ -62,6 +62,17 @@ impl Now {
 
 object!(Written { at });
 
+/// How far in the future a proof may lie, in seconds: clocks are set now and then.
+const SKEW: u64 = 60;
+
+impl Written {
+    /// Says that the clock was set back since, or that it never showed this time.
+    pub fn in_the_future(&self, now: u64) -> Option<String> {
+        let ahead = self.at.saturating_sub(now);
+        (ahead > SKEW).then(|| format!("written {ahead} s in the future: the clock was set back"))
+    }
+}
+
 /// A part of a receipt. The smoke lies in the device part, and counts only together with it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -108,7 +119,7 @@ pub struct Refused {
 
 /// What became of a receipt: the report's `receipt` key.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
-pub struct Account {
+pub struct ReceiptSummary {
     /// its path
     pub file: String,
     /// what was taken from it
@@ -124,7 +135,7 @@ pub struct Account {
 
 object!(Used { part, age_s });
 object!(Refused { part, reason });
-object!(Account {
+object!(ReceiptSummary {
     file,
     used,
     refused,
@@ -135,7 +146,7 @@ object!(Account {
 /// Reasons that are shown of one refusal; the rest is a number.
 const MOST_REASONS: usize = 3;
 
-impl Account {
+impl ReceiptSummary {
     /// Whether a part's facts were taken from it.
     pub fn has_used(&self, part: Part) -> bool {
         self.used.iter().any(|used| used.part == part)
@@ -244,9 +255,9 @@ mod tests {
             at: 1_000_000,
             boot: None,
         };
-        let mut account = Account {
+        let mut account = ReceiptSummary {
             file: "/r".into(),
-            ..Account::default()
+            ..ReceiptSummary::default()
         };
         assert_eq!(
             account.line(),

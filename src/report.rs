@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
-use crate::check::{Finding, Outcome};
-use crate::config::Mode;
+use crate::check::{Code, Finding, Outcome};
+use crate::cli::config::Mode;
 use crate::facts::Facts;
-use crate::receipt::Account;
+use crate::receipt::ReceiptSummary;
 
 pub mod human;
 pub mod json;
@@ -30,7 +30,7 @@ pub struct Report<'a> {
     /// what that comes to
     pub outcome: Outcome<'a>,
     /// what became of the receipt, where one was named
-    pub receipt: Option<&'a Account>,
+    pub receipt: Option<&'a ReceiptSummary>,
     /// how the smoke was to run and why it did or did not
     pub smoke: SmokeReport,
     /// what took how long
@@ -41,12 +41,15 @@ pub struct Report<'a> {
 #[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
 pub struct SmokeReport {
     /// `separate`, `handoff` or `off`
-    pub mode: crate::config::SmokeMode,
+    pub mode: crate::cli::config::SmokeMode,
     /// `passed`, `failed` or `not-run`
     pub status: &'static str,
     /// why it failed or was not run
     pub reason: String,
 }
+
+/// The source of the manifest that the program itself brings.
+pub const EMBEDDED: &str = "embedded";
 
 /// What a finding says in one line: its subject and its sentence, or the sentence alone where that names the subject.
 pub fn headline(finding: &Finding) -> String {
@@ -64,6 +67,32 @@ pub fn headline(finding: &Finding) -> String {
     }
 }
 
+/// What comes first where the embedded manifest judged an image that is plainly another one: it lacks several of the
+/// manifest's packages, or has a torch of another release or CUDA. What else fails there is no news.
+pub fn of_another_image(report: &Report<'_>) -> Option<String> {
+    let release = |version: &str| {
+        let version = version.trim_start_matches('=');
+        let mut numbers = version.split(['.', '+', ' ']).map(String::from);
+        (numbers.next(), numbers.next())
+    };
+    let failures = || report.findings.iter().filter(|finding| finding.failed());
+    let missing =
+        failures().filter(|f| f.code == Code::PackageMissing && f.observed.starts_with("not installed"));
+    let is_other = missing.count() > 1
+        || failures()
+            .filter(|finding| finding.subject == "torch")
+            .any(|torch| match torch.code {
+                Code::PackageVersion => release(&torch.observed) != release(&torch.required),
+                code => code == Code::PackageCudaTag,
+            });
+    (report.stack_source == EMBEDDED && is_other).then(|| {
+        format!(
+            "this image is not {}; `cuda-entrypoint stack capture` writes its own manifest",
+            report.stack_name
+        )
+    })
+}
+
 /// Whether `text` holds `part` as words of its own: `torch is 2.5.0` says `torch`, `torchvision is 0.20` does not.
 pub fn says(text: &str, part: &str) -> bool {
     let joins = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_');
@@ -78,47 +107,6 @@ pub fn says(text: &str, part: &str) -> bool {
         };
         !goes_on && !before.is_some_and(|c| joins(c) || c == '.')
     })
-}
-
-/// Takes what could steer a terminal or reorder a line out of text that came from files and libraries: control
-/// characters (C0, DEL, C1), line separators and bidirectional overrides become `\u{…}`.
-pub fn sanitize(text: &str) -> String {
-    // Nearly all text is plain ASCII, and there is a lot of it in the facts.
-    if text.bytes().all(|b| matches!(b, b' '..=b'~')) {
-        return text.to_string();
-    }
-    let mut clean = String::with_capacity(text.len());
-    for c in text.chars() {
-        if steers(c) {
-            clean.extend(c.escape_unicode());
-        } else {
-            clean.push(c);
-        }
-    }
-    clean
-}
-
-/// Control characters, line separators, and what turns the direction of writing. All are in the basic plane.
-fn steers(c: char) -> bool {
-    c.is_control()
-        || matches!(
-            c,
-            '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{61c}' | '\u{feff}'
-        )
-        || ('\u{202a}'..='\u{202e}').contains(&c)
-        || ('\u{2066}'..='\u{2069}').contains(&c)
-}
-
-/// Milliseconds with the precision that a person reads: `0.4 ms`, `153 ms`, `9.6 s`.
-pub fn milliseconds(duration: Duration) -> String {
-    let ms = duration.as_secs_f64() * 1000.0;
-    if ms < 10.0 {
-        format!("{ms:.1} ms")
-    } else if ms < 10_000.0 {
-        format!("{ms:.0} ms")
-    } else {
-        format!("{:.1} s", ms / 1000.0)
-    }
 }
 
 #[cfg(test)]
@@ -140,14 +128,5 @@ mod tests {
         ] {
             assert_eq!(says(text, part), said, "{part} in {text}");
         }
-    }
-
-    #[test]
-    fn nothing_that_steers_a_terminal_gets_through() {
-        assert_eq!(sanitize("plain — ünïcödé ✓"), "plain — ünïcödé ✓");
-        let nasty = "a\x1b[31mred\nline\r\x07\u{7f}\u{9b}2J\u{202e}gnp";
-        let clean = sanitize(nasty);
-        assert!(clean.starts_with("a\\u{1b}[31mred\\u{a}line"), "{clean}");
-        assert!(!clean.chars().any(|c| c.is_control() || c == '\u{202e}'));
     }
 }

@@ -10,18 +10,18 @@ use std::ffi::{CString, OsStr, OsString};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::config::{Config, SmokeDevices};
-use crate::crew::{Crew, Ended, Exit, JobId, Start};
+use crate::cli::config::{Config, SmokeDevices};
 use crate::facts::smoke::{SmokeCommand, SmokeEnd, SmokeFacts};
 use crate::facts::{DeviceFacts, Python, SmokeFacts as Facts};
 use crate::helper::last_lines;
-use crate::launch;
-use crate::report::sanitize;
-use crate::shortage::Shortage;
+use crate::process::launch;
+use crate::process::limits::ResourceLimit;
+use crate::process::supervisor::{Ended, Exit, JobId, Start, Supervisor};
+use crate::signal::Number;
 use crate::stack::{Builtin, SmokeEntry, Stack};
 use crate::sys::Program;
 
@@ -29,8 +29,10 @@ pub mod decode;
 pub mod handoff;
 pub mod zip;
 
+use handoff::{HandOff, Order, Told};
+
 /// Longer than any driver is waited for.
-const UNTIL_THE_WORD: Duration = Duration::from_secs(7 * 24 * 3600);
+const UNTIL_DECIDED: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// In front of the script's first line, which is a comment: with `-c` Python looks into the working folder before all
 /// others, where a service that is no `-m` or `-c` itself never looks. A checkout there may have any package's name.
@@ -38,7 +40,7 @@ const NOT_HERE: &str = "import sys; sys.path[:1] == [''] and sys.path.pop(0); ";
 
 /// What of the device stage matters to the smoke.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Word {
+pub enum GpuDecision {
     /// GPUs may be used; the first alone is to be seen, or all that are visible
     Go {
         /// see [`first_alone`]
@@ -50,7 +52,7 @@ pub enum Word {
 
 /// A command of the manifest's author.
 #[derive(Clone, Debug)]
-struct Own {
+struct UserCommand {
     name: String,
     argv: Vec<String>,
     timeout: Duration,
@@ -61,15 +63,23 @@ struct Own {
 #[derive(Debug)]
 pub struct Smoke {
     builtins: Vec<Builtin>,
-    waiting: VecDeque<Own>,
+    waiting: VecDeque<UserCommand>,
     devices: SmokeDevices,
     timeout: Duration,
     /// the Python process, and the pipe by which it gets the word
     script: Option<(JobId, Option<OwnedFd>)>,
+    /// the service's own process, which runs the script instead
+    handoff: Option<HandOff>,
+    /// when it is to be looked at again
+    look_at: Option<Instant>,
+    /// its Python is the one that was looked at
+    is_the_same: bool,
+    /// it was given up: the script needs a process of its own
+    falls_back: bool,
     /// nothing of the script is to come any more
     script_is_over: bool,
-    command: Option<(JobId, Own)>,
-    word: Option<Word>,
+    command: Option<(JobId, UserCommand)>,
+    word: Option<GpuDecision>,
     /// somebody was told how to skip it
     announced: bool,
     facts: SmokeFacts,
@@ -79,22 +89,9 @@ pub struct Smoke {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Started {
     /// it runs, or nothing of it is to come
-    OrOver,
+    RunningOrDone,
     /// it is to be started again once another child has ended
-    WhenThereIsRoom,
-}
-
-/// Which entries of a manifest are run here.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Part {
-    /// none
-    Nothing,
-    /// all
-    Everything,
-    /// the manifest's own commands: the others are handed off to the service's own Python
-    Commands,
-    /// those that come with this program: the others were run before
-    Builtins,
+    Deferred,
 }
 
 /// The entries that come with this program, in the manifest's order.
@@ -108,22 +105,18 @@ pub fn builtins(stack: &Stack) -> Vec<Builtin> {
 
 impl Smoke {
     /// `None` where nothing is to run.
-    pub fn new(stack: &Stack, config: &Config, part: Part) -> Option<Self> {
-        let builtins = match part {
-            Part::Everything | Part::Builtins => builtins(stack),
-            Part::Nothing | Part::Commands => Vec::new(),
-        };
+    pub fn new(stack: &Stack, config: &Config) -> Option<Self> {
+        let builtins = builtins(stack);
         let mut waiting = VecDeque::new();
         for entry in &stack.smoke {
             match entry {
-                SmokeEntry::Command { .. } if !matches!(part, Part::Everything | Part::Commands) => {}
                 SmokeEntry::Builtin(_) => {}
                 SmokeEntry::Command {
                     name,
                     argv,
                     timeout,
                     gpu,
-                } => waiting.push_back(Own {
+                } => waiting.push_back(UserCommand {
                     name: name.clone(),
                     argv: argv.clone(),
                     timeout: timeout.unwrap_or(config.smoke_timeout),
@@ -141,6 +134,10 @@ impl Smoke {
             devices: config.smoke_devices,
             timeout: config.smoke_timeout,
             script: None,
+            handoff: None,
+            look_at: None,
+            is_the_same: false,
+            falls_back: false,
             command: None,
             word: None,
             announced: false,
@@ -150,33 +147,45 @@ impl Smoke {
 
     /// Starts the Python process. Until the word is given no deadline counts: the imports may well be over long before.
     /// With `may_wait`, one that finds no room is no failure.
-    pub fn start(&mut self, crew: &mut Crew, python: &Python, env: &[CString], may_wait: bool) -> Started {
-        if self.script_is_over || self.script.is_some() {
-            return Started::OrOver;
+    pub fn start(
+        &mut self,
+        supervisor: &mut Supervisor,
+        python: &Python,
+        env: &[CString],
+        may_wait: bool,
+    ) -> Started {
+        if self.script_is_over || self.script.is_some() || self.handoff.is_some() {
+            return Started::RunningOrDone;
         }
+        self.falls_back = false;
         let started = match &python.interpreter {
-            None => Err("no Python interpreter was found".to_string()),
-            Some(interpreter) => self.start_script(crew, interpreter, python, env),
+            None => Err(python.undetermined.as_ref().map_or_else(
+                || "no Python interpreter was found".to_string(),
+                |why| format!("the service's Python cannot be determined: {why}"),
+            )),
+            Some(interpreter) => self.start_script(supervisor, interpreter, python, env),
         };
         match started {
             Ok(job) => self.script = Some(job),
-            Err(detail) if may_wait && Shortage::told_by(&detail).is_some_and(Shortage::is_passing) => {
-                tracing::debug!("smoke: waits for a helper to end: {}", sanitize(&detail));
-                return Started::WhenThereIsRoom;
+            Err(detail)
+                if may_wait && ResourceLimit::told_by(&detail).is_some_and(ResourceLimit::is_passing) =>
+            {
+                tracing::debug!("smoke: waits for a helper to end: {}", detail);
+                return Started::Deferred;
             }
             Err(detail) => {
                 self.facts.builtin.end = SmokeEnd::NotStarted { detail };
                 self.script_is_over = true;
             }
         }
-        self.pass_on_word(crew);
-        self.go_on(crew, env);
-        Started::OrOver
+        self.pass_on_word(supervisor);
+        self.go_on(supervisor, env);
+        Started::RunningOrDone
     }
 
     fn start_script(
         &self,
-        crew: &mut Crew,
+        supervisor: &mut Supervisor,
         interpreter: &str,
         python: &Python,
         env: &[CString],
@@ -192,54 +201,174 @@ impl Smoke {
             program: Program::Path(&program),
             argv: &strings(argv),
             envp: env,
-            time: UNTIL_THE_WORD,
+            time: UNTIL_DECIDED,
         };
-        let (id, stdin) = crew
+        let (id, stdin) = supervisor
             .start_listening(&start)
             .map_err(|error| format!("{interpreter}: {error}"))?;
         let names: Vec<&str> = self.builtins.iter().map(|b| b.name()).collect();
         tracing::info!(
             "smoke: {} with {} (CUDA_ENTRYPOINT_SMOKE=off skips it)",
             names.join(", "),
-            sanitize(interpreter)
+            interpreter
         );
         Ok((id, Some(stdin)))
     }
 
     /// Whether the word is still to be given.
-    pub fn wants_word(&self) -> bool {
+    pub fn awaits_decision(&self) -> bool {
         self.word.is_none()
     }
 
     /// Says whether GPUs may be used. From here on the smoke's deadline counts.
-    pub fn tell(&mut self, crew: &mut Crew, env: &[CString], word: Word) {
+    pub fn tell(&mut self, supervisor: &mut Supervisor, env: &[CString], word: GpuDecision) {
         self.word = Some(word);
-        self.pass_on_word(crew);
-        self.go_on(crew, env);
+        self.pass_on_word(supervisor);
+        self.go_on(supervisor, env);
     }
 
-    fn pass_on_word(&mut self, crew: &mut Crew) {
-        let (Some(word), Some((id, stdin))) = (&self.word, &mut self.script) else {
-            return;
-        };
+    fn pass_on_word(&mut self, supervisor: &mut Supervisor) {
+        let Some(word) = &self.word else { return };
         let line = match word {
-            Word::Go { alone } => json!({"gpu": true, "alone": alone}),
-            Word::NoGpu(reason) => json!({"gpu": false, "reason": reason}),
+            GpuDecision::Go { alone } => json!({"gpu": true, "alone": alone}),
+            GpuDecision::NoGpu(reason) => json!({"gpu": false, "reason": reason}),
         };
-        if let Some(pipe) = stdin.take() {
-            // A process that has closed its input is about to end, which says more than this error.
-            let _ = nix::unistd::write(&pipe, format!("{line}\n").as_bytes());
+        if let Some((id, stdin)) = &mut self.script {
+            if let Some(pipe) = stdin.take() {
+                // A process that has closed its input is about to end, which says more than this error.
+                let _ = nix::unistd::write(&pipe, format!("{line}\n").as_bytes());
+            }
+            supervisor.extend(*id, self.timeout);
+        } else if let Some(handoff) = self.handoff.as_ref().filter(|_| self.is_the_same) {
+            handoff.say(&line.to_string());
+            supervisor.extend(handoff.job(), self.timeout);
         }
-        crew.extend(*id, self.timeout);
+    }
+
+    /// Starts the service, so that its own Python is the one that runs the script.
+    pub fn hand_off(
+        &mut self,
+        supervisor: &mut Supervisor,
+        program: &Path,
+        service: &[OsString],
+        env: &[CString],
+    ) {
+        if self.script_is_over {
+            return;
+        }
+        let order = Order {
+            program,
+            service,
+            env,
+            builtins: &self.builtins,
+            devices: self.devices,
+        };
+        match HandOff::start(supervisor, &order) {
+            Ok(handoff) => {
+                let names: Vec<&str> = self.builtins.iter().map(|b| b.name()).collect();
+                tracing::info!(
+                    "smoke: {} in the service's own Python (CUDA_ENTRYPOINT_SMOKE=off skips it)",
+                    names.join(", ")
+                );
+                self.handoff = Some(handoff);
+            }
+            Err(why) => self.fall_back(&why),
+        }
+    }
+
+    fn fall_back(&mut self, why: &str) {
+        handoff::say_why_not(why);
+        self.falls_back = true;
+    }
+
+    /// Whether the script is to be started in a process of its own after all.
+    pub fn falls_back(&self) -> bool {
+        self.falls_back
+    }
+
+    /// Hears what the service's process says. `python` is the one that was looked at, once it was.
+    pub fn handle_event(&mut self, supervisor: &mut Supervisor, env: &[CString], python: Option<&Python>) {
+        let Some(handoff) = &mut self.handoff else { return };
+        let (told, look_at) = handoff.handle_event(supervisor);
+        self.look_at = look_at;
+        if handoff.refused().is_some() || self.script_is_over {
+            return;
+        }
+        if let (Some(site), Some(python), false) = (&told.site, python, self.is_the_same) {
+            if let Err(why) = handoff::is_the_same(site, python) {
+                return handoff.refuse(supervisor, why);
+            }
+            self.is_the_same = true;
+            self.pass_on_word(supervisor);
+        }
+        if told.ended.is_some() {
+            let job = self.handoff.as_ref().map(HandOff::job);
+            let output = job.map_or(&[][..], |job| supervisor.output(job));
+            self.facts.builtin = handoff::conclude(output, Exit::Code(0), self.timeout);
+            self.script_is_over = true;
+            if let Some(job) = job {
+                supervisor.extend(job, UNTIL_DECIDED);
+            }
+            self.go_on(supervisor, env);
+        }
+    }
+
+    /// When the service's process is to be looked at again.
+    pub fn look_at(&self) -> Option<Instant> {
+        self.look_at
+    }
+
+    /// Makes room for another process, if the service's own can be ended for that.
+    pub fn give_way(&mut self, supervisor: &mut Supervisor, detail: &str) -> bool {
+        let Some(handoff) = &mut self.handoff else {
+            return false;
+        };
+        handoff.refuse(supervisor, format!("the query cannot run beside it: {detail}"));
+        true
+    }
+
+    fn handoff_ended(
+        &mut self,
+        supervisor: &mut Supervisor,
+        env: &[CString],
+        handoff: &HandOff,
+        ended: &Ended,
+    ) {
+        if self.script_is_over {
+            return;
+        }
+        let told = Told::of(&ended.stdout);
+        let early = || match ended.exit {
+            _ if told.site.is_some() => None,
+            Exit::Code(code) => Some(format!("it ended with status {code} before its first import")),
+            Exit::Signal(signal) => Some(format!("{} ended it before its first import", Number(signal))),
+            _ => Some("it was ended before its first import".to_string()),
+        };
+        let why = handoff.refused().map(str::to_string);
+        match why.or_else(|| told.fallback.clone()).or_else(early) {
+            Some(why) => self.fall_back(&why),
+            None => {
+                self.facts.builtin = handoff::conclude(&ended.stdout, ended.exit, self.timeout);
+                self.script_is_over = true;
+                self.go_on(supervisor, env);
+            }
+        }
+    }
+
+    /// The service, if it has proven the GPU and waits to go on.
+    pub fn take_handoff(&mut self) -> Option<HandOff> {
+        self.handoff.take()
     }
 
     /// Takes the end of a child, if it is one of the smoke's.
-    pub fn ended(&mut self, crew: &mut Crew, env: &[CString], id: JobId, ended: &Ended) -> bool {
+    pub fn ended(&mut self, supervisor: &mut Supervisor, env: &[CString], id: JobId, ended: &Ended) -> bool {
         if self.script.as_ref().is_some_and(|(script, _)| *script == id) {
             self.script = None;
             self.script_is_over = true;
             show("its Python", &ended.stderr);
             self.facts.builtin = decode::conclude(ended, self.timeout);
+        } else if let Some(handoff) = self.handoff.take_if(|handoff| handoff.job() == id) {
+            self.handoff_ended(supervisor, env, &handoff, ended);
         } else if let Some((_, own)) = self.command.take_if(|(command, _)| *command == id) {
             show(&own.name, &ended.stderr);
             self.facts.commands.push(SmokeCommand {
@@ -251,12 +380,12 @@ impl Smoke {
         } else {
             return false;
         }
-        self.go_on(crew, env);
+        self.go_on(supervisor, env);
         true
     }
 
     /// Starts the next command once it is its turn.
-    fn go_on(&mut self, crew: &mut Crew, env: &[CString]) {
+    fn go_on(&mut self, supervisor: &mut Supervisor, env: &[CString]) {
         let Some(word) = &self.word else { return };
         if !self.script_is_over {
             return;
@@ -266,17 +395,19 @@ impl Smoke {
                 return;
             };
             let end = match word {
-                Word::NoGpu(reason) if own.gpu => SmokeEnd::NotRun {
+                GpuDecision::NoGpu(reason) if own.gpu => SmokeEnd::NotRun {
                     reason: reason.clone(),
                 },
-                _ => match start_command(crew, &own, env, self.builtins.is_empty() && !self.announced) {
-                    Ok(id) => {
-                        self.announced = true;
-                        self.command = Some((id, own));
-                        return;
+                _ => {
+                    match start_command(supervisor, &own, env, self.builtins.is_empty() && !self.announced) {
+                        Ok(id) => {
+                            self.announced = true;
+                            self.command = Some((id, own));
+                            return;
+                        }
+                        Err(detail) => SmokeEnd::NotStarted { detail },
                     }
-                    Err(detail) => SmokeEnd::NotStarted { detail },
-                },
+                }
             };
             self.facts.commands.push(SmokeCommand {
                 name: own.name,
@@ -292,19 +423,24 @@ impl Smoke {
     }
 
     /// The step that it is in, for who watches: `import torch`.
-    pub fn step(&self, crew: &Crew) -> Option<String> {
-        match (&self.script, &self.command) {
-            (Some((id, _)), _) => decode::step(crew.output(*id)),
-            (None, Some((_, own))) => Some(own.name.clone()),
-            (None, None) => None,
+    pub fn step(&self, supervisor: &Supervisor) -> Option<String> {
+        if let Some((_, own)) = &self.command {
+            return Some(own.name.clone());
         }
+        let script = self.script.as_ref().map(|(id, _)| *id);
+        let id = script.or(self.handoff.as_ref().map(HandOff::job))?;
+        decode::step(supervisor.output(id))
     }
 
     /// Ends it: nobody wants to know any more.
-    pub fn cancel(self, crew: &mut Crew) {
-        let jobs = [self.script.map(|(id, _)| id), self.command.map(|(id, _)| id)];
+    pub fn cancel(self, supervisor: &mut Supervisor) {
+        let jobs = [
+            self.script.map(|(id, _)| id),
+            self.handoff.map(|handoff| handoff.job()),
+            self.command.map(|(id, _)| id),
+        ];
         for id in jobs.into_iter().flatten() {
-            crew.cancel(id);
+            supervisor.cancel(id);
         }
     }
 
@@ -320,7 +456,7 @@ fn show(who: &str, said: &[u8]) {
         .lines()
         .filter(|l| !l.trim().is_empty())
     {
-        tracing::debug!("smoke: {} said: {}", sanitize(who), sanitize(line));
+        tracing::debug!("smoke: {} said: {}", who, line);
     }
 }
 
@@ -360,7 +496,12 @@ fn strings(words: Vec<&str>) -> Vec<CString> {
         .collect()
 }
 
-fn start_command(crew: &mut Crew, own: &Own, env: &[CString], first: bool) -> Result<JobId, String> {
+fn start_command(
+    supervisor: &mut Supervisor,
+    own: &UserCommand,
+    env: &[CString],
+    first: bool,
+) -> Result<JobId, String> {
     let name = own.argv.first().map_or("", String::as_str);
     let path = launch::resolve(OsStr::new(name), launch::lookup(env, "PATH")).map_err(|e| e.message)?;
     let path = CString::new(OsString::from(path).into_vec()).map_err(|_| "its path has a NUL byte")?;
@@ -375,8 +516,9 @@ fn start_command(crew: &mut Crew, own: &Own, env: &[CString], first: bool) -> Re
     } else {
         ""
     };
-    tracing::info!("smoke: {}{skips}", sanitize(&own.name));
-    crew.start_talking(&start)
+    tracing::info!("smoke: {}{skips}", own.name);
+    supervisor
+        .start_talking(&start)
         .map_err(|error| format!("{}: {error}", Path::new(name).display()))
 }
 
@@ -389,7 +531,7 @@ fn command_end(ended: &Ended, timeout: Duration) -> SmokeEnd {
             after_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
             killed: reaped,
         },
-        Exit::Flooded => SmokeEnd::Garbled {
+        Exit::OutputLimit => SmokeEnd::Garbled {
             detail: "it wrote too much".to_string(),
         },
         Exit::Cancelled => SmokeEnd::NotRun {

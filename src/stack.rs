@@ -12,7 +12,9 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
 use crate::arch::ArchList;
+use crate::check::accept::Accept;
 
+mod accept;
 mod error;
 mod json;
 mod limits;
@@ -28,6 +30,7 @@ use json::{Object, Text, Texts, object};
 
 pub use error::StackError;
 pub use limits::{LimitRules, Memlock};
+pub use names::check_name;
 pub use packages::{PackageRule, normalize_name};
 pub use show::table;
 pub use smoke::{Builtin, SmokeEntry};
@@ -36,8 +39,15 @@ pub use version::{CudaRule, CudaRules};
 /// The stack that is checked where no manifest is given.
 pub const EMBEDDED_JSON: &str = include_str!("stack/pointcept-cu124.json");
 
-/// The JSON Schema (draft 2020-12) of a manifest.
-pub const SCHEMA_JSON: &str = include_str!("stack/stack.schema.json");
+/// The JSON Schema (draft 2020-12) of a manifest. The names of the smokes come from their table.
+pub fn schema() -> String {
+    let smokes: Vec<String> = Builtin::all()
+        .map(|smoke| format!("\"{}\"", smoke.name()))
+        .collect();
+    crate::packed::schema("stack")
+        .replace("\"@smokes\"", &smokes.join(", "))
+        .replace("\"@accepted\"", &accept::codes())
+}
 
 /// The largest manifest in bytes. Read no more than one byte beyond it: a longer text is refused unread.
 pub const MAX_BYTES: usize = 1 << 20;
@@ -66,6 +76,8 @@ pub struct Stack {
     pub smoke: Vec<SmokeEntry>,
     /// limits of the container that must hold
     pub limits: LimitRules,
+    /// findings that are accepted, each for a package or a library
+    pub accept: Vec<Accept>,
 }
 
 impl Stack {
@@ -151,12 +163,14 @@ struct Manifest {
     files: Vec<String>,
     smoke: Vec<SmokeEntry>,
     limits: LimitRules,
+    accept: Vec<Accept>,
 }
 
 impl Object for Manifest {
     type Output = Stack;
     const KEYS: &'static [&'static str] = &[
-        "$schema", "schema", "name", "cuda", "archs", "env", "python", "packages", "files", "smoke", "limits",
+        "$schema", "schema", "name", "cuda", "archs", "env", "python", "packages", "files", "smoke",
+        "limits", "accept",
     ];
     const EXPECTING: &'static str = "a stack manifest, which is an object";
 
@@ -196,6 +210,7 @@ impl Object for Manifest {
             }
             "smoke" => self.smoke = map.next_value_seed(smoke::SmokeSeed)?,
             "limits" => self.limits = map.next_value_seed(object::<LimitRules>())?,
+            "accept" => self.accept = map.next_value_seed(accept::AcceptSeed)?,
             // `$schema` is for editors.
             _ => {
                 map.next_value_seed(Text {
@@ -230,6 +245,7 @@ impl Object for Manifest {
             files: self.files,
             smoke: self.smoke,
             limits: self.limits,
+            accept: self.accept,
         })
     }
 }
@@ -345,6 +361,9 @@ impl Serialize for Stack {
         }
         if !self.limits.is_empty() {
             map.serialize_entry("limits", &self.limits)?;
+        }
+        if !self.accept.is_empty() {
+            map.serialize_entry("accept", &accept::Entries(&self.accept))?;
         }
         map.end()
     }

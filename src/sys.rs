@@ -1,12 +1,13 @@
 //! System calls that have no safe wrapper: the only `unsafe` of the entrypoint itself; the helper's is in its `foreign`
 //! module. tests/lint/fence.py holds the sources against that.
 //!
-//! Everything here is small, does one thing and leaves policy to its callers: [`crate::crew`] supervises children,
-//! [`crate::helper`] decides what is spawned, [`crate::launch`] becomes the service.
+//! Everything here is small, does one thing and leaves policy to its callers: [`crate::process::supervisor`] supervises children,
+//! [`crate::helper`] decides what is spawned, [`crate::process::launch`] becomes the service.
 #![allow(unsafe_code)] // fork, exec, signal dispositions and the raw environment; each block states its reason
 
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -16,6 +17,53 @@ use nix::sys::wait::WaitPidFlag;
 use nix::unistd::Pid;
 
 use crate::signal::{self, Number, Set};
+
+/// Runs before Rust's runtime does, which puts /dev/null in the place of a standard stream that is closed, and aborts where
+/// there is none. The C library calls what is in this section before `main` (System V ABI, "Initialization and Termination
+/// Functions"). To be named by the program, or the linker leaves it out: [`mind_closed_streams`].
+#[used]
+#[unsafe(link_section = ".init_array")]
+static BEFORE_MAIN: extern "C" fn() = stand_in_for_closed_streams;
+
+/// Has a standard stream that is closed stay closed for the service, and its number free of our own files until then.
+pub fn mind_closed_streams() {
+    std::hint::black_box(&BEFORE_MAIN);
+}
+
+static STDOUT_WAS_CLOSED: AtomicBool = AtomicBool::new(false);
+
+/// Whether standard output was closed when the program began: what stands in for it takes everything.
+pub fn stdout_was_closed() -> bool {
+    STDOUT_WAS_CLOSED.load(Ordering::Relaxed)
+}
+
+/// In the place of a closed standard stream: /dev/null, or the end of a pipe that nobody holds the other end of. Closed
+/// again by every exec.
+extern "C" fn stand_in_for_closed_streams() {
+    for number in 0..=2 {
+        // SAFETY: plain system calls; the path is a C string, the array has room for two descriptors, and what is closed
+        // was opened here. The lowest free number is `number`, since the lower ones are open by now.
+        unsafe {
+            if libc::fcntl(number, libc::F_GETFD) >= 0 {
+                continue;
+            }
+            if number == libc::STDOUT_FILENO {
+                STDOUT_WAS_CLOSED.store(true, Ordering::Relaxed);
+            }
+            if libc::open(c"/dev/null".as_ptr(), libc::O_RDWR | libc::O_CLOEXEC) >= 0 {
+                continue;
+            }
+            let mut ends = [-1; 2];
+            if libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) == 0 {
+                let [_, write] = ends;
+                if number > 0 {
+                    libc::dup3(write, number, libc::O_CLOEXEC);
+                }
+                libc::close(write);
+            }
+        }
+    }
+}
 
 /// Columns of the terminal that this is; `None` where it is none or does not tell.
 pub fn terminal_columns(terminal: BorrowedFd<'_>) -> Option<usize> {
@@ -65,6 +113,8 @@ pub struct Spawned {
     pub pid: Pid,
     /// holds the errno of its exec, should that fail, where the exec took too long to be waited for
     pub exec: Option<OwnedFd>,
+    /// it is traced ([`Traced`]), and stands still once it has executed its program
+    pub traced: bool,
 }
 
 /// Pointers to the strings, closed with a null pointer, as exec wants them. Borrows nothing: keep the strings alive.
@@ -96,7 +146,13 @@ pub fn spawn(spawn: &Spawn<'_>) -> nix::Result<Spawned> {
     let envp = pointers(spawn.envp);
     let parent = nix::unistd::getpid();
     // SAFETY: the strings and arrays were made above and outlive the call, and the child touches no heap.
-    let started = unsafe { fork_and(|| exec_in_child(spawn, &argv, &envp, parent), Some(spawn.urgent)) };
+    let started = unsafe {
+        fork_and(
+            || exec_in_child(spawn, &argv, &envp, parent),
+            |_| (),
+            Some(spawn.urgent),
+        )
+    };
     started.map_err(|(SpawnError::Fork(errno) | SpawnError::Exec(errno))| errno)
 }
 
@@ -123,12 +179,17 @@ pub fn exec_error(pipe: &OwnedFd) -> Option<Errno> {
     (read_fully(pipe, &mut errno) == errno.len()).then(|| Errno::from_raw(c_int::from_ne_bytes(errno)))
 }
 
-/// Forks. The child runs `child`, which ends in exec or returns the errno of what failed. That is waited for however
+/// Forks. The child runs `child`, which ends in exec or returns the errno of what failed; this process runs `forked`
+/// meanwhile. The exec is waited for however
 /// long it takes, unless there are signals that are more urgent.
 ///
 /// # Safety
 /// Between fork and exec `child` calls async-signal-safe functions only.
-unsafe fn fork_and(child: impl FnOnce() -> c_int, urgent: Option<Set>) -> Result<Spawned, SpawnError> {
+unsafe fn fork_and(
+    child: impl FnOnce() -> c_int,
+    forked: impl FnOnce(Pid),
+    urgent: Option<Set>,
+) -> Result<Spawned, SpawnError> {
     let (error_read, error_write) =
         nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(SpawnError::Fork)?;
     // SAFETY: the child runs what the caller vouches for, and ends in exec or _exit.
@@ -137,10 +198,12 @@ unsafe fn fork_and(child: impl FnOnce() -> c_int, urgent: Option<Set>) -> Result
             drop(error_write);
             // Both sides set the group, so that it exists whoever runs first; the child may have exec'd (EACCES).
             let _ = nix::unistd::setpgid(child, child);
+            forked(child);
             if urgent.is_some_and(|urgent| !exec_is_over(&error_read, urgent)) {
                 return Ok(Spawned {
                     pid: child,
                     exec: Some(error_read),
+                    traced: false,
                 });
             }
             if let Some(errno) = exec_error(&error_read) {
@@ -151,6 +214,7 @@ unsafe fn fork_and(child: impl FnOnce() -> c_int, urgent: Option<Set>) -> Result
             Ok(Spawned {
                 pid: child,
                 exec: None,
+                traced: false,
             })
         }
         nix::unistd::ForkResult::Child => {
@@ -177,26 +241,52 @@ pub struct Service<'a> {
     pub dies_with_us: bool,
     /// its group becomes the foreground of the terminal that is standard input
     pub terminal: bool,
+    /// it stands still after each exec, and where it makes a process: [`traced_stop`]
+    pub traced: bool,
+    /// what it has to be able to open; where it cannot, that is the error of its exec
+    pub needs: Option<&'a CStr>,
 }
 
 /// Starts the service in a process group of its own, with an empty signal mask, default dispositions and every
-/// descriptor that is not close-on-exec. To be called with all signals blocked ([`block`]).
+/// descriptor that is not close-on-exec. To be called with all signals blocked ([`block`]). Its exec is waited for however
+/// long it takes, unless there are signals that are more urgent.
 ///
 /// Signals that came for the group of this process before the child had left it are this process's to pass on, and
 /// are dropped in the child.
 ///
 /// # Errors
 /// [`SpawnError`]; what execve(2) said is reported as [`spawn`] does it.
-pub fn spawn_service(service: &Service<'_>) -> Result<Pid, SpawnError> {
+pub fn spawn_service(service: &Service<'_>, urgent: Option<Set>) -> Result<Spawned, SpawnError> {
     let argv = pointers(service.argv);
     let envp = pointers(service.envp);
     let parent = nix::unistd::getpid();
+    // The child waits at it until it is traced or is not to be.
+    let gate = match service.traced {
+        true => Some(nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(SpawnError::Fork)?),
+        false => None,
+    };
+    let mut traced = false;
+    let forked = |child: Pid| {
+        if let Some((_, open)) = &gate {
+            traced = trace(child);
+            let _ = nix::unistd::write(open, &[1]);
+        }
+    };
     let child = || {
         // SAFETY: plain system calls; both arrays are null-closed, and their strings outlive the call.
         unsafe {
             libc::setpgid(0, 0);
+            if let Some((wait, _)) = &gate {
+                let mut byte = 0u8;
+                libc::read(wait.as_raw_fd(), (&raw mut byte).cast(), 1);
+            }
             if service.dies_with_us {
                 die_with(parent);
+            }
+            if let Some(path) = service.needs
+                && libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) < 0
+            {
+                return Errno::last_raw();
             }
             for signal in 1..=signal::LAST {
                 // Drops what is pending, blocked or not (sigaction(2)).
@@ -213,7 +303,133 @@ pub fn spawn_service(service: &Service<'_>) -> Result<Pid, SpawnError> {
         Errno::last_raw()
     };
     // SAFETY: the strings and arrays were made above, and the child touches no heap.
-    unsafe { fork_and(child, None) }.map(|spawned| spawned.pid)
+    let spawned = unsafe { fork_and(child, forked, urgent) }?;
+    Ok(Spawned { traced, ..spawned })
+}
+
+/// Has a process stand still after each exec and where it makes another process. It dies with this one then. False where
+/// that is refused: by a seccomp profile, or by Yama.
+fn trace(pid: Pid) -> bool {
+    let options = libc::PTRACE_O_TRACEEXEC
+        | libc::PTRACE_O_TRACEFORK
+        | libc::PTRACE_O_TRACEVFORK
+        | libc::PTRACE_O_EXITKILL;
+    // SAFETY: takes integers (ptrace(2)); no memory of this process is touched.
+    unsafe { libc::ptrace(libc::PTRACE_SEIZE, pid.as_raw(), 0, options) == 0 }
+}
+
+/// Why a traced process stands still.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stop {
+    /// it has executed a program, of which nothing has run yet
+    Exec,
+    /// it has made a process, which has not begun either
+    Fork,
+    /// anything else: a signal that is about to be delivered, or that has stopped its group
+    Other {
+        /// the signal
+        signal: c_int,
+        /// its group is stopped
+        group: bool,
+    },
+}
+
+/// Whether a traced process stands still, and why. With `wait` it is known to be about to.
+pub fn traced_stop(pid: Pid, wait: bool) -> Option<Stop> {
+    let hang = if wait { 0 } else { libc::WNOHANG };
+    // SAFETY: siginfo_t is plain data, which waitid fills in for a child; zeros stand for none.
+    let (found, status) = unsafe {
+        let mut info: libc::siginfo_t = std::mem::zeroed();
+        let flags = libc::WSTOPPED | libc::__WALL | hang;
+        // An end is left for others to take, and is no reason to wait.
+        let ended = if wait { libc::WEXITED | libc::WNOWAIT } else { 0 };
+        if wait
+            && libc::waitid(
+                libc::P_PID,
+                pid.as_raw().unsigned_abs(),
+                &raw mut info,
+                flags | ended,
+            ) != 0
+        {
+            return None;
+        }
+        let mut info: libc::siginfo_t = std::mem::zeroed();
+        let flags = libc::WSTOPPED | libc::__WALL | libc::WNOHANG;
+        if libc::waitid(libc::P_PID, pid.as_raw().unsigned_abs(), &raw mut info, flags) != 0 {
+            return None;
+        }
+        (info.si_pid(), info.si_status())
+    };
+    let (signal, event) = (status & 0xff, status >> 8);
+    Some(match event {
+        _ if found == 0 => return None,
+        libc::PTRACE_EVENT_EXEC => Stop::Exec,
+        libc::PTRACE_EVENT_FORK | libc::PTRACE_EVENT_VFORK => Stop::Fork,
+        libc::PTRACE_EVENT_STOP => Stop::Other {
+            signal,
+            group: signal != libc::SIGTRAP,
+        },
+        _ => Stop::Other { signal, group: false },
+    })
+}
+
+/// Lets a traced process that stands still go on, with the signal that it was about to get.
+pub fn traced_go_on(pid: Pid, stop: Stop) {
+    let (request, signal) = match stop {
+        Stop::Exec | Stop::Fork => (libc::PTRACE_CONT, 0),
+        Stop::Other { group: true, .. } => (libc::PTRACE_LISTEN, 0),
+        Stop::Other { signal, .. } if signal == libc::SIGTRAP => (libc::PTRACE_CONT, 0),
+        Stop::Other { signal, .. } => (libc::PTRACE_CONT, signal),
+    };
+    // SAFETY: takes integers; no memory of this process is touched.
+    unsafe { libc::ptrace(request, pid.as_raw(), 0, signal) };
+}
+
+/// Lets go of the process that one has made which stands still for that ([`Stop::Fork`]): it is not traced.
+pub fn release_child(pid: Pid) {
+    let mut child: libc::c_ulong = 0;
+    // SAFETY: the kernel stores one number through the pointer, which is valid for the call.
+    let told = unsafe { libc::ptrace(libc::PTRACE_GETEVENTMSG, pid.as_raw(), 0, &raw mut child) } == 0;
+    let child = Pid::from_raw(c_int::try_from(child).unwrap_or(0));
+    // It is about to stand still as well.
+    if told && child.as_raw() > 0 && traced_stop(child, true).is_some() {
+        // SAFETY: takes integers; no memory of this process is touched.
+        unsafe { libc::ptrace(libc::PTRACE_DETACH, child.as_raw(), 0, 0) };
+    }
+}
+
+/// Traces execs alone from here on, or nothing any more: then the process goes on as if it had never been traced. It has
+/// to be where a signal would interrupt it, such as in a read of an empty pipe.
+pub fn trace_less(pid: Pid, execs: bool) {
+    // SAFETY: takes integers; no memory of this process is touched.
+    unsafe { libc::ptrace(libc::PTRACE_INTERRUPT, pid.as_raw(), 0, 0) };
+    let signal = match traced_stop(pid, true) {
+        Some(Stop::Other { signal, group: false }) if signal != libc::SIGTRAP => signal,
+        _ => 0,
+    };
+    let options = libc::PTRACE_O_TRACEEXEC | libc::PTRACE_O_EXITKILL;
+    // SAFETY: as above.
+    unsafe {
+        if execs {
+            libc::ptrace(libc::PTRACE_SETOPTIONS, pid.as_raw(), 0, options);
+            libc::ptrace(libc::PTRACE_CONT, pid.as_raw(), 0, signal);
+        } else {
+            libc::ptrace(libc::PTRACE_DETACH, pid.as_raw(), 0, signal);
+        }
+    }
+}
+
+/// Whether executing a file changes the privileges of who does it: set-user-ID, set-group-ID, or capabilities of its own.
+/// Under a tracer the kernel grants none of them.
+pub fn grants_privileges(path: &CStr) -> bool {
+    // SAFETY: both strings are C strings; with a size of zero nothing is stored (getxattr(2)). stat is plain data.
+    unsafe {
+        let mut found: libc::stat = std::mem::zeroed();
+        let set_id = libc::stat(path.as_ptr(), &raw mut found) == 0
+            && found.st_mode & (libc::S_ISUID | libc::S_ISGID) != 0;
+        let name = c"security.capability";
+        set_id || libc::getxattr(path.as_ptr(), name.as_ptr(), std::ptr::null_mut(), 0) > 0
+    }
 }
 
 /// Has the kernel kill this process with its parent. Async-signal-safe.
@@ -366,20 +582,32 @@ pub fn signal_fd(set: Set) -> nix::Result<OwnedFd> {
     }
 }
 
-/// The next signal of a [`signal_fd`]; `None` where none is pending.
+/// The next signal of a [`signal_fd`]; `None` where none is pending. What this process brought upon itself is left out:
+/// [`is_own`].
 pub fn read_signal(fd: &OwnedFd) -> Option<Number> {
     let mut info = [0u8; size_of::<libc::signalfd_siginfo>()];
     loop {
         match nix::unistd::read(fd, &mut info) {
             Ok(length) if length == info.len() => {
-                // signalfd_siginfo begins with ssi_signo, a u32.
-                let [a, b, c, d, ..] = info;
-                return i32::try_from(u32::from_ne_bytes([a, b, c, d])).ok().map(Number);
+                // signalfd_siginfo begins with ssi_signo, ssi_errno, ssi_code and ssi_pid, of four bytes each.
+                let mut words = info
+                    .chunks_exact(4)
+                    .map(|word| i32::from_ne_bytes(word.try_into().unwrap_or_default()));
+                let (signal, pid) = (words.next()?, words.nth(2)?);
+                if !is_own(signal, pid) {
+                    return Some(Number(signal));
+                }
             }
             Err(Errno::EINTR) => {}
             _ => return None,
         }
     }
+}
+
+/// Whether this process has sent the signal to itself: by writing into a closed pipe (SIGPIPE), or beyond the limit on the
+/// size of files (SIGXFSZ). The write has failed then, and says so.
+fn is_own(signal: c_int, from: c_int) -> bool {
+    matches!(signal, libc::SIGPIPE | libc::SIGXFSZ) && from == nix::unistd::getpid().as_raw()
 }
 
 /// Sends a signal to a process. One that is gone is no matter.
@@ -395,9 +623,7 @@ pub fn send_to_group(group: Pid, signal: Number) {
 }
 
 /// Waits for a signal and takes it, at most for `timeout`; all have to be blocked. `None` where the time is over, or
-/// where this process was stopped and continued meanwhile.
-///
-/// What this process sent to itself by writing into a closed pipe (SIGPIPE) is not told.
+/// where this process was stopped and continued meanwhile, or has sent it itself: [`is_own`].
 pub fn next_signal(timeout: Option<Duration>) -> Option<Number> {
     let timeout = timeout.map(|time| libc::timespec {
         tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
@@ -418,8 +644,7 @@ pub fn next_signal(timeout: Option<Duration>) -> Option<Number> {
         (number, info.si_pid())
     };
     let number = c_int::try_from(number).ok().filter(|n| *n > 0)?;
-    let own = number == libc::SIGPIPE && from == nix::unistd::getpid().as_raw();
-    (!own).then_some(Number(number))
+    (!is_own(number, from)).then_some(Number(number))
 }
 
 /// Whether a blocked signal is pending.
@@ -486,25 +711,57 @@ pub fn wait(child: Option<Pid>, flags: WaitPidFlag) -> nix::Result<Option<(Pid, 
     Ok(Some((Pid::from_raw(pid), change)))
 }
 
-/// Ends the process with 128+N: what stands while nothing but the exec is left to do.
-extern "C" fn exit_128_plus(signal: c_int) {
-    // SAFETY: _exit is async-signal-safe and runs nothing else of ours.
-    unsafe { libc::_exit(128 + signal) }
+/// The signal that has ended the checks, or 0.
+static ENDED_BY: AtomicI32 = AtomicI32::new(0);
+
+/// From here on no signal changes the exit code, which is this one's, or what is being written. A write that a reader holds
+/// up ends with the process, after this many seconds.
+pub fn keep_to(signal: Number, seconds: u32) {
+    ENDED_BY.store(signal.0, Ordering::Relaxed);
+    set_last_word(libc::SIGALRM);
+    nix::unistd::alarm::set(seconds);
+    let alarm = Set(1 << (libc::SIGALRM - 1));
+    let _ = change_mask(libc::SIG_SETMASK, Set(Set::ALL.0 & !alarm.0));
 }
 
-/// Executes the service in this process: same PID, default dispositions, no signal blocked but `held`, of which one that
-/// comes waits for the service. Returns only on failure.
+/// Ends the process with 128+N: what stands while nothing but the exec is left to do.
+extern "C" fn exit_128_plus(signal: c_int, info: *const libc::siginfo_t, _: *const libc::c_void) {
+    let first = ENDED_BY.load(Ordering::Relaxed);
+    // SAFETY: the kernel hands over a siginfo_t that lives as long as this call (SA_SIGINFO); getpid and _exit are
+    // async-signal-safe, and _exit runs nothing else of ours.
+    unsafe {
+        if !is_own(signal, (*info).si_pid()) {
+            libc::_exit(128 + if first == 0 { signal } else { first })
+        }
+    }
+}
+
+/// From here on a file that would become larger than its limit (RLIMIT_FSIZE) is an error of the write, and not the end.
+pub fn outlive_file_size_limit() {
+    set_last_word(libc::SIGXFSZ);
+}
+
+fn set_last_word(signal: c_int) {
+    // SAFETY: the handler is async-signal-safe, and the struct is plain data with an empty mask.
+    unsafe {
+        let mut last_word: libc::sigaction = std::mem::zeroed();
+        last_word.sa_sigaction = exit_128_plus as *const () as usize;
+        last_word.sa_flags = libc::SA_SIGINFO;
+        libc::sigaction(signal, &raw const last_word, std::ptr::null_mut());
+    }
+}
+
+/// Executes the service in this process: same PID, default dispositions, no signal blocked. Returns only on failure.
 ///
-/// Until the kernel replaces the image, one of `ending` that is not held still ends the process with 128+N, as PID 1
-/// too: there a signal with the default disposition would be ignored, and a SIGTERM in the last microseconds would be
-/// lost.
-pub fn exec_service(path: &CStr, argv: &[CString], envp: &[CString], ending: Set, held: Set) -> Errno {
+/// Until the kernel replaces the image, one of `ending` still ends the process with 128+N, as PID 1 too: there a signal
+/// with the default disposition would be ignored, and a SIGTERM in the last microseconds would be lost.
+pub fn exec_service(path: &CStr, argv: &[CString], envp: &[CString], ending: Set) -> Errno {
     let argv = pointers(argv);
     let envp = pointers(envp);
     let _ = block(Set::ALL);
     reset_dispositions();
     // Here is the point of no return: what is pending now ends us, what comes later is the service's.
-    end_on_but(ending, held);
+    end_on(ending);
     // SAFETY: both arrays are null-closed and their strings outlive the call.
     unsafe { libc::execve(path.as_ptr(), argv.as_ptr(), envp.as_ptr()) };
     let errno = Errno::last();
@@ -515,20 +772,16 @@ pub fn exec_service(path: &CStr, argv: &[CString], envp: &[CString], ending: Set
 /// From here on each of `ending` ends the process with 128+N at once, as PID 1 too, and no signal is blocked: for when
 /// no child is left and only writing remains, which a reader that stands still may hold up for ever.
 pub fn end_on(ending: Set) {
-    end_on_but(ending, Set::NONE);
+    for signal in ending.iter() {
+        set_last_word(signal.0);
+    }
+    let _ = change_mask(libc::SIG_SETMASK, Set::NONE);
 }
 
-/// The same, with `held` blocked.
-fn end_on_but(ending: Set, held: Set) {
-    for signal in ending.iter() {
-        // SAFETY: the handler is async-signal-safe, and the struct is plain data with an empty mask and no flags.
-        unsafe {
-            let mut last_word: libc::sigaction = std::mem::zeroed();
-            last_word.sa_sigaction = exit_128_plus as *const () as usize;
-            libc::sigaction(signal.0, &raw const last_word, std::ptr::null_mut());
-        }
-    }
-    let _ = change_mask(libc::SIG_SETMASK, held);
+/// A thread with room enough, whatever RUST_MIN_STACK says, which is the service's.
+pub fn thread(name: &str) -> std::thread::Builder {
+    const STACK: usize = 2 << 20;
+    std::thread::Builder::new().name(name.into()).stack_size(STACK)
 }
 
 /// The environment exactly as the kernel handed it over: order, duplicates and strings without `=` included.
@@ -547,33 +800,6 @@ pub fn environ() -> Vec<CString> {
         }
     }
     all
-}
-
-/// Takes a descriptor by a number that came from outside, and may be anything: also that of one of our own.
-///
-/// # Errors
-/// EBADF where nothing is open under that number, or what this process has opened itself: all of that is close-on-exec,
-/// and nothing that was inherited is.
-pub fn inherited_descriptor(fd: c_int) -> nix::Result<OwnedFd> {
-    // SAFETY: F_GETFD touches no memory.
-    let flags = Errno::result(unsafe { libc::fcntl(fd, libc::F_GETFD) })?;
-    if flags & libc::FD_CLOEXEC != 0 {
-        return Err(Errno::EBADF);
-    }
-    own_descriptor(fd)
-}
-
-/// Takes a descriptor by its number: one that another process left open for this one, and named.
-///
-/// # Errors
-/// EBADF where nothing is open under that number.
-pub fn own_descriptor(fd: c_int) -> nix::Result<OwnedFd> {
-    // SAFETY: F_GETFD touches no memory. The number was given to this process by name and nothing else here uses it,
-    // so that closing it with the returned value takes it from nobody.
-    unsafe {
-        Errno::result(libc::fcntl(fd, libc::F_GETFD))?;
-        Ok(OwnedFd::from_raw_fd(fd))
-    }
 }
 
 /// A memory file, said to be executable or not; without a word where that is refused with EINVAL (kernels before 6.3

@@ -10,6 +10,7 @@ use crate::support::probe::{launcher, probe};
 use crate::support::run::{ENTRYPOINT, Run, Running, TINY, World};
 use cuda_entrypoint::check::Code;
 use cuda_entrypoint::cli::OPTIONS;
+use cuda_entrypoint::exit_code;
 use serde_json::Value;
 
 // Options and their variables
@@ -45,11 +46,15 @@ fn code(_: &World, run: &Run) -> String {
 
 /// What `--…` or the variable is refused with, without the name.
 fn refusal(_: &World, run: &Run) -> String {
+    if !matches!(run.code(), Some(64 | 78)) {
+        return String::new();
+    }
     let line = run.stderr.lines().next().unwrap_or_default();
-    let message = line.split_once(": ").map_or("", |(_, rest)| rest);
-    let refused = matches!(run.code(), Some(64 | 78));
-    let sentence = message.split_once(": ").map_or("", |(_, rest)| rest);
-    format!("{refused} {sentence}")
+    let is_name = |word: &&str| word.starts_with("--") || word.starts_with("CUDA_ENTRYPOINT_");
+    line.split(' ')
+        .filter(|word| !is_name(word))
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 fn report(run: &Run) -> Value {
@@ -88,6 +93,14 @@ const ROWS: &[Row] = &[
         driver: None,
         // The service says who its parent is.
         seen: |_, run| (run.text().trim() == std::process::id().to_string()).to_string(),
+    },
+    Row {
+        flag: "quiet",
+        value: "",
+        other: "0",
+        line: &["check", "--stack", "stack.json"],
+        driver: Some("{}"),
+        seen: |_, run| run.text().contains("✓").to_string(),
     },
     Row {
         flag: "wait",
@@ -293,7 +306,7 @@ impl Row {
 
     fn takes_a_value(&self) -> bool {
         let spec = OPTIONS.iter().find(|o| o.flag == self.flag).unwrap();
-        !spec.value.is_empty()
+        spec.bare.is_none()
     }
 
     fn variable(&self) -> String {
@@ -346,15 +359,17 @@ fn flag_and_variable_have_the_same_effect() {
 #[test]
 fn a_report_on_standard_output_is_for_check_alone() {
     let world = World::new();
-    Run::of(&mut world.run(&["--report", "-"], &["true"]))
-        .exits(64)
-        .says("stdout belongs to the service")
-        .prints("");
+    for name in ["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"] {
+        Run::of(&mut world.run(&["--report", name], &["true"]))
+            .exits(64)
+            .says("stdout belongs to the service")
+            .prints("");
+    }
     let mut command = world.run(&[], &["true"]);
     // As every variable that makes no sense.
     Run::of(command.env("CUDA_ENTRYPOINT_REPORT", "-"))
         .exits(78)
-        .says("CUDA_ENTRYPOINT_REPORT: `-`: under run, stdout belongs to the service")
+        .says("invalid value `-` for CUDA_ENTRYPOINT_REPORT: under run, stdout belongs to the service")
         .prints("");
     assert!(
         world
@@ -373,7 +388,7 @@ fn json_is_short_for_the_format() {
     assert_eq!(report(&Run::of(&mut world.check(&["--json"])))["verdict"], "pass");
     Run::of(&mut world.run(&["--json"], &["true"]))
         .exits(64)
-        .says("no option --json");
+        .says("unknown option --json");
 }
 
 #[test]
@@ -397,9 +412,8 @@ fn variables_that_look_misspelt_are_named_and_service_links_are_not() {
         ),
         ("CUDA_ENTRYPOINT_DEVICE_TIMOUT", "CUDA_ENTRYPOINT_DEVICE_TIMEOUT"),
     ] {
-        let expected = format!(
-            "cuda-entrypoint: warning: the variable {name} is not known and has no effect; did you mean {meant}?"
-        );
+        let expected =
+            format!("cuda-entrypoint: warning: unknown variable {name} has no effect; did you mean {meant}?");
         assert_eq!(said(name), [expected]);
     }
     for name in [
@@ -422,23 +436,30 @@ fn variables_that_look_misspelt_are_named_and_service_links_are_not() {
 #[test]
 fn bad_usage_is_64_and_says_what_was_meant() {
     let world = World::new();
-    let cases: [(&[&str], &str); 16] = [
+    let cases: [(&[&str], &str); 17] = [
         (&[], "no command"),
         (&["rum", "--", "x"], "did you mean `run`?"),
         (&["python", "app.py"], "cuda-entrypoint run -- python"),
-        (&["--mode", "off", "run", "--", "x"], "before the command"),
+        (
+            &["--mode", "off", "run", "--", "x"],
+            "must come after the command",
+        ),
         (&["run", "--mod", "off", "--", "x"], "did you mean --mode?"),
-        (&["run", "--gpu"], "--gpu needs a value"),
-        (&["check", "--stage", "gpu"], "image, device, smoke, all, health"),
-        (&["check", "--stage"], "--stage needs a value"),
+        (&["run", "--gpu"], "--gpu requires a value"),
+        (
+            &["check", "--stage", "gpu"],
+            "expected image, device, smoke, all or health",
+        ),
+        (&["check", "--stage"], "--stage requires a value"),
         (&["explain", "a", "b"], "unexpected argument"),
         (&["schema"], "`stack` or `report`"),
         (&["schema", "reports"], "`stack` or `report`"),
         (&["stack"], "show"),
-        (&["stack", "show", "--format", "xml"], "human, json"),
+        (&["stack", "show", "--format", "xml"], "expected human or json"),
         (&["stack", "show", "--stack="], "path is empty"),
         (&["stack", "show", "--archs", "7,5"], "--archs"),
         (&["kernels"], "no file or folder"),
+        (&["help", "--no-such"], "unknown option --no-such"),
     ];
     for (arguments, part) in cases {
         let run = Run::of(&mut world.entrypoint(arguments));
@@ -601,6 +622,9 @@ fn help_is_as_it_was() {
         assert_eq!(run.stderr, "", "{arguments:?}");
         run.text().to_string()
     };
+    // The options of `run` are those of `check`.
+    let run = said(&["run", "--help"]);
+    let options = &run[run.find(&format!("\n{}:", OPTIONS[0].group)).unwrap()..];
     for (name, arguments) in [
         ("help", &["--help"][..]),
         ("help_run", &["run", "--help"]),
@@ -608,14 +632,17 @@ fn help_is_as_it_was() {
         ("help_kernels", &["kernels", "--help"]),
         ("help_stack", &["stack", "--help"]),
         ("help_install", &["install", "--help"]),
-        ("explain", &["explain"]),
     ] {
         let text = said(arguments).replace(env!("CARGO_PKG_VERSION"), "VERSION");
-        insta::assert_snapshot!(name, text);
-        if name.starts_with("help") {
-            let wide = text.lines().find(|line| line.chars().count() > 120);
-            assert_eq!(wide, None, "{name}: no terminal is as wide");
-        }
+        let shown = match name {
+            // One snapshot shows the exit codes.
+            "help_run" => text.replace(&exit_code::table(), "[exit codes]\n"),
+            "help_check" => text.replace(options, "\n[options and exit codes of run]\n"),
+            _ => text.clone(),
+        };
+        insta::assert_snapshot!(name, shown);
+        let wide = text.lines().find(|line| line.chars().count() > 120);
+        assert_eq!(wide, None, "{name}: no terminal is as wide");
     }
     for (one, other) in [
         (&["--help"][..], &["-h"][..]),
@@ -624,6 +651,7 @@ fn help_is_as_it_was() {
         (&["run", "--help"], &["help", "run"]),
         (&["run", "--help"], &["run", "--gpu", "off", "--help", "--", "x"]),
         (&["check", "--help"], &["help", "check"]),
+        (&["stack", "--help"], &["stack", "sohw", "--help"]),
         (&["--version"], &["-V"]),
     ] {
         assert_eq!(said(one), said(other), "{other:?}");
@@ -648,15 +676,14 @@ fn every_option_and_exit_code_is_in_the_help() {
         assert!(
             run.text()
                 .lines()
-                .any(|line| line.starts_with(&format!("  --{} ", option.flag))),
+                .any(|line| line.starts_with(&format!("  {} ", option.usage()))),
             "{}",
             option.flag
         );
     }
-    for code in [
-        "0 ", "64", "70", "78", "81", "82", "83", "84", "85", "126", "127", "128+N",
-    ] {
-        assert!(run.text().contains(&format!("  {code} ")), "{code}");
+    let exits = Run::of(&mut world.entrypoint(["--help"]));
+    for said in [&run, &exits] {
+        assert!(said.text().contains(&exit_code::table()), "{}", said.text());
     }
 }
 
@@ -740,6 +767,25 @@ fn a_reader_that_has_gone_is_no_failure() {
     let run = Run::of(command.args(["-c", &line]));
     run.exits(0).prints("image\n");
     assert_eq!(run.stderr, "exit 0\n");
+}
+
+/// Otherwise what was to be printed is lost without an error.
+#[test]
+fn a_standard_output_that_is_closed_is_an_error() {
+    let world = World::new();
+    let other: [&[&str]; 4] = [
+        &["help"],
+        &["schema", "stack"],
+        &["kernels", "."],
+        &["install", "installed"],
+    ];
+    for arguments in PRINTING.iter().chain(&other) {
+        let mut command = world.command(launcher());
+        command.args(["--close", "1", "--", ENTRYPOINT]).args(*arguments);
+        Run::of(&mut command)
+            .exits(74)
+            .says("cannot write to stdout: Bad file descriptor");
+    }
 }
 
 #[test]

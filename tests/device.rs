@@ -7,6 +7,7 @@ mod health;
 mod helper_process;
 mod misbehaviour;
 mod nodes;
+mod nvml;
 mod policy;
 mod require;
 mod wait;

@@ -311,7 +311,7 @@ fn words_and_variables_of_docker_run() {
         .env("CUDA_ENTRYPOINT_MOD", "off")
         .finish()
         .expect(82)
-        .says(&["CUDA_ENTRYPOINT_MOD is not known", "CUDA_ENTRYPOINT_MODE"]);
+        .says(&["unknown variable CUDA_ENTRYPOINT_MOD", "CUDA_ENTRYPOINT_MODE"]);
 }
 
 /// One for each party who must act, as `docker run` and `docker inspect` report them.

@@ -7,3 +7,4 @@ mod hang;
 mod limits;
 mod mounts;
 mod policy;
+mod storage;

@@ -14,6 +14,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::{fs, iter};
 
 use crate::support::needs::Need;
+use crate::support::run::copy_program;
 use crate::support::{cuda, fakes};
 use cuda_entrypoint::facts::{
     CallError, ComputeCapability, CudaVersion, Device, DriverAnswer, HelperLine, LibraryAnswer, NvmlAnswer,
@@ -323,7 +324,7 @@ fn an_unreadable_library_is_refused() {
     let dir = tempfile::tempdir_in("/tmp").unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let program = dir.path().join("cuda-helper");
-    fs::copy(fakes::helper_binary(), &program).unwrap();
+    copy_program(fakes::helper_binary(), &program);
     let library = dir.path().join("libcudart.so.12");
     fs::copy(cuda::cudart("12.4"), &library).unwrap();
     fs::set_permissions(&library, fs::Permissions::from_mode(0o000)).unwrap();
@@ -752,8 +753,9 @@ fn a_function_that_is_missing_is_named() {
         );
     }
     let run = run_without("nvml", "libnvidia-ml.so.1", "nvmlDeviceGetHandleByIndex_v2");
-    let error = run.nvml_devices()[0].error.as_ref().unwrap();
-    assert_eq!(error.call, "nvmlDeviceGetHandleByIndex_v2");
+    // An NVML of few functions: nothing can be asked of the GPU, and that is no error of the GPU's.
+    assert_eq!(run.nvml_devices()[0].error, None);
+    assert_eq!(run.nvml_devices()[0].name, None);
 }
 
 #[test]

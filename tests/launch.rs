@@ -80,7 +80,7 @@ impl Before {
             Helpers | Daemons => "NVIDIA H200",
             Crash => "helper-crashed",
             Off => "mode is off",
-            OffWithBadUsage => "no option --no-such-option",
+            OffWithBadUsage => "unknown option --no-such-option",
             WarnWithBadManifest => "broken.json",
             WarnWithBadSetting => "--wait",
         }
@@ -213,6 +213,25 @@ fn standard_streams_that_are_closed_do_not_stop_it() {
             &[OsString::from("echo"), "x".into()],
         );
         Run::of(&mut command).exits(0).prints("x\n");
+    }
+}
+
+/// Which of the three are open, into a file.
+const OPEN_STREAMS: &str = "exec 9>told; for n in 0 1 2; do [ ! -e /proc/$$/fd/$n ] || echo $n >&9; done";
+
+#[test]
+fn a_closed_stream_stays_closed_for_the_service() {
+    let world = World::new();
+    for before in ALL {
+        for closed in ["0", "1", "2", "01", "12", "012"] {
+            let numbers: Vec<String> = closed.chars().map(String::from).collect();
+            let how: Vec<&str> = numbers.iter().flat_map(|n| ["--close", n.as_str()]).collect();
+            let service = ["/bin/sh", "-c", OPEN_STREAMS].map(OsString::from);
+            Run::of(&mut behind(&world, &how, before, &service)).exits(0);
+            let open: String = "012".chars().filter(|n| !closed.contains(*n)).collect();
+            let told = world.read("told").unwrap().replace('\n', "");
+            assert_eq!(told, open, "{before:?} {closed}");
+        }
     }
 }
 
@@ -472,7 +491,7 @@ fn a_script_is_never_run_by_another_interpreter_than_the_one_it_names() {
     let names = |service: &str| world.run(&[], &[service]);
     let garbage = world.program("garbage", [0, 1, 2, 3]);
     world.program("script", format!("#!{}\necho run by sh\n", garbage.display()));
-    let parts = ["script", "garbage", "no program for this machine"];
+    let parts = ["script", "garbage", "not an executable for this machine"];
     refused(&world, &mut names("./script"), 126, &parts);
     let plain = world.write("plain", "#!/bin/sh\n");
     world.program("denied", format!("#!{}\necho run by sh\n", plain.display()));

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::support::cuda;
+use crate::support::run::copy_program;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -142,7 +143,7 @@ impl Said {
 
 fn put(from: &Path, to: &Path) {
     fs::create_dir_all(to.parent().unwrap()).unwrap();
-    fs::copy(from, to).unwrap();
+    copy_program(from, to);
 }
 
 fn cc(out: &Path, source: &str, arguments: &[&OsStr]) {
@@ -210,16 +211,143 @@ fn library_path_beats_a_runpath_and_its_copy_is_judged() {
     assert_eq!(said.report["exit_code"], 81);
 }
 
+const NVJITLINK: &str = "libnvJitLink.so.12";
+
+/// A library that exports these functions under this name.
+fn library(path: &Path, functions: &[&str]) {
+    let functions = functions
+        .iter()
+        .map(|name| format!("int {name}(void) {{ return 0; }}\n"));
+    let soname = format!("-Wl,-soname,{}", path.file_name().unwrap().to_str().unwrap());
+    cc(path, &functions.collect::<String>(), &[OsStr::new(&soname)]);
+}
+
+/// The wheel's nvJitLink, and a module of this source that needs it and finds it by its RUNPATH.
+fn user_of_nvjitlink(image: &Image, module: &str, source: &str, more: &[&OsStr]) -> PathBuf {
+    let wheel = image.site.join("nvidia/nvjitlink/lib").join(NVJITLINK);
+    library(&wheel, &["added_12_4", "linked_12_4"]);
+    let module = image.site.join(module);
+    let mut arguments = vec![
+        OsStr::new("-Wl,--no-as-needed"),
+        wheel.as_os_str(),
+        OsStr::new("-Wl,-rpath,$ORIGIN:$ORIGIN/../nvidia/nvjitlink/lib:$ORIGIN/../../nvidia/nvjitlink/lib"),
+        OsStr::new("-Wl,--enable-new-dtags"),
+    ];
+    arguments.extend(more);
+    cc(&module, source, &arguments);
+    module
+}
+
+const SCATTER: &str = "torch_scatter/_scatter_cuda.so";
+const CALLS_BOTH: &str =
+    "int added_12_4(void), linked_12_4(void); int m(void) { return added_12_4() + linked_12_4(); }";
+
 #[test]
-fn a_copy_of_the_right_version_is_shadowed_all_the_same() {
+fn a_library_in_front_that_lacks_a_needed_symbol_fails() {
+    let mut image = Image::new();
+    image.install("torch-scatter");
+    image.nvidia("12.4");
+    let module = user_of_nvjitlink(&image, SCATTER, CALLS_BOTH, &[]);
+    let other = image.path("cuda-12.1/lib64/libnvJitLink.so.12");
+    library(&other, &["linked_12_1"]);
+    let folder = other.parent().unwrap();
+    let said = image.check_with_library_path(folder);
+    assert_eq!(said.of("library-shadowed"), [("fail", NVJITLINK)]);
+    assert_eq!(said.report["exit_code"], 81);
+    let message = said.message("library-shadowed");
+    let why = format!(
+        "{} lacks added_12_4 and 1 other symbol, which {} needs",
+        other.display(),
+        module.display()
+    );
+    assert!(message.contains(&why), "{message}");
+    let hint = said.findings("library-shadowed")[0]["hint"].as_str().unwrap();
+    let take = format!("Take {} out of LD_LIBRARY_PATH", folder.display());
+    assert!(hint.starts_with(&take), "{hint}");
+    let shadowed = &said.loaded(NVJITLINK)["shadowed"][0];
+    assert_eq!(shadowed["missing_count"], 2);
+    assert_eq!(shadowed["missing_symbol"], "added_12_4");
+    assert_eq!(shadowed["missing_for"], module.to_str().unwrap());
+    let said = image.check(&[]);
+    assert_eq!(said.of("library-shadowed"), [("pass", "loader")]);
+    assert_eq!(said.report["exit_code"], 0, "{:#}", said.report["findings"]);
+}
+
+#[test]
+fn a_library_in_front_without_a_missing_symbol_is_a_warning() {
+    let weak = "__attribute__((weak)) int added_12_4(void); int m(void) { return added_12_4 != 0; }";
+    for (in_front, source) in [
+        (&["added_12_4", "linked_12_4", "more"][..], CALLS_BOTH),
+        (&["linked_12_1"], weak),
+        (&["linked_12_1"], "int m(void) { return 0; }"),
+    ] {
+        let mut image = Image::new();
+        image.install("torch-scatter");
+        image.nvidia("12.4");
+        user_of_nvjitlink(&image, SCATTER, source, &[]);
+        let other = image.path("cuda/lib64/libnvJitLink.so.12");
+        library(&other, in_front);
+        let said = image.check_with_library_path(other.parent().unwrap());
+        assert_eq!(said.of("library-shadowed"), [("warn", NVJITLINK)], "{source}");
+        assert_eq!(said.report["exit_code"], 0, "{:#}", said.report["findings"]);
+    }
+}
+
+#[test]
+fn a_symbol_that_another_mapped_object_exports_is_not_missing() {
+    let mut image = Image::new();
+    image.install("torch-scatter");
+    let another = image.site.join("torch_scatter/libanother.so");
+    library(&another, &["added_12_4", "linked_12_4"]);
+    user_of_nvjitlink(&image, SCATTER, CALLS_BOTH, &[another.as_os_str()]);
+    let other = image.path("cuda/lib64/libnvJitLink.so.12");
+    library(&other, &["linked_12_1"]);
+    let said = image.check_with_library_path(other.parent().unwrap());
+    assert_eq!(said.of("library-shadowed"), [("warn", NVJITLINK)]);
+}
+
+#[test]
+fn a_copy_that_torch_loads_itself_is_not_missed() {
+    let mut image = Image::new();
+    image.install("torch");
+    user_of_nvjitlink(&image, "torch/lib/libtorch_python.so", CALLS_BOTH, &[]);
+    let other = image.path("cuda/lib64/libnvJitLink.so.12");
+    library(&other, &["linked_12_1"]);
+    for (line, status) in [
+        ("_preload_cuda_deps(lib_folder, lib_name)", "fail"),
+        (
+            "_preload_cuda_deps(\"nvjitlink\", \"libnvJitLink.so.*[0-9]\")",
+            "warn",
+        ),
+    ] {
+        fs::write(
+            image.site.join("torch/__init__.py"),
+            format!("if True:\n    {line}\n"),
+        )
+        .unwrap();
+        let said = image.check_with_library_path(other.parent().unwrap());
+        assert_eq!(said.of("library-shadowed"), [(status, NVJITLINK)], "{line}");
+    }
+}
+
+#[test]
+fn another_copy_of_the_right_version_shadows_unless_it_is_the_same_file() {
     let mut image = Image::new();
     image.scatter(&RUNPATH);
     image.nvidia("12.4");
     let other = image.path("toolkit/lib64/libcudart.so.12");
-    put(&cuda::cudart("12.4"), &other);
+    let mut contents = fs::read(cuda::cudart("12.4")).unwrap();
+    contents.push(0);
+    fs::create_dir_all(other.parent().unwrap()).unwrap();
+    fs::write(&other, contents).unwrap();
     let said = image.check_with_library_path(other.parent().unwrap());
     assert_eq!(said.of("library-shadowed"), [("warn", CUDART)]);
     assert_eq!(said.of("cudart-version"), [("pass", "libcudart")]);
+    // A base image's CUDA of the same release has the same file.
+    fs::remove_file(&other).unwrap();
+    put(&cuda::cudart("12.4"), &other);
+    let said = image.check_with_library_path(other.parent().unwrap());
+    assert_eq!(said.of("library-shadowed"), [("pass", "loader")]);
     // A link to the wheel's own file is no other copy.
     fs::remove_file(&other).unwrap();
     symlink(image.nvidia("12.4"), &other).unwrap();
@@ -291,7 +419,10 @@ fn a_library_that_is_nowhere_is_missing_by_the_module_that_needs_it() {
         "{found:#}"
     );
     assert!(
-        found["hint"].as_str().unwrap().contains("nvidia-* wheel"),
+        found["hint"]
+            .as_str()
+            .unwrap()
+            .contains("pip install 'nvidia-cuda-runtime-cu12==12.*'"),
         "{found:#}"
     );
 }
@@ -449,7 +580,7 @@ fn set_user_id_interpreters_are_not_asked() {
     let python = image.path("venv/bin/python3");
     let real = fs::canonicalize(&python).unwrap();
     fs::remove_file(&python).unwrap();
-    fs::copy(real, &python).unwrap();
+    copy_program(real, &python);
     fs::set_permissions(&python, fs::Permissions::from_mode(0o4755)).unwrap();
     let said = image.check(&[]);
     assert_eq!(said.of("library-missing"), [("skip", "loader")]);

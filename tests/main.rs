@@ -11,13 +11,13 @@ extern crate cuda_entrypoint_test_attribute;
 #[macro_use]
 mod support;
 
+mod capture;
 mod cli;
 mod device;
 mod docker;
 mod faults;
 mod fuzz;
 mod handoff;
-mod handoff_script;
 mod helper;
 mod image;
 mod init;

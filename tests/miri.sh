@@ -14,7 +14,7 @@ if ! cargo "+$toolchain" miri --version >/dev/null 2>&1; then
 fi
 
 modules=(
-  arch:: capture:: check:: checks:: cli:: config:: cuda_errors:: facts:: packed:: signal:: smoke::decode:: stack::
+  arch:: capture:: check:: checks:: cli:: cuda_errors:: facts:: packed:: signal:: smoke::decode:: stack::
   discover::elf:: discover::fatbin:: discover::ld_cache:: discover::nvidia_require:: discover::requirement::
   receipt::key:: report::
 )

@@ -300,6 +300,62 @@ fn colour_is_for_terminals_alone() {
     }
 }
 
+/// A terminal's lines are filled by its width or by COLUMNS; a log keeps one finding a line.
+#[test]
+fn lines_are_wrapped_for_terminals_alone() {
+    let world = World::new();
+    let mut command = with_driver_check(&world);
+    let logged = Run::of(command.env("COLUMNS", "40"));
+    let long = |text: &str, most: usize| text.lines().any(|line| line.chars().count() > most);
+    assert!(long(logged.text(), 100), "{}", logged.text());
+    Need::Script.demand();
+    for verb in ["check", "run"] {
+        let mut command = world.command("script");
+        let service = if verb == "run" { "-- true" } else { "" };
+        let line = format!("'{ENTRYPOINT}' {verb} --stack stack.json {service}");
+        command.args(["-qec", &line, "/dev/null"]);
+        command.envs([("NO_COLOR", "1"), ("COLUMNS", "60"), ("TERM", "xterm")]);
+        let run = Run::of(world.with_gpu(&mut command, FAULT));
+        run.exits(82);
+        assert!(!long(run.text(), 60), "{}", run.text());
+    }
+}
+
+#[test]
+fn a_check_ends_with_totals_and_quiet_leaves_out_what_holds() {
+    let world = World::new();
+    let mut command = with_driver_check(&world);
+    let run = Run::of(&mut command);
+    let lines: Vec<&str> = run.text().lines().collect();
+    let totals = lines.get(lines.len() - 2).unwrap();
+    assert!(totals.contains("1 failed"), "{}", run.text());
+    let quiet = Run::of(command.arg("--quiet"));
+    quiet.exits(82);
+    let text = quiet.text();
+    assert!(
+        text.contains("✗") && text.contains(totals) && !text.contains('✓'),
+        "{text}"
+    );
+}
+
+/// What failed is what its reader looks for; a warning of an earlier stage comes after it.
+#[test]
+fn a_failed_start_begins_with_what_failed() {
+    let world = World::new();
+    let warn = ["--warn", "package-missing"];
+    world.write(
+        "stack.json",
+        r#"{"schema": 1, "name": "t", "packages": {"x": "*"}}"#,
+    );
+    let run = Run::of(&mut with_driver(&world, &warn, &["true"], FAULT));
+    run.exits(82).says("(Python: ");
+    let (failed, warned) = (
+        run.stderr.find('✗').unwrap(),
+        run.stderr.find("package-missing").unwrap(),
+    );
+    assert!(failed < warned, "{}", run.stderr);
+}
+
 fn with_driver_check(world: &World) -> Command {
     let mut command = world.check(&["--gpu", "required"]);
     world.with_gpu(&mut command, FAULT);
@@ -383,11 +439,31 @@ fn a_report_that_cannot_be_written_is_a_warning() {
         let run = Run::of(&mut world.check(&["--report", target]));
         run.exits(0).says("cannot write the report to");
     }
-    // What was there is replaced, whole.
+    // A link that somebody put there is not followed, and what it leads to stays.
+    world.write("precious", "precious");
+    std::os::unix::fs::symlink("precious", world.path("link")).unwrap();
+    for run in [
+        Run::of(&mut world.run(&["--report", "link"], &["true"])),
+        Run::of(&mut world.check(&["--report", "link"])),
+    ] {
+        run.exits(0)
+            .says("cannot write the report to")
+            .says("a symbolic link, which is not followed");
+    }
+    assert_eq!(world.read("precious").unwrap(), "precious");
+    // What was there is replaced, whole: who has it open has all of it.
     world.write("report.json", "x".repeat(1 << 20));
+    let before = File::open(world.path("report.json")).unwrap();
     Run::of(&mut world.run(&["--report", "report.json"], &["true"])).exits(0);
     let report: Value = serde_json::from_str(&world.read("report.json").unwrap()).unwrap();
     assert_eq!(report["verdict"], "pass");
+    assert_eq!(std::io::read_to_string(before).unwrap().len(), 1 << 20);
+    let entries = fs::read_dir(world.path("")).unwrap().flatten();
+    let left: Vec<_> = entries
+        .map(|e| e.file_name())
+        .filter(|name| name.to_string_lossy().starts_with('.'))
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
 }
 
 // The termination log
@@ -429,12 +505,17 @@ fn every_way_to_fail_is_in_the_termination_log() {
             78,
             "manifest (exit 78): cannot read the manifest none",
         ),
-        (&["--wait", "soon"], &["true"], 64, "setting (exit 64): --wait: "),
+        (
+            &["--wait", "soon"],
+            &["true"],
+            64,
+            "setting (exit 64): invalid value `soon` for --wait: ",
+        ),
         (
             &["--no-such"],
             &["true"],
             64,
-            "usage (exit 64): there is no option --no-such",
+            "usage (exit 64): unknown option --no-such",
         ),
         (&[], &[], 64, "usage (exit 64): no service command was given"),
         (&[], &["none"], 127, "service (exit 127): "),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::support::image::{CUDART, Image, c_library};
 use crate::support::needs::Need;
-use crate::support::run::{ENTRYPOINT, Run, Running, World, children, eventually, kill};
+use crate::support::run::{ENTRYPOINT, Run, Running, World, children, eventually, kill, state};
 use nix::sys::signal::Signal;
 
 /// What takes the line away (ECMA-48: carriage return, erase to the end of the line).
@@ -73,8 +73,9 @@ fn a_slow_driver_is_named_and_the_report_stands_alone() {
                 "{}",
             ),
         );
+        // A terminal's lines are filled, those of a file are not.
         let without_times = |text: &str| -> String {
-            let numbers = text.split(' ').map(|word| match word.parse::<f64>() {
+            let numbers = text.split_whitespace().map(|word| match word.parse::<f64>() {
                 Ok(_) => "N",
                 Err(_) => word,
             });
@@ -212,8 +213,14 @@ fn listing_kernels_names_the_file() {
                 let _ = nix::sys::signal::kill(pid, Signal::SIGSTOP);
                 std::thread::sleep(Duration::from_millis(1_300));
                 let _ = nix::sys::signal::kill(pid, Signal::SIGCONT);
-                // script(1) stops with what it runs.
-                kill(script.pid(), Signal::SIGCONT);
+                // script(1) stops with what it runs, as soon as it hears of it, which on a busy machine is late.
+                eventually(|| match state(script.pid()) {
+                    Some('T') => {
+                        kill(script.pid(), Signal::SIGCONT);
+                        false
+                    }
+                    now => matches!(now, None | Some('Z')),
+                });
             }
             ours.is_some() || children(script.pid()).is_empty()
         });

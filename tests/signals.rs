@@ -7,7 +7,9 @@ use std::{fs, thread};
 
 use crate::support::needs::Need;
 use crate::support::probe::{launcher, probe};
-use crate::support::run::{ENTRYPOINT, Run, Running, World, children, eventually, kill, kill_by_number};
+use crate::support::run::{
+    ENTRYPOINT, Run, Running, World, children, eventually, kill, kill_by_number, state,
+};
 use nix::sys::signal::Signal;
 
 const HANGS: &str = r#"{"calls": {"cuInit": {"hang": true}}}"#;
@@ -127,11 +129,24 @@ fn another_signal_does_not_keep_the_first_from_being_told() {
     kill(running.helper_in_driver(), Signal::SIGSTOP);
     let since = Instant::now();
     running.kill(Signal::SIGTERM);
-    thread::sleep(Duration::from_millis(100));
-    // One cuts the wait short, and one stays.
-    running.kill(Signal::SIGHUP);
-    running.kill(Signal::SIGUSR1);
+    // Of signals that are pending together the lowest number would be read first.
+    assert!(eventually(|| !is_pending(running.pid(), Signal::SIGTERM)));
+    // One cuts the wait short; the others come at every moment from there to the end.
+    while state(running.pid()) != Some('Z') {
+        running.kill(Signal::SIGHUP);
+        running.kill(Signal::SIGUSR1);
+    }
     ended(&world, &running.finish(), Signal::SIGTERM, since);
+}
+
+/// Whether a signal was sent to a process that has not taken it yet: proc(5), `ShdPnd` of `status`.
+fn is_pending(pid: u32, signal: Signal) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("ShdPnd:"))
+        .unwrap();
+    u64::from_str_radix(line.trim(), 16).unwrap() & (1 << (signal as u32 - 1)) != 0
 }
 
 #[test]
@@ -233,20 +248,41 @@ fn a_reader_that_stands_still_does_not_make_it_deaf() {
     command.stdin(Stdio::null()).stdout(writer).stderr(Stdio::null());
     let running = Running::start_as_is(&mut command);
     drop(command);
-    let waits = format!("/proc/{}/wchan", running.pid());
-    let stat = format!("/proc/{}/stat", running.pid());
+    wait_for_writer(running.pid());
+    running.kill(Signal::SIGTERM);
+    running.finish().exits(143);
+    drop(reader);
+}
+
+#[test]
+fn the_signal_that_was_told_gives_the_exit_code() {
+    let world = World::new();
+    let (reader, writer) = std::io::pipe().unwrap();
+    fill(&writer);
+    let mut command = hanging(&world, "run");
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(writer);
+    let running = Running::start_as_is(&mut command);
+    drop(command);
+    running.helper_in_driver();
+    running.kill(Signal::SIGTERM);
+    // What it says of SIGTERM nobody reads; it ends all the same.
+    wait_for_writer(running.pid());
+    running.kill(Signal::SIGHUP);
+    running.finish().exits(143);
+    drop(reader);
+}
+
+/// Until this process waits for room in a pipe.
+fn wait_for_writer(pid: u32) {
     let stuck = || {
-        let sleeps = fs::read_to_string(&stat).is_ok_and(|stat| stat.contains(") S "));
-        sleeps && fs::read_to_string(&waits).is_ok_and(|wait| wait.contains("pipe"))
+        let sleeps = fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") S "));
+        sleeps && fs::read_to_string(format!("/proc/{pid}/wchan")).is_ok_and(|wait| wait.contains("pipe"))
     };
     // A kernel may keep for itself where a process waits; then time has to do.
     let _ = (0..200).any(|_| {
         thread::sleep(Duration::from_millis(10));
         stuck()
     });
-    running.kill(Signal::SIGTERM);
-    running.finish().exits(143);
-    drop(reader);
 }
 
 fn fill(pipe: &std::io::PipeWriter) {
@@ -590,7 +626,7 @@ fn a_signal_at_a_random_moment_is_neither_lost_nor_doubled() {
     // The image stage has files to read, whatever it finds.
     let manifest = r#"{"schema": 1, "name": "t", "python": ">=3", "archs": "9.0", "packages": {"pip": "*"}}"#;
     world.write("life.json", manifest);
-    let signals: Vec<i32> = cuda_entrypoint::crew::ENDING
+    let signals: Vec<i32> = cuda_entrypoint::process::supervisor::ENDING
         .iter()
         .map(|n| n.0)
         .chain(DOES_NOTHING)

@@ -121,8 +121,6 @@ const PLACES: [Place; 4] = [
 const NOT_THROUGH_TINI: [i32; 11] = [4, 5, 6, 7, 8, 11, 21, 22, 31, 32, 33];
 /// SIGCONT, SIGURG, SIGWINCH
 const DOES_NOTHING: [i32; 3] = [18, 23, 28];
-/// What the hand-off handles; others are the service's own, as from an exec on.
-const HANDED_OFF: [i32; 12] = [1, 2, 3, 10, 12, 14, 15, 24, 26, 27, 29, 30];
 
 /// A whole life in the course of which a signal comes.
 #[derive(Clone, Copy, Debug)]
@@ -176,11 +174,10 @@ impl Life {
         // Each has its share.
         let focus = FOCUSES[usize::try_from(number % FOCUSES.len() as u64).unwrap()];
         let place = random.of(&PLACES);
-        let ending = cuda_entrypoint::crew::ENDING.iter().map(|n| n.0);
+        let ending = cuda_entrypoint::process::supervisor::ENDING.iter().map(|n| n.0);
         let mut signals: Vec<i32> = match focus {
             // All that can be caught; SIGCHLD tells of children, and Docker does not know the C library's own two.
             Focus::Service => (1..=64).filter(|n| ![9, 17, 19, 32, 33].contains(n)).collect(),
-            Focus::HandOff => HANDED_OFF.to_vec(),
             _ => ending.chain(DOES_NOTHING).collect(),
         };
         if place == Place::BehindDockersInit {
@@ -340,7 +337,7 @@ impl Life {
 enum Fate {
     /// it ended the checks
     EndedTheChecks,
-    /// it ended whatever was there without a word: the hand-off, or the service before that had said that it wants to
+    /// it ended whatever was there without a word: the service before that had said that it wants to
     /// hear of it
     EndedIt,
     /// the service got it, once
@@ -383,13 +380,12 @@ impl Seen {
         let has = |part: &str| below.iter().any(|line| line.contains(part));
         let phase = match program.as_str() {
             "cuda-entrypoint" if below.iter().any(|line| line.starts_with("/opt/counter")) => "service",
+            "cuda-entrypoint" if has("/opt/counter.py") => "hand-off",
             "cuda-entrypoint" if has("cuda-helper driver") => "device",
             "cuda-entrypoint" if has("cuda-helper libraries") => "image",
             "cuda-entrypoint" if has("python") => "smoke",
             "cuda-entrypoint" => "between",
             "counter" => "service",
-            python if python.starts_with("python") && below.is_empty() => "Python alone",
-            python if python.starts_with("python") => "hand-off",
             _ => "gone",
         };
         Self {

@@ -8,5 +8,6 @@ mod order;
 mod passes;
 mod policy;
 mod resources;
+mod symbols;
 mod versions;
 mod waiting;

@@ -80,6 +80,46 @@ fn failures_have_their_codes() {
     assert_eq!(skipped.finish().expect(0).stdout, "served\n");
 }
 
+/// The cgroup counts threads as well.
+#[test]
+fn however_small_the_limit_on_processes_a_hand_off_ends_with_a_proof_or_a_sentence() {
+    let mut handed = Vec::new();
+    for limit in [1, 2, 3, 4, 6, 10] {
+        for (script, passes) in [
+            ("{}", true),
+            (r#"{"forward float32": {"difference": 0.5}}"#, false),
+        ] {
+            let run = smoking(script)
+                .env("CUDA_ENTRYPOINT_SMOKE", "handoff")
+                .options(["--pids-limit", &limit.to_string()])
+                .finish();
+            let separately = run
+                .stderr
+                .contains("no hand-off, in a process of its own instead");
+            match run.code {
+                0 if passes => {
+                    assert_eq!(run.stdout, "served\n", "{limit}: {run:#?}");
+                    assert!(run.stderr.contains("spconv forward OK"), "{limit}: {run:#?}");
+                    if !separately {
+                        handed.push(limit);
+                    }
+                }
+                84 if !passes => assert!(run.stderr.contains("smoke-wrong"), "{limit}: {run:#?}"),
+                82 if limit < 3 => {
+                    assert!(
+                        run.stderr.contains("raise the limit on processes"),
+                        "{limit}: {run:#?}"
+                    );
+                }
+                other => panic!("{limit}: {other}: {run:#?}"),
+            }
+            assert!(run.code == 0 || run.stdout.is_empty(), "{limit}: {run:#?}");
+            assert!(!run.stderr.contains("Traceback"), "{limit}: {run:#?}");
+        }
+    }
+    assert!(handed.contains(&10), "{handed:?}");
+}
+
 /// Runs until the packages have come to the place where they hang.
 #[track_caller]
 fn until_it_hangs(run: Run) -> Running {

@@ -13,6 +13,7 @@ use std::process::{Command, Stdio};
 
 use crate::support::run::{Run, Running, World, children, eventually};
 use cuda_entrypoint::facts::smoke::{SmokeFailed, SmokeFailure, SmokeLine, SmokePassed};
+use cuda_entrypoint::stack::Builtin;
 use source::source;
 
 const ALL: &[&str] = &["torch", "spconv", "torchvision", "torch-scatter", "mmcv"];
@@ -247,6 +248,22 @@ fn it_goes_quietly_when_its_parent_is_gone() {
         run.exits(1).prints("");
         assert_eq!(run.stderr, "", "{closed}");
     }
+}
+
+/// torch 2.2 beside numpy 2 imports with a warning alone.
+#[test]
+fn a_torch_that_cannot_convert_to_numpy_fails_after_its_import() {
+    let script = r#"{"tensor.numpy()": {"raise": "RuntimeError", "message": "Numpy is not available"}}"#;
+    let said = with(script);
+    said.done().tells(
+        "torch: tensor.numpy(): failed: Import ImportError: tensor.numpy() fails with torch 2.5.0+fake and numpy 2.2.6: \
+         Numpy is not available",
+    );
+    said.tells("import spconv.pytorch: passed");
+    assert!(!said.story().contains("matmul"), "{}", said.story());
+    with(r#"{"tensor.numpy()": {}}"#)
+        .done()
+        .tells("torch: tensor.numpy(): passed");
 }
 
 #[test]
@@ -712,22 +729,10 @@ fn tells_wrong_kernels_from_right_ones(entry: &str) {
 }
 
 #[test]
-fn wrong_products_are_told_from_right_ones() {
-    tells_wrong_kernels_from_right_ones("torch");
-}
-
-#[test]
-fn wrong_convolutions_are_told_from_right_ones() {
-    tells_wrong_kernels_from_right_ones("spconv");
-}
-
-#[test]
-fn wrong_choices_of_boxes_are_told_from_right_ones() {
-    tells_wrong_kernels_from_right_ones("torchvision");
-    tells_wrong_kernels_from_right_ones("mmcv");
-}
-
-#[test]
-fn wrong_sums_and_maxima_are_told_from_right_ones() {
-    tells_wrong_kernels_from_right_ones("torch-scatter");
+fn each_entry_tells_wrong_kernels_from_right_ones() {
+    std::thread::scope(|scope| {
+        for entry in Builtin::all() {
+            scope.spawn(move || tells_wrong_kernels_from_right_ones(entry.name()));
+        }
+    });
 }

@@ -1,12 +1,14 @@
 use super::*;
 use crate::facts::kernels::Target;
 use crate::facts::{
-    EditableTrap, HelperEnd, HelperRun, ImageFacts, Library, LibraryAnswer, Python, TrapKind,
+    CudaVersion, EditableTrap, HelperEnd, HelperRun, Library, LibraryAnswer, LibraryKind, LibraryOrigin,
+    ModuleKernels, Python, TrapKind,
 };
+use crate::stack::SmokeEntry;
 
 const SITE: &str = "/opt/venv/lib/python3.11/site-packages";
 
-fn dist(name: &str, version: &str) -> Distribution {
+pub(super) fn dist(name: &str, version: &str) -> Distribution {
     Distribution {
         name: name.into(),
         version: version.into(),
@@ -15,7 +17,20 @@ fn dist(name: &str, version: &str) -> Distribution {
     }
 }
 
-fn copy(kind: LibraryKind, path: &str, version: Option<(u16, u16)>) -> Library {
+/// What is made of these facts by a capture that is given nothing.
+pub(super) fn made(
+    facts: &Facts,
+    variables: &BTreeMap<String, String>,
+) -> Result<Captured, (String, String)> {
+    let given = Given {
+        name: NAME,
+        variables,
+        imports: &|dist| vec![dist.name.replace('-', "_")],
+    };
+    manifest(facts, &given)
+}
+
+pub(super) fn copy(kind: LibraryKind, path: &str, version: Option<(u16, u16)>) -> Library {
     Library {
         kind,
         path: path.into(),
@@ -28,7 +43,7 @@ fn copy(kind: LibraryKind, path: &str, version: Option<(u16, u16)>) -> Library {
     }
 }
 
-fn module(package: &str, sass: &[&str]) -> ModuleKernels {
+pub(super) fn module(package: &str, sass: &[&str]) -> ModuleKernels {
     let target = |text: &&str| -> Target {
         crate::facts::read::FromJson::from_json(serde_json::Value::from(*text)).unwrap()
     };
@@ -42,7 +57,7 @@ fn module(package: &str, sass: &[&str]) -> ModuleKernels {
     }
 }
 
-fn facts(change: impl FnOnce(&mut ImageFacts)) -> Facts {
+pub(super) fn facts(change: impl FnOnce(&mut ImageFacts)) -> Facts {
     let mut image = ImageFacts {
         python: Python {
             interpreter: Some("/opt/venv/bin/python".into()),
@@ -52,14 +67,11 @@ fn facts(change: impl FnOnce(&mut ImageFacts)) -> Facts {
             ..Python::default()
         },
         distributions: vec![
-            dist("cumm-cu124", "0.8.2"),
+            dist("cumm-cu124", "0.7.11"),
             dist("numpy", "1.26.4"),
             dist("nvidia-cublas-cu12", "12.4.5.8"),
             dist("own-kernels", "1.0"),
-            Distribution {
-                requires: vec!["cumm-cu124<0.8.0,>=0.7.11".into()],
-                ..dist("spconv-cu124", "2.3.8")
-            },
+            dist("spconv-cu124", "2.3.8"),
             Distribution {
                 module_version: Some("2.5.0+cu124".into()),
                 module_cuda: Some("12.4".into()),
@@ -89,22 +101,36 @@ fn facts(change: impl FnOnce(&mut ImageFacts)) -> Facts {
     }
 }
 
-/// The codes that fail in the environment that was captured.
-fn failures(change: impl FnOnce(&mut ImageFacts)) -> Vec<&'static str> {
+/// What fails in the environment that was captured, and the manifest.
+pub(super) fn failures_of(change: impl FnOnce(&mut ImageFacts)) -> (Vec<Finding>, Captured) {
     let facts = facts(change);
-    let stack = manifest(&facts, &BTreeMap::new()).unwrap().stack;
-    let findings = crate::checks::image::judge(&stack, stack.archs.as_ref(), &facts);
-    let failed = findings.iter().filter(|f| f.status == crate::check::Status::Fail);
-    failed.map(|f| f.code.name()).collect()
+    let mut captured = made(&facts, &BTreeMap::new()).unwrap();
+    let found = contradictions(&mut captured, &[], &Overrides::default(), &facts);
+    (found, captured)
 }
 
-fn captured(change: impl FnOnce(&mut ImageFacts)) -> Captured {
-    let captured = manifest(&facts(change), &BTreeMap::new()).unwrap();
+/// The codes alone.
+pub(super) fn failures(change: impl FnOnce(&mut ImageFacts)) -> Vec<&'static str> {
+    failures_of(change).0.iter().map(|f| f.code.name()).collect()
+}
+
+pub(super) fn captured(change: impl FnOnce(&mut ImageFacts)) -> Captured {
+    let captured = made(&facts(change), &BTreeMap::new()).unwrap();
     // What is printed has to be a manifest, and the same one.
-    let text = serde_json::to_string_pretty(&captured.stack).unwrap();
-    let read = Stack::parse(&text).unwrap_or_else(|e| panic!("{e}\n{text}"));
-    assert_eq!(serde_json::to_string_pretty(&read).unwrap(), text);
+    let text = captured.document().unwrap();
+    assert_eq!(
+        Stack::parse(&text).unwrap_or_else(|e| panic!("{e}\n{text}")),
+        captured.stack
+    );
     captured
+}
+
+/// The manifest's own names of its packages and their versions.
+fn packages_of(captured: &Captured) -> Vec<String> {
+    let rules = captured.stack.packages.iter();
+    rules
+        .map(|rule| format!("{} {}", rule.name, rule.version()))
+        .collect()
 }
 
 #[test]
@@ -116,36 +142,52 @@ fn a_manifest_of_what_is_there() {
     let expected = serde_json::json!({
         "schema": 1,
         "name": "captured",
-        "cuda": {"runtime": "12.4", "nvrtc": "12.4", "driver": ">=12.4"},
+        "cuda": {"runtime": "12.4", "nvrtc": "12.4", "driver": ">=12.0"},
         "archs": "7.0;7.5;8.0;8.6;8.9;9.0",
         "env": {"CUMM_DISABLE_JIT": "1", "SPCONV_DISABLE_JIT": "1"},
         "python": ">=3.11,<3.12",
         "packages": {
-            "cumm-cu124": "==0.8.2",
+            "cumm-cu124": "==0.7.11",
             "nvidia-cublas-cu12": "==12.4.5.8",
             "own-kernels": "==1.0",
             "spconv-cu124": "==2.3.8",
-            "torch": "==2.5.0+cu124",
+            "torch": "==2.5.0",
             "torch-scatter": "==2.1.2+pt25cu124",
         },
+        "smoke": [
+            "torch",
+            {"name": "own-kernels", "argv": ["/opt/venv/bin/python", "-c", "import own_kernels"], "gpu": true},
+        ],
     });
     assert_eq!(json, expected);
 }
 
 #[test]
-fn copies_that_disagree_leave_their_version_out() {
-    let captured = captured(|i| i.libraries[1] = copy(LibraryKind::Cudart, "/sp/b", Some((12, 1))));
-    assert_eq!(captured.stack.cuda.runtime, None);
-    assert_eq!(captured.stack.cuda.driver, None);
-    assert!(captured.stack.cuda.nvrtc.is_some());
-    assert_eq!(captured.notes.len(), 1, "{:?}", captured.notes);
-    assert!(
-        captured.notes[0].contains("12.1 (/sp/b), 12.4 (/sp/a/libcudart.so.12)"),
-        "{:?}",
-        captured.notes
-    );
-    let disagree = |i: &mut ImageFacts| i.libraries[1] = copy(LibraryKind::Cudart, "/sp/b", Some((12, 1)));
-    assert_eq!(failures(disagree), [""; 0]);
+fn copies_that_disagree_are_a_range_or_left_out() {
+    let disagree = |version| {
+        move |i: &mut ImageFacts| i.libraries[1] = copy(LibraryKind::Cudart, "/sp/b", Some(version))
+    };
+    for (version, rule, note) in [
+        (
+            (12, 1),
+            Some(">=12.1, <=12.4"),
+            "cuda.runtime is a range: the copies of libcudart are of 12.1 (/sp/b), 12.4",
+        ),
+        (
+            (13, 0),
+            None,
+            "cuda.runtime is left out: the copies of libcudart are of 12.4 (/sp/a/libcudart.so.12), 13.0",
+        ),
+    ] {
+        let captured = captured(disagree(version));
+        let runtime = captured.stack.cuda.runtime.as_ref().map(ToString::to_string);
+        assert_eq!(runtime.as_deref(), rule);
+        assert_eq!(captured.stack.cuda.driver.as_ref().unwrap().to_string(), ">=12.0");
+        assert!(captured.stack.cuda.nvrtc.is_some());
+        let notes: Vec<String> = captured.notes().collect();
+        assert!(notes.len() == 1 && notes[0].starts_with(note), "{notes:?}");
+        assert_eq!(failures(disagree(version)), [""; 0]);
+    }
 }
 
 #[test]
@@ -181,15 +223,6 @@ fn what_no_manifest_can_allow_still_fails() {
 }
 
 #[test]
-fn architectures_are_those_of_all_kernels() {
-    let captured = captured(|i| i.kernels.push(module("torch-scatter", &["9.0a"])));
-    assert_eq!(captured.stack.archs.unwrap().to_string(), "9.0");
-    let none = self::captured(|i| i.kernels.push(module("torch-scatter", &["3.5"])));
-    assert_eq!(none.stack.archs, None);
-    assert!(none.notes[0].contains("archs is left out"), "{:?}", none.notes);
-}
-
-#[test]
 fn odd_metadata_is_left_out_with_a_word() {
     let captured = captured(|i| {
         i.distributions.push(dist("torch-x\u{1b}", "1.0"));
@@ -209,7 +242,7 @@ fn odd_metadata_is_left_out_with_a_word() {
     assert_eq!(captured.stack.python, None);
     assert_eq!(captured.notes.len(), 3, "{:?}", captured.notes);
     assert!(
-        captured.notes.iter().all(|note| !note.contains(char::is_control)),
+        captured.notes().all(|note| !note.contains(char::is_control)),
         "{:?}",
         captured.notes
     );
@@ -222,7 +255,7 @@ fn variables_are_kept_where_nothing_needs_them() {
         ("SECRET".to_string(), "x".to_string()),
     ]);
     let plain = facts(|i| i.distributions.retain(|d| d.name == "torch"));
-    let env = manifest(&plain, &variables).unwrap().stack.env;
+    let env = made(&plain, &variables).unwrap().stack.env;
     assert_eq!(
         env,
         BTreeMap::from([("SPCONV_DISABLE_JIT".to_string(), "0".to_string())])
@@ -231,7 +264,7 @@ fn variables_are_kept_where_nothing_needs_them() {
 
 #[test]
 fn nothing_of_cuda_is_an_error_with_a_way_on() {
-    let (message, hint) = manifest(
+    let (message, hint) = made(
         &facts(|i| {
             i.distributions.retain(|d| d.name == "numpy");
             i.libraries.clear();
@@ -245,7 +278,7 @@ fn nothing_of_cuda_is_an_error_with_a_way_on() {
         "{message}"
     );
     assert!(hint.contains("--python"), "{hint}");
-    let (message, _) = manifest(&Facts::default(), &BTreeMap::new()).unwrap_err();
+    let (message, _) = made(&Facts::default(), &BTreeMap::new()).unwrap_err();
     assert!(message.contains("no Python environment was found"), "{message}");
 }
 
@@ -262,5 +295,259 @@ fn the_probe_accepts_every_release() {
                 .matches(CudaVersion { major, minor })
         );
     }
-    assert_eq!(probe.archs.unwrap().iter().count(), 8);
+    assert_eq!(probe.archs.unwrap().iter().count(), 16);
+}
+
+#[test]
+fn a_given_name_is_the_manifest_s_and_editors_find_the_schema() {
+    let variables = BTreeMap::new();
+    let given = Given {
+        name: "svc",
+        variables: &variables,
+        imports: &|_| Vec::new(),
+    };
+    let captured = manifest(&facts(|_| ()), &given).unwrap();
+    let document: serde_json::Value = serde_json::from_str(&captured.document().unwrap()).unwrap();
+    assert_eq!(document["name"], "svc");
+    assert_eq!(document["$schema"], "./stack.schema.json");
+    let keys: Vec<&String> = document.as_object().unwrap().keys().collect();
+    assert_eq!(keys[..3], ["$schema", "schema", "name"]);
+}
+
+/// Since CUDA 13 NVIDIA's wheels have no `-cuNN`.
+#[test]
+fn packages_of_cuda_are_known_by_their_names() {
+    let captured = captured(|i| {
+        for (name, version) in [
+            ("cuda-bindings", "13.5.0"),
+            ("cuda-toolkit", "13.2.2"),
+            ("jax", "0.10.2"),
+            ("jax-cuda12-pjrt", "0.10.2"),
+            ("jax-cuda12-plugin", "0.10.2"),
+            ("jaxlib", "0.10.2"),
+            ("nvidia-cublas", "13.1.0"),
+            ("nvidia-cuda-nvrtc", "13.2.51"),
+            ("nvidia-cudnn-cu13", "9.26.0.51"),
+            ("requests", "2.32.0"),
+        ] {
+            i.distributions.push(dist(name, version));
+        }
+    });
+    let packages = packages_of(&captured);
+    for wanted in [
+        "cuda-bindings ==13.5.0",
+        "cuda-toolkit ==13.2.2",
+        "jax ==0.10.2",
+        "jax-cuda12-pjrt ==0.10.2",
+        "jax-cuda12-plugin ==0.10.2",
+        "jaxlib ==0.10.2",
+        "nvidia-cublas ==13.1.0",
+        "nvidia-cuda-nvrtc ==13.2.51",
+        "nvidia-cudnn-cu13 ==9.26.0.51",
+    ] {
+        assert!(packages.iter().any(|p| p == wanted), "{wanted}: {packages:?}");
+    }
+    assert!(
+        !packages.iter().any(|p| p.starts_with("requests")),
+        "{packages:?}"
+    );
+}
+
+/// NGC's and conda's versions: what is pinned has to be what is installed.
+#[test]
+fn versions_of_other_builders_are_pinned_as_they_are() {
+    for version in [
+        "2.6.0a0+ecf3bae40a.nv25.01",
+        "2.5.1.post303",
+        "2.5.0a0+872d972e41.nv24.08",
+    ] {
+        let of = |i: &mut ImageFacts| {
+            // Whose tag names a release of torch.
+            i.distributions
+                .retain(|d| !["torch", "torch-scatter"].contains(&&*d.name));
+            i.distributions.push(Distribution {
+                module_version: Some(version.into()),
+                module_cuda: Some("12.4".into()),
+                ..dist("torch", version)
+            });
+        };
+        assert_eq!(failures(of), [""; 0], "{version}");
+        let captured = captured(of);
+        let torch = captured
+            .stack
+            .packages
+            .iter()
+            .find(|rule| rule.name == "torch")
+            .unwrap();
+        let pin: &VersionSpecifiers = torch.specifiers.as_ref().unwrap();
+        assert!(pin.contains(&version.parse().unwrap()), "{pin}");
+    }
+}
+
+#[test]
+fn a_build_for_the_cpu_is_not_captured() {
+    let cpu = |i: &mut ImageFacts| {
+        i.distributions = vec![
+            Distribution {
+                module_version: Some("2.5.0+cpu".into()),
+                ..dist("torch", "2.5.0+cpu")
+            },
+            dist("jax", "0.10.2"),
+        ];
+        i.libraries.clear();
+        i.kernels.clear();
+    };
+    let (message, hint) = made(&facts(cpu), &BTreeMap::new()).unwrap_err();
+    assert!(
+        message.ends_with("torch 2.5.0+cpu is not built for CUDA"),
+        "{message}"
+    );
+    assert!(hint.starts_with("install torch's build for CUDA"), "{hint}");
+    let (message, hint) = made(
+        &facts(|i| {
+            cpu(i);
+            i.distributions = vec![dist("jax", "0.10.2"), dist("jaxlib", "0.10.2")];
+        }),
+        &BTreeMap::new(),
+    )
+    .unwrap_err();
+    assert!(
+        message.ends_with("jaxlib 0.10.2 is there without a plug-in for CUDA"),
+        "{message}"
+    );
+    assert!(hint.contains("jax[cuda12]"), "{hint}");
+    // Beside packages for CUDA there is something to capture, and torch contradicts it, `+cpu` or not.
+    for version in ["2.5.0+cpu", "2.5.0"] {
+        let found = failures(|i| {
+            cpu(i);
+            i.distributions[0].module_version = Some(version.into());
+            i.distributions[0].version = version.into();
+            i.distributions.push(dist("nvidia-cublas-cu12", "12.4.5.8"));
+        });
+        assert_eq!(found, ["package-cuda-tag"], "{version}");
+    }
+}
+
+#[test]
+fn the_driver_has_to_serve_the_major_version() {
+    let floor = |cuda: Option<&str>, copies: &[(u16, u16)]| {
+        let captured = captured(|i| {
+            let torch = i.distributions.iter_mut().find(|d| d.name == "torch").unwrap();
+            torch.module_cuda = cuda.map(String::from);
+            let copies = copies
+                .iter()
+                .map(|&version| copy(LibraryKind::Cudart, "/sp/x", Some(version)));
+            i.libraries = copies.collect();
+        });
+        captured.stack.cuda.driver.map(|rule| rule.to_string())
+    };
+    for (cuda, copies, expected) in [
+        (Some("12.4"), &[(12, 4)][..], Some(">=12.0")),
+        (Some("13.2"), &[], Some(">=13.0")),
+        // torch's own counts, whatever a self-contained package brings.
+        (Some("12.8"), &[(12, 8), (13, 0)], Some(">=12.0")),
+        (None, &[(12, 8), (13, 0)], Some(">=13.0")),
+        (None, &[(11, 8)], Some(">=11.0")),
+        // Before CUDA 11 a driver of an older minor version runs nothing newer.
+        (None, &[(10, 2)], Some(">=10.2")),
+        (None, &[], None),
+    ] {
+        assert_eq!(floor(cuda, copies).as_deref(), expected, "{cuda:?} {copies:?}");
+    }
+}
+
+/// conda keeps libcudart at the newest of a major version. One that is older than torch's CUDA is a contradiction.
+#[test]
+fn a_libcudart_that_is_newer_than_torch_is_compatible() {
+    let with = |cuda: &'static str| {
+        move |i: &mut ImageFacts| {
+            let torch = i.distributions.iter_mut().find(|d| d.name == "torch").unwrap();
+            (torch.version, torch.module_version) = ("2.5.1.post303".into(), Some("2.5.1.post303".into()));
+            torch.module_cuda = Some(cuda.into());
+            i.distributions
+                .retain(|d| d.name == "torch" || d.name == "own-kernels");
+        }
+    };
+    let captured = captured(with("12.1"));
+    assert_eq!(captured.stack.cuda.runtime.unwrap().to_string(), ">=12.1, <=12.4");
+    assert_eq!(failures(with("12.1")), [""; 0]);
+    assert_eq!(failures(with("12.6")), ["package-cuda-tag"]);
+    assert_eq!(failures(with("11.8")), ["package-cuda-tag"]);
+}
+
+/// The entries, as a manifest writes them.
+fn smoke_of(change: impl FnOnce(&mut ImageFacts)) -> (serde_json::Value, Vec<String>) {
+    let captured = captured(change);
+    (
+        serde_json::to_value(&captured.stack.smoke).unwrap(),
+        captured.notes().collect(),
+    )
+}
+
+#[test]
+fn what_is_known_has_its_smoke_and_the_rest_is_imported() {
+    let (smoke, _) = smoke_of(|i| {
+        i.kernels.push(module("spconv-cu124", &["8.0"]));
+        i.kernels.push(module("xgboost", &["8.0"]));
+        i.distributions.push(dist("xgboost", "3.2.0"));
+        i.python.options = vec!["-E".into()];
+        // It is there, and without kernels it would be no proof.
+        i.distributions.push(dist("torchvision", "0.20.0"));
+    });
+    let import = |name: &str, module: &str| {
+        let argv = ["/opt/venv/bin/python", "-E", "-c", &format!("import {module}")];
+        serde_json::json!({"name": name, "argv": argv, "gpu": true})
+    };
+    let expected = serde_json::json!([
+        "torch",
+        "spconv",
+        import("own-kernels", "own_kernels"),
+        import("xgboost", "xgboost")
+    ]);
+    assert_eq!(smoke, expected);
+    let (none, notes) = smoke_of(|i| i.python.interpreter = None);
+    assert_eq!(none, serde_json::json!([]));
+    assert!(
+        notes.iter().any(|n| n.starts_with("smoke is left out")),
+        "{notes:?}"
+    );
+}
+
+#[test]
+fn a_package_that_needs_the_driver_s_video_libraries_is_not_imported() {
+    let (smoke, notes) = smoke_of(|i| {
+        i.kernels.push(module("pynvvideocodec", &["8.0"]));
+        i.distributions.push(dist("pynvvideocodec", "2.0.4"));
+    });
+    assert_eq!(smoke.as_array().unwrap().len(), 2, "{smoke}");
+    assert!(
+        notes
+            .iter()
+            .any(|n| n.starts_with("pynvvideocodec has no smoke entry")),
+        "{notes:?}"
+    );
+}
+
+#[test]
+fn a_name_that_cannot_be_imported_is_left_out_of_the_smoke() {
+    let variables = BTreeMap::new();
+    for names in [
+        vec![],
+        vec!["a; import os".to_string()],
+        vec!["1x".to_string()],
+        vec!["a..b".to_string()],
+    ] {
+        let given = Given {
+            name: NAME,
+            variables: &variables,
+            imports: &|_| names.clone(),
+        };
+        let captured = manifest(&facts(|_| ()), &given).unwrap();
+        let is_own = |entry: &&SmokeEntry| matches!(entry, SmokeEntry::Command { .. });
+        assert_eq!(captured.stack.smoke.iter().filter(is_own).count(), 0, "{names:?}");
+        let said = captured
+            .notes()
+            .any(|n| n.starts_with("own-kernels has no smoke entry"));
+        assert!(said, "{names:?}");
+    }
 }

@@ -1,10 +1,12 @@
-//! The catalogue of findings: one row a code. `explain` prints the page beside it, src/check/explain/CODE.md.
+//! The catalogue of findings: one row a code, with its stage, its severity by default, its exit code and, where the
+//! severity depends on something, on what. src/check/explain/CODE.md says more.
 
 use super::{Severity, Stage};
+use crate::exit_code::ExitCode;
 
 /// Declares the codes.
 macro_rules! catalogue {
-    ($($(#[doc = $doc:literal])* $variant:ident $name:literal $stage:ident $severity:ident $exit:literal;)*) => {
+    ($($(#[doc = $doc:literal])* $variant:ident $name:literal $stage:ident $severity:ident $exit:ident $($unless:literal)?;)*) => {
         /// The name of a kind of finding. Names are stable: they are only ever added within a major version.
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
         pub enum Code { $($(#[doc = $doc])* $variant,)* }
@@ -30,9 +32,14 @@ macro_rules! catalogue {
                 match self { $(Code::$variant => Severity::$severity,)* }
             }
 
+            /// When it weighs something else by default; empty where it never does.
+            pub fn exception(self) -> &'static str {
+                match self { $(Code::$variant => concat!($($unless)?),)* }
+            }
+
             /// The exit code when it fails: who must act.
-            pub fn exit_code(self) -> u8 {
-                match self { $(Code::$variant => $exit,)* }
+            pub fn exit_code(self) -> ExitCode {
+                match self { $(Code::$variant => ExitCode::$exit,)* }
             }
 
             /// One line on when it fails.
@@ -40,168 +47,102 @@ macro_rules! catalogue {
                 match self { $(Code::$variant => concat!($($doc),*).trim_ascii(),)* }
             }
         }
-
-        /// The page of `explain CODE`: what it means, why it matters, how to mend it. Markdown.
-        pub fn explain(code: Code) -> String {
-            // A test sees to it that every code has a page.
-            crate::packed::page(code.name()).unwrap_or_else(|| format!("# {code}\n\n{}\n", code.summary()))
-        }
     };
 }
 
 catalogue! {
+    /// a file of the image could not be read because the storage behind it failed, or may not execute it
+    StorageFault "storage-fault" Image Fail Node;
+    /// a file or folder of the image cannot be read by this user
+    FileUnreadable "file-unreadable" Image Fail Image;
     /// packages, files or a Python smoke are asked for and no interpreter or site-packages is found
-    PythonMissing "python-missing" Image Fail 81;
+    PythonMissing "python-missing" Image Fail Image;
+    /// the service command starts a Python that cannot be determined, so that its packages are not judged
+    PythonUnknown "python-unknown" Image Warn Image;
     /// the interpreter is not the version that the manifest asks for, or wheels are for another interpreter or platform
-    PythonVersion "python-version" Image Fail 81;
+    PythonVersion "python-version" Image Fail Image;
     /// a package of the manifest is not installed
-    PackageMissing "package-missing" Image Fail 81;
+    PackageMissing "package-missing" Image Fail Image;
     /// a package is installed in another version than the manifest's
-    PackageVersion "package-version" Image Fail 81;
-    /// libraries or modules that a package's RECORD lists are not there
-    PackageIncomplete "package-incomplete" Image Fail 81;
+    PackageVersion "package-version" Image Fail Image;
+    /// libraries or modules that a package's RECORD lists are not there, or its metadata says nothing
+    PackageIncomplete "package-incomplete" Image Fail Image;
     /// a package is built for another CUDA
-    PackageCudaTag "package-cuda-tag" Image Fail 81;
+    PackageCudaTag "package-cuda-tag" Image Fail Image "info for a package that brings its own CUDA and shares no process with torch";
+    /// a package is built for another torch, or for another C++ ABI than torch's
+    PackageTorchTag "package-torch-tag" Image Fail Image;
     /// two builds of one import name, two dist-infos of one name, or an earlier folder with a package's name
-    PackageDuplicate "package-duplicate" Image Fail 81;
+    PackageDuplicate "package-duplicate" Image Fail Image;
+    /// two distributions install one library, and the copy that is there is not the required one
+    FileOwner "file-owner" Image Fail Image "warn if nothing of the stack uses it, or its owner cannot be determined";
+    /// a package is built for numpy 1 and numpy 2 is installed
+    NumpyAbi "numpy-abi" Image Fail Image "warn for packages that the manifest does not name";
     /// installed metadata refuses an installed version
-    RequiresDist "requires-dist" Image Fail 81;
+    RequiresDist "requires-dist" Image Fail Image "warn if the dependency is absent and no extra asks for it";
     /// a file beside spconv or cumm makes them believe that they are editable, so that an import compiles C++
-    EditableTrap "editable-trap" Image Fail 81;
+    EditableTrap "editable-trap" Image Fail Image "warn if the manifest sets both JIT variables";
     /// a file that the manifest names is not there
-    FileMissing "file-missing" Image Fail 81;
+    FileMissing "file-missing" Image Fail Image;
     /// a copy of libcudart is not the manifest's CUDA
-    CudartVersion "cudart-version" Image Fail 81;
+    CudartVersion "cudart-version" Image Fail Image;
     /// a copy of libnvrtc is not the manifest's CUDA
-    NvrtcVersion "nvrtc-version" Image Fail 81;
+    NvrtcVersion "nvrtc-version" Image Fail Image;
+    /// libcudnn or its sub-library is not the release that torch or the manifest pins
+    CudnnVersion "cudnn-version" Image Fail Image;
     /// a library that the stack needs is found nowhere
-    LibraryMissing "library-missing" Image Fail 81;
+    LibraryMissing "library-missing" Image Fail Image;
     /// LD_LIBRARY_PATH or the search order picks another copy of a library than the wheel's
-    LibraryShadowed "library-shadowed" Image Warn 81;
+    LibraryShadowed "library-shadowed" Image Warn Image "fail if that copy lacks a symbol that is needed";
     /// the toolkit's stub libcuda.so would be loaded instead of the driver
-    StubDriver "stub-driver" Image Fail 81;
+    StubDriver "stub-driver" Image Fail Image "info if it would not be loaded";
     /// a listed architecture is served by no kernel of a CUDA extension
-    KernelsMissing "kernels-missing" Image Fail 81;
+    KernelsMissing "kernels-missing" Image Fail Image "warn for packages that the manifest does not name";
     /// a listed architecture is served by PTX alone, which is compiled at first launch
-    KernelsPtxOnly "kernels-ptx-only" Image Warn 81;
+    KernelsPtxOnly "kernels-ptx-only" Image Warn Image;
     /// no glibc loader, or too old a glibc: no CUDA library can run here
-    LoaderMissing "loader-missing" Image Fail 81;
+    LoaderMissing "loader-missing" Image Fail Image;
     /// the image's NVIDIA_REQUIRE_* conditions do not hold on this machine
-    RequireCuda "require-cuda" Device Fail 82;
+    RequireCuda "require-cuda" Device Fail Node "warn under `--gpu optional` where no GPU is visible";
     /// no libcuda.so.1: the container has no NVIDIA driver
-    DriverMissing "driver-missing" Device Fail 82;
+    DriverMissing "driver-missing" Device Fail Node;
     /// the driver serves no CUDA as new as the manifest's
-    DriverTooOld "driver-too-old" Device Fail 82;
+    DriverTooOld "driver-too-old" Device Fail Node;
     /// the driver is older than the manifest's CUDA, of the same major version: it runs, without PTX JIT
-    DriverMinorCompat "driver-minor-compat" Device Warn 82;
+    DriverMinorCompat "driver-minor-compat" Device Warn Node;
     /// the driver sees no GPU
-    GpuMissing "gpu-missing" Device Fail 82;
+    GpuMissing "gpu-missing" Device Fail Node;
     /// the driver or a GPU answers with an error
-    GpuNotReady "gpu-not-ready" Device Fail 82;
+    GpuNotReady "gpu-not-ready" Device Fail Node;
     /// a GPU reports a hardware fault or a setting that forbids compute
-    GpuUnhealthy "gpu-unhealthy" Device Fail 82;
+    GpuUnhealthy "gpu-unhealthy" Device Fail Node;
     /// NVML is missing or unusable, so health and the driver release are not known
-    NvmlMissing "nvml-missing" Device Info 82;
+    NvmlMissing "nvml-missing" Device Info Node;
+    /// CUDA and NVML do not show the same GPUs
+    NvmlDiffers "nvml-differs" Device Warn Node;
     /// /dev/shm is small: data loaders with workers die with a bus error
-    ShmSmall "shm-small" Device Info 82;
+    ShmSmall "shm-small" Device Info Node "fail under the manifest's `limits`";
     /// the limit on locked memory is low: pinned memory and RDMA may fail
-    MemlockLow "memlock-low" Device Info 82;
+    MemlockLow "memlock-low" Device Info Node "fail under the manifest's `limits`";
     /// the process that loads the CUDA libraries ended before its answer
-    HelperCrashed "helper-crashed" Device Fail 82;
+    HelperCrashed "helper-crashed" Device Fail Node;
     /// the process that loads the CUDA libraries did not answer in time
-    HelperTimeout "helper-timeout" Device Fail 85;
+    HelperTimeout "helper-timeout" Device Fail Deadline;
     /// a visible GPU's compute capability is not served by the list
-    ArchUnsupported "arch-unsupported" Arch Fail 83;
+    ArchUnsupported "arch-unsupported" Arch Fail NodeType;
     /// a visible GPU's compute capability is served by the list without being on it
-    ArchUnlisted "arch-unlisted" Arch Warn 83;
-    /// a module has no code that this very GPU can run
-    KernelsUnusable "kernels-unusable" Arch Fail 83;
+    ArchUnlisted "arch-unlisted" Arch Warn NodeType;
+    /// a package has no code that this GPU can run
+    KernelsUnusable "kernels-unusable" Arch Fail NodeType;
     /// a package could not be imported
-    SmokeImport "smoke-import" Smoke Fail 84;
+    SmokeImport "smoke-import" Smoke Fail Smoke;
     /// a kernel failed
-    SmokeForward "smoke-forward" Smoke Fail 84;
+    SmokeForward "smoke-forward" Smoke Fail Smoke;
     /// a kernel's result differs from the reference
-    SmokeWrong "smoke-wrong" Smoke Fail 84;
+    SmokeWrong "smoke-wrong" Smoke Fail Smoke;
     /// the smoke failed for a reason of the device: out of memory, busy, ECC, fabric
-    SmokeDevice "smoke-device" Smoke Fail 82;
+    SmokeDevice "smoke-device" Smoke Fail Node;
     /// spconv compiled a kernel at run time although JIT is to be off
-    JitAtRuntime "jit-at-runtime" Smoke Fail 84;
+    JitAtRuntime "jit-at-runtime" Smoke Fail Smoke;
     /// the smoke did not finish in time
-    SmokeTimeout "smoke-timeout" Smoke Fail 85;
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A page is found by its heading, agrees with the row above, fits a terminal, and says all that a person needs.
-    #[test]
-    fn every_page_agrees_with_its_row() {
-        for code in Code::all() {
-            let page = explain(code);
-            assert!(
-                page.starts_with(&format!("# {}\n\n", code.name())),
-                "{code}: heading"
-            );
-            let facts = page
-                .lines()
-                .find(|line| line.starts_with("Stage: "))
-                .unwrap_or_else(|| panic!("{code}: no line `Stage: ...`"));
-            let paragraph = page
-                .split("\n\n")
-                .find(|p| p.starts_with("Stage: "))
-                .unwrap()
-                .replace('\n', " ");
-            let severity = format!("{:?}", code.severity()).to_lowercase();
-            assert!(
-                facts.starts_with(&format!("Stage: {}. Default: {severity}", code.stage().name())),
-                "{code}: {facts}"
-            );
-            assert!(
-                paragraph.contains(&format!(" Exit code: {} (", code.exit_code())),
-                "{code}: {paragraph}"
-            );
-            for part in [
-                "**Why it matters.**",
-                "**What was compared.**",
-                "**How to mend it.**",
-                "**If it is wrong.**",
-            ] {
-                assert_eq!(page.matches(part).count(), 1, "{code}: {part}");
-            }
-            assert!(
-                page.contains(&format!("--allow {code}")) || page.contains(&format!("--deny {code}")),
-                "{code}"
-            );
-            assert!(
-                (15..=42).contains(&page.lines().count()),
-                "{code}: {} lines",
-                page.lines().count()
-            );
-            for line in page.lines() {
-                assert!(line.chars().count() <= 100, "{code}: {line}");
-            }
-            assert_eq!(
-                page.matches("```").count() % 2,
-                0,
-                "{code}: a fence is not closed"
-            );
-        }
-    }
-
-    /// `explain OTHER` and names in backquotes lead somewhere.
-    #[test]
-    fn pages_name_codes_that_exist() {
-        for code in Code::all() {
-            for rest in explain(code).split("`explain ").skip(1) {
-                let name = rest.split('`').next().unwrap();
-                assert!(name.parse::<Code>().is_ok(), "{code}: explain {name}");
-            }
-            for option in ["--allow ", "--warn ", "--deny "] {
-                for rest in explain(code).split(option).skip(1) {
-                    assert!(rest.starts_with(code.name()), "{code}: {option}{rest:.30}");
-                }
-            }
-        }
-    }
+    SmokeTimeout "smoke-timeout" Smoke Fail Deadline;
 }

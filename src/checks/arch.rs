@@ -1,10 +1,11 @@
 //! The visible GPUs against the list of architectures, and against the kernels that are installed. Pure.
 
+use super::kernels::{self, Package, Served};
 use crate::arch::{ArchList, Service};
-use crate::check::{Code, Finding};
-use crate::discover::files::printable;
+use crate::check::{Code, Finding, Severity};
 use crate::facts::kernels::CodeKind;
-use crate::facts::{ComputeCapability, Device, Facts, ModuleKernels};
+use crate::facts::{ComputeCapability, CudaVersion, Device, Facts, ModuleKernels, PtxVersion};
+use crate::order;
 use crate::stack::Stack;
 
 /// One finding for each kind of GPU where a list is given, in the order of their first device, and what the kernels of
@@ -70,7 +71,7 @@ fn judge_kind(archs: &ArchList, device: &Device, ordinals: &[i32]) -> Finding {
     let Some(capability) = device.capability else {
         return Finding::unknown(Code::ArchUnsupported, subject)
             .required(required)
-            .message("the driver did not tell this GPU's compute capability");
+            .message("the driver did not report this GPU's compute capability");
     };
     let observed = format!("compute capability {capability}");
     let finding = match archs.serves(capability) {
@@ -92,74 +93,201 @@ fn judge_kind(archs: &ArchList, device: &Device, ordinals: &[i32]) -> Finding {
     finding.observed(observed).required(required)
 }
 
-/// `kernels-unusable`: each kind of GPU against each library of the manifest's packages that holds kernels. What PTX alone
-/// serves is compiled by the driver: that is said, and whether the driver can is `driver-minor-compat`'s to judge.
+/// `kernels-unusable`: each kind of GPU against each package of the manifest that holds kernels. What PTX alone serves
+/// is compiled by the driver, if it knows the version that the PTX is written in.
 fn judge_kernels(stack: &Stack, facts: &Facts, kinds: &[(&Device, Vec<i32>)]) -> Vec<Finding> {
     let rules = &stack.packages;
-    let ours = |module: &&ModuleKernels| {
-        let named = module.package.as_ref();
-        let named = named.is_some_and(|name| rules.iter().any(|rule| rule.normalized == *name));
-        named && !module.vendor && module.error.is_none() && module.with_kernels > 0
+    let ours = |package: &Package<'_>| {
+        let name = package.name;
+        name.is_some_and(|name| rules.iter().any(|rule| rule.normalized == name))
     };
-    let modules: Vec<&ModuleKernels> = facts.image.kernels.iter().filter(ours).collect();
+    let mut packages = kernels::packages(&facts.image.kernels, &facts.image.python.site_packages);
+    packages.retain(ours);
     let devices: Vec<(String, ComputeCapability)> = kinds
         .iter()
         .filter_map(|(device, ordinals)| Some((subject_of(device, ordinals), device.capability?)))
         .collect();
-    if modules.is_empty() || devices.is_empty() {
+    if packages.is_empty() || devices.is_empty() {
         return Vec::new();
     }
-    let mut findings = Vec::new();
+    let driver = facts.device.driver.as_ref().and_then(|driver| driver.api_version);
+    let newest = driver.and_then(PtxVersion::newest_of);
+    let mut failures = Vec::new();
     let mut by_ptx = Vec::new();
-    for (subject, capability) in &devices {
-        for module in &modules {
-            match module.serves(*capability) {
-                Some(CodeKind::Sass) => {}
-                Some(CodeKind::Ptx) => by_ptx.push(format!("{} for {capability}", name_of(module))),
-                None => findings.push(unusable(subject, *capability, module)),
+    let mut notes = Vec::new();
+    let mut serving: Vec<&Package<'_>> = Vec::new();
+    for package in &packages {
+        let mut note = Note::default();
+        let mut serves = false;
+        for (subject, capability) in &devices {
+            match package.on(*capability, newest) {
+                Served::Yes {
+                    by,
+                    lacking,
+                    mostly_lacking,
+                } => {
+                    serves = true;
+                    if by == CodeKind::Ptx {
+                        by_ptx.push(format!("{} for {capability}", package.label()));
+                    }
+                    if !lacking.is_empty() {
+                        note.lacks(*capability, package, &lacking, mostly_lacking);
+                    }
+                }
+                Served::Unneeded => note.serves_others(*capability, package),
+                Served::No { too_new } => {
+                    failures.push(unusable(subject, *capability, package, too_new, driver));
+                }
+            }
+        }
+        notes.extend(note.finding(package));
+        serving.extend(serves.then_some(package));
+    }
+    if failures.is_empty() && !serving.is_empty() {
+        failures.push(usable(&devices, &serving, by_ptx));
+    }
+    failures.extend(notes);
+    failures
+}
+
+/// What single libraries of a package lack on the visible GPUs: one note for all of them.
+#[derive(Default)]
+struct Note {
+    sentences: Vec<String>,
+    mostly: bool,
+}
+
+impl Note {
+    fn lacks(
+        &mut self,
+        capability: ComputeCapability,
+        package: &Package<'_>,
+        lacking: &[&ModuleKernels],
+        mostly: bool,
+    ) {
+        self.mostly |= mostly;
+        let greater = match mostly {
+            true => ", the greater part of its kernels",
+            false => "",
+        };
+        self.sentences.push(format!(
+            "{} of {} libraries have no code that runs on {capability}{greater}: {}",
+            lacking.len(),
+            package.modules.len(),
+            kernels::named(lacking, 4)
+        ));
+    }
+
+    fn serves_others(&mut self, capability: ComputeCapability, package: &Package<'_>) {
+        self.sentences.push(format!(
+            "no library has code that runs on {capability}, and each is for newer GPUs alone: {}",
+            kernels::named(&package.modules, 4)
+        ));
+    }
+
+    fn finding(self, package: &Package<'_>) -> Option<Finding> {
+        if self.sentences.is_empty() {
+            return None;
+        }
+        let subject = &package.title;
+        let finding = match self.mostly {
+            true => Finding::problem_as(Code::KernelsUnusable, Severity::Warn, subject).with(package.name.into_iter().chain([subject.as_str()])).hint(format!(
+                "If the service uses what these libraries do, install a build of {} with code for its GPUs; \
+                         `cuda-entrypoint kernels` shows what each library has.",
+                package.title
+            )),
+            false => Finding::info(Code::KernelsUnusable, subject),
+        };
+        Some(
+            finding
+                .observed(kernels::code_of(&package.modules))
+                .required("code in the libraries that the package chooses for this GPU")
+                .message(self.sentences.join("; ")),
+        )
+    }
+}
+
+fn unusable(
+    subject: &str,
+    capability: ComputeCapability,
+    package: &Package<'_>,
+    too_new: Option<PtxVersion>,
+    driver: Option<CudaVersion>,
+) -> Finding {
+    let name = package.label();
+    let place = match package.modules.as_slice() {
+        [only] => only.path.as_str(),
+        several => common_folder(several),
+    };
+    let compiles = driver.and_then(|cuda| Some((cuda, PtxVersion::newest_of(cuda)?)));
+    let (message, hint) = match (too_new, compiles) {
+        (Some(version), Some((cuda, newest))) => (
+            format!(
+                "{name} has PTX alone for this GPU, of version {}; this driver (CUDA {cuda}) compiles up to {newest}: \
+                 its first kernel would fail with error 222, unsupported PTX version",
+                version.with_cuda()
+            ),
+            format!(
+                "Update the node's driver {}, or schedule this image onto a GPU that {name} has SASS for, or install a \
+                 build of it with SASS for {capability}; `cuda-entrypoint kernels {place}` shows what there is.",
+                super::device::to_release(version.first_cuda())
+            ),
+        ),
+        _ => (
+            format!(
+                "{name} has no kernels that this GPU can run: its first one would fail with error 209, no kernel image \
+                 is available"
+            ),
+            format!(
+                "Schedule this image onto a GPU that {name} has code for, or install a build of it with code for \
+                 {capability}; `cuda-entrypoint kernels {place}` shows what there is."
+            ),
+        ),
+    };
+    Finding::problem(Code::KernelsUnusable, subject)
+        .with(package.name.into_iter().chain([subject]))
+        .observed(format!("{name}: {}", kernels::code_of(&package.modules)))
+        .required(format!("code for compute capability {capability}"))
+        .message(message)
+        .hint(hint)
+}
+
+/// The deepest folder that holds all of them.
+fn common_folder<'a>(modules: &[&'a ModuleKernels]) -> &'a str {
+    let mut folder = modules.first().map_or("", |module| module.path.as_str());
+    for module in modules {
+        while !module
+            .path
+            .strip_prefix(folder)
+            .is_some_and(|rest| rest.starts_with('/'))
+        {
+            match folder.rfind('/') {
+                Some(slash) => folder = folder.get(..slash).unwrap_or_default(),
+                None => return "",
             }
         }
     }
-    if findings.is_empty() {
-        findings.push(usable(&devices, &modules, by_ptx));
-    }
-    findings
-}
-
-fn unusable(subject: &str, capability: ComputeCapability, module: &ModuleKernels) -> Finding {
-    let name = name_of(module);
-    let message = format!(
-        "{name} has no kernels that this GPU can run: its first one would fail with error 209, no kernel image is \
-         available"
-    );
-    let hint = format!(
-        "Schedule this image onto a GPU that {name} has code for, or install a build of it with code for {capability}; \
-         `cuda-entrypoint kernels {}` shows what there is.",
-        module.path
-    );
-    Finding::problem(Code::KernelsUnusable, subject)
-        .observed(format!("{name}: {}", code_of(module)))
-        .required(format!("code for compute capability {capability}"))
-        .message(printable(&message, 1_000))
-        .hint(printable(&hint, 1_000))
+    folder
 }
 
 fn usable(
     devices: &[(String, ComputeCapability)],
-    modules: &[&ModuleKernels],
+    packages: &[&Package<'_>],
     mut by_ptx: Vec<String>,
 ) -> Finding {
     let mut capabilities: Vec<ComputeCapability> =
         devices.iter().map(|(_, capability)| *capability).collect();
-    capabilities.sort_unstable();
+    order::sort(&mut capabilities);
     capabilities.dedup();
     let capabilities: Vec<String> = capabilities.iter().map(ToString::to_string).collect();
     let capabilities = capabilities.join(", ");
-    let libraries = match modules.len() {
-        1 => "1 library holds".to_string(),
-        n => format!("{n} libraries hold"),
+    let mut names: Vec<&str> = packages.iter().map(|p| p.name.unwrap_or(&p.title)).collect();
+    names.dedup();
+    let holding = match names.len() {
+        1 => "1 package holds".to_string(),
+        n => format!("{n} packages hold"),
     };
-    by_ptx.sort_unstable();
+    order::sort(&mut by_ptx);
     by_ptx.dedup();
     let note = match by_ptx.is_empty() {
         true => String::new(),
@@ -170,39 +298,10 @@ fn usable(
     };
     let subjects: Vec<&str> = devices.iter().map(|(subject, _)| subject.as_str()).collect();
     let subject = subjects.join(", ");
-    let mut names: Vec<String> = modules.iter().map(|m| name_of(m)).collect();
-    names.dedup();
     Finding::pass(Code::KernelsUnusable, subject)
-        .observed(printable(&names.join(", "), 1_000))
+        .observed(names.join(", "))
         .required(format!("code for compute capability {capabilities}"))
-        .message(printable(
-            &format!("{libraries} code that runs here{note}"),
-            1_000,
-        ))
-}
-
-/// The distribution and the file's name.
-fn name_of(module: &ModuleKernels) -> String {
-    let file = module.path.rsplit('/').next().unwrap_or(&module.path);
-    match &module.package {
-        Some(package) => format!("{package} ({file})"),
-        None => file.to_string(),
-    }
-}
-
-/// What a library has, in one line: `SASS 8.0 9.0, PTX 9.0 in 363 of 606 fatbins`.
-pub(super) fn code_of(module: &ModuleKernels) -> String {
-    let targets = |kind: &str, targets: Vec<String>| match targets.is_empty() {
-        true => format!("no {kind}"),
-        false => format!("{kind} {}", targets.join(" ")),
-    };
-    format!(
-        "{}, {} in {} fatbins with kernels of {}",
-        targets("SASS", module.sass.keys().map(ToString::to_string).collect()),
-        targets("PTX", module.ptx.keys().map(ToString::to_string).collect()),
-        module.with_kernels,
-        module.fatbins
-    )
+        .message(format!("{holding} code that runs here{note}"))
 }
 
 #[cfg(test)]

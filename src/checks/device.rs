@@ -1,13 +1,14 @@
 //! Driver and GPUs judged against the manifest. Pure: facts in, findings out.
 
 use crate::check::{Code, Finding, Severity};
-use crate::config::Gpu;
+use crate::cli::config::Gpu;
 use crate::cuda_errors;
 use crate::facts::{CallError, CudaVersion, Device, DriverAnswer, Facts, HelperEnd, NvmlDevice};
-use crate::shortage::Shortage;
+use crate::process::limits::ResourceLimit;
 use crate::signal::Number;
 use crate::stack::{CudaRule, Stack};
 
+mod differs;
 mod nodes;
 #[cfg(test)]
 mod tests;
@@ -26,6 +27,7 @@ pub fn judge(stack: &Stack, gpu: Gpu, facts: &Facts) -> Vec<Finding> {
         judge_driver(driver, stack, gpu, facts, &mut findings);
     }
     judge_nvml(gpu, facts, false, &mut findings);
+    findings.extend(differs::judge(facts));
     findings.extend(nodes::judge(gpu, facts, false));
     findings
 }
@@ -81,11 +83,22 @@ pub fn helper_failure(end: &HelperEnd, what: &str, facts: &Facts) -> Option<Find
             .required("a helper process that loads the CUDA libraries")
             .message(format!("the process that asks {whom} could not be started"))
             .hint(not_started_hint(detail)),
-        HelperEnd::Crashed { signal, step } => crashed(
-            format!("{} in {step}", signal_name(*signal)),
-            step,
-            crash_hint(*signal),
-        ),
+        HelperEnd::Crashed { signal, step } => {
+            let finding = crashed(
+                format!("{} in {step}", signal_name(*signal)),
+                step,
+                crash_hint(*signal),
+            );
+            // The loader maps what a file's headers promise; the first look at what is not there ends the process.
+            match step.strip_prefix("dlopen ") {
+                Some(library) if *signal == nix::libc::SIGBUS => finding
+                    .message(format!(
+                        "{library} is there and cannot be loaded: it is cut off, or the storage under it failed"
+                    ))
+                    .hint("compare the file's size with that of the host's, look for I/O errors in the node's dmesg, and recreate the container"),
+                _ => finding,
+            }
+        }
         HelperEnd::Exited { code, step, stderr } => {
             let said = if stderr.is_empty() {
                 String::new()
@@ -98,32 +111,48 @@ pub fn helper_failure(end: &HelperEnd, what: &str, facts: &Facts) -> Option<Find
                 LIBRARIES_HINT,
             )
         }
-        HelperEnd::Garbled { detail, step } => {
-            crashed(format!("nonsense after {step}: {detail}"), step, LIBRARIES_HINT)
-        }
+        HelperEnd::Garbled { detail, step } => crashed(
+            format!("unexpected output after {step}: {detail}"),
+            step,
+            LIBRARIES_HINT,
+        ),
         HelperEnd::TimedOut {
             step,
             after_ms,
             killed,
+            in_all,
         } => {
             let left = if *killed {
                 ""
             } else {
                 "; it sits in the kernel and could not be killed"
             };
+            let (observed, required, message) = if *in_all {
+                (
+                    "not done: at",
+                    "all answers within ten times --device-timeout",
+                    format!("{whom} answers each call and takes too long in all: it has come to {step}"),
+                )
+            } else {
+                (
+                    "no answer from",
+                    "an answer within --device-timeout",
+                    format!("{whom} did not answer: {step} hangs"),
+                )
+            };
             Finding::problem(Code::HelperTimeout, what)
-                .observed(format!("no answer from {step} after {}{left}", seconds(*after_ms)))
-                .required("an answer within --device-timeout")
-                .message(format!("{whom} did not answer: {step} hangs"))
+                .observed(format!("{observed} {step} after {}{left}", seconds(*after_ms)))
+                .required(required)
+                .message(message)
                 .hint("look for NVRM and Xid lines in dmesg on the node and drain it; a slow but healthy node needs a longer CUDA_ENTRYPOINT_DEVICE_TIMEOUT")
-                .can_mend()
+                .retryable()
         }
     })
 }
 
 /// What to do where no process of the helper's could be made.
 pub fn not_started_hint(detail: &str) -> &'static str {
-    if let Some(shortage) = Shortage::told_by(detail) {
+    if let Some(shortage) = ResourceLimit::told_by(detail) {
         return shortage.hint();
     }
     if detail.starts_with("--helper-path") {
@@ -134,7 +163,7 @@ pub fn not_started_hint(detail: &str) -> &'static str {
 
 const LIBRARIES_HINT: &str = "run nvidia-smi on the host; if that works, check that the libraries mounted into the container belong to the host's driver";
 
-/// Two signals do not come from the library that was called.
+/// Some signals do not come from the library that was called.
 fn crash_hint(signal: i32) -> &'static str {
     match nix::sys::signal::Signal::try_from(signal) {
         Ok(nix::sys::signal::Signal::SIGKILL) => {
@@ -143,6 +172,8 @@ fn crash_hint(signal: i32) -> &'static str {
         Ok(nix::sys::signal::Signal::SIGSYS) => {
             "start the container with a seccomp profile that allows what the driver calls (dmesg on the node: type=1326)"
         }
+        Ok(nix::sys::signal::Signal::SIGXFSZ) => ResourceLimit::FileSize.hint(),
+        Ok(nix::sys::signal::Signal::SIGXCPU) => ResourceLimit::CpuTime.hint(),
         _ => LIBRARIES_HINT,
     }
 }
@@ -257,7 +288,7 @@ fn describe(device: &Device) -> String {
 
 fn driver_missing(error: &str, gpu: Gpu, facts: &Facts) -> Finding {
     // dlopen names the file that is missing; another name is a library that libcuda needs.
-    let absent = error.starts_with("libcuda.so.1:") && error.contains("No such file");
+    let absent = is_absence_of("libcuda.so.1", error);
     let hint = if absent {
         absent_driver_hint(facts)
     } else {
@@ -278,22 +309,31 @@ fn driver_missing(error: &str, gpu: Gpu, facts: &Facts) -> Finding {
     .hint(hint)
 }
 
+/// What to do where the loader finds none of a library that lies somewhere all the same.
+fn elsewhere_hint(library: &str, facts: &Facts) -> Option<String> {
+    let mut copies = facts.device.driver_elsewhere.iter();
+    let (found, folder) = copies.find_map(|found| {
+        let (folder, name) = found.rsplit_once('/')?;
+        (name == library).then_some((found, folder))
+    })?;
+    let searched = facts.environment.get("LD_LIBRARY_PATH");
+    let searched = searched.is_some_and(|all| all.split([':', ';']).any(|f| f == folder));
+    Some(if searched {
+        format!(
+            "{found} is there, and the loader passes it over: this user may not read it (chmod a+r), it is no library for x86-64, or a part of the driver for another one; mount the host's in its place (`docker run --gpus all`)"
+        )
+    } else {
+        format!(
+            "{found} is there, but the loader does not search its folder: add {folder} to LD_LIBRARY_PATH, or write it to /etc/ld.so.conf.d and run ldconfig"
+        )
+    })
+}
+
 fn absent_driver_hint(facts: &Facts) -> String {
     let variable = |name: &str| facts.environment.get(name).map(String::as_str);
     let nodes = &facts.device.nodes;
-    if let Some(found) = facts.device.driver_elsewhere.first() {
-        let folder = found.rsplit_once('/').map_or("", |(folder, _)| folder);
-        let searched =
-            variable("LD_LIBRARY_PATH").is_some_and(|all| all.split([':', ';']).any(|f| f == folder));
-        return if searched {
-            format!(
-                "{found} is there, and the loader passes it over: this user may not read it (chmod a+r), it is no library for x86-64, or a part of the driver for another one; mount the host's in its place (`docker run --gpus all`)"
-            )
-        } else {
-            format!(
-                "{found} is there, but the loader does not search its folder: add {folder} to LD_LIBRARY_PATH, or write it to /etc/ld.so.conf.d and run ldconfig"
-            )
-        };
+    if let Some(hint) = elsewhere_hint("libcuda.so.1", facts) {
+        return hint;
     }
     if !nodes.is_empty() {
         let capabilities = variable("NVIDIA_DRIVER_CAPABILITIES").unwrap_or("unset");
@@ -333,7 +373,7 @@ fn wanted_version(stack: &Stack) -> Option<CudaVersion> {
 }
 
 /// `to release 550.54.14 or newer for CUDA 12.4`, or less where the release is not known.
-fn to_release(wanted: Option<CudaVersion>) -> String {
+pub(super) fn to_release(wanted: Option<CudaVersion>) -> String {
     match wanted.and_then(|version| Some((version, cuda_errors::oldest_driver(|v| v >= version)?))) {
         Some((version, release)) => format!("to release {release} or newer for CUDA {version}"),
         None => "to one for which nvidia-smi shows such a CUDA Version".to_string(),
@@ -430,8 +470,8 @@ fn call_failed(error: &CallError, subject: &str, gpu: Gpu, facts: &Facts) -> Fin
                 .hint(meaning.hint)
         }
     };
-    if meaning.can_mend {
-        finding.can_mend()
+    if meaning.retryable {
+        finding.retryable()
     } else {
         finding
     }
@@ -500,13 +540,13 @@ fn gpu_missing(observed: &str, gpu: Gpu, facts: &Facts) -> Finding {
     let finding = Finding::problem_as(Code::GpuMissing, absence_severity(gpu, Code::GpuMissing), "GPU")
         .observed(observed)
         .required("at least one visible GPU")
-        .message("the driver runs and shows this container no GPU")
+        .message("the driver is loaded, but no GPU is visible in this container")
         .hint(hint);
     // What a variable hides stays hidden however long one waits.
     if cuda.is_some() || kept_out {
         finding
     } else {
-        finding.can_mend()
+        finding.retryable()
     }
 }
 
@@ -534,73 +574,124 @@ fn judge_compute_mode(device: &Device, findings: &mut Vec<Finding>) {
     }
 }
 
+/// Whether the loader's message says that it found no such library, rather than one that it cannot load.
+fn is_absence_of(library: &str, error: &str) -> bool {
+    error
+        .strip_prefix(library)
+        .is_some_and(|rest| rest.starts_with(':') && rest.contains("No such file"))
+}
+
+/// NVML never decides alone: where CUDA has shown its devices, what NVML cannot do is a warning, unless it says that a
+/// GPU is lost or unhealthy, or that library and kernel module do not match.
 fn judge_nvml(gpu: Gpu, facts: &Facts, alone: bool, findings: &mut Vec<Finding>) {
     let device = &facts.device;
     let none = Facts::default();
+    let cuda_answered = !alone && device.has_usable();
     if let Some(mut finding) = helper_failure(&device.nvml_helper.end, "NVML", &none) {
         // Without a loader the driver's run has said so.
         if matches!(device.nvml_helper.end, HelperEnd::LoaderMissing { .. }) && !alone {
             return;
         }
-        finding.subject = "NVML".to_string();
+        finding = finding.about("NVML");
+        if cuda_answered && finding.problem {
+            finding.status = Severity::Warn.into();
+            if matches!(device.nvml_helper.end, HelperEnd::TimedOut { in_all: false, .. }) {
+                let required = format!("{}, and within 5 s once CUDA has answered", finding.required);
+                finding = finding
+                    .required(required)
+                    .hint("run nvidia-smi on the node, and look for NVRM and Xid lines in its dmesg");
+            }
+            let hint = format!(
+                "CUDA answers, so the service starts; GPU health is not known: {}",
+                finding.hint
+            );
+            finding = finding.hint(hint);
+        }
         findings.push(finding);
     }
     let Some(nvml) = &device.nvml else { return };
     if let Some(error) = &nvml.load_error {
+        let finds_none = is_absence_of("libnvidia-ml.so.1", error);
+        let elsewhere = finds_none
+            .then(|| elsewhere_hint("libnvidia-ml.so.1", facts))
+            .flatten();
+        let is_absent = finds_none && elsewhere.is_none();
         let finding = if alone {
             let severity = absence_severity(gpu, Code::DriverMissing);
             Finding::problem_as(Code::DriverMissing, severity, "libnvidia-ml.so.1")
-        } else {
+        } else if is_absent {
             Finding::problem(Code::NvmlMissing, "libnvidia-ml.so.1")
+        } else {
+            Finding::problem_as(Code::NvmlMissing, Severity::Warn, "libnvidia-ml.so.1")
         };
-        findings.push(
+        let finding = finding
+            .observed(error.clone())
+            .required("the NVIDIA driver's libnvidia-ml.so.1");
+        findings.push(if is_absent {
             finding
-                .observed(error.clone())
-                .required("the NVIDIA driver's libnvidia-ml.so.1")
                 .message("NVML is not there, so GPU health and the driver's release are not known")
-                .hint("let NVIDIA_DRIVER_CAPABILITIES contain `utility`, or start the container with `--gpus all`"),
-        );
+                .hint("let NVIDIA_DRIVER_CAPABILITIES contain `utility`, or start the container with `--gpus all`")
+        } else {
+            finding
+                .message("NVML is there and cannot be loaded, so GPU health and the driver's release are not known")
+                .hint(elsewhere.unwrap_or_else(|| "take libnvidia-ml.so.1 out of the image and its folder out of LD_LIBRARY_PATH, and recreate the container with the NVIDIA runtime, which mounts the driver's own".into()))
+        });
         return;
     }
     if let Some(error) = &nvml.error {
         let meaning = cuda_errors::nvml(error);
-        let code = if alone || meaning.code == Code::GpuUnhealthy || error.code == 18 {
-            meaning.code
+        // Health is asked of NVML alone. Of a GPU that nobody has given to this container nothing can be gone.
+        let was_never_there = alone && meaning.code != Code::GpuUnhealthy && !has_gpu_node(&device.nodes);
+        let finding = if was_never_there && gpu == Gpu::Optional {
+            Finding::problem_as(meaning.code, Severity::Warn, "NVML")
+        } else if alone || cuda_errors::nvml_decides(error) {
+            Finding::problem(meaning.code, "NVML")
+        } else if cuda_answered {
+            Finding::problem_as(Code::NvmlMissing, Severity::Warn, "NVML")
         } else {
-            Code::NvmlMissing
+            Finding::problem(Code::NvmlMissing, "NVML")
         };
-        let finding = Finding::problem(code, "NVML")
+        let finding = finding
             .observed(error.to_string())
             .required("success")
             .message(meaning.cause)
             .hint(meaning.hint);
-        findings.push(if meaning.can_mend {
-            finding.can_mend()
+        findings.push(if meaning.retryable {
+            finding.retryable()
         } else {
             finding
         });
         return;
     }
     if alone && nvml.device_count == Some(0) {
+        // A node is there: so was its GPU.
+        let is_gone = has_gpu_node(&device.nodes);
+        let severity = if is_gone {
+            Code::GpuMissing.severity()
+        } else {
+            absence_severity(gpu, Code::GpuMissing)
+        };
         findings.push(
-            Finding::problem_as(Code::GpuMissing, absence_severity(gpu, Code::GpuMissing), "GPU")
+            Finding::problem_as(Code::GpuMissing, severity, "GPU")
                 .observed("nvmlDeviceGetCount_v2 returned 0")
                 .required("at least one GPU")
                 .message("NVML sees no GPU")
                 .hint("request a GPU (`docker run --gpus all`, `resources.limits.\"nvidia.com/gpu\": 1`)")
-                .can_mend(),
+                .retryable(),
         );
     }
     let before_gpus = findings.len();
-    let mut healthy = 0;
+    let mut healthy = Vec::new();
     for one in device
         .nvml_devices
         .iter()
         .filter(|one| concerns_us(one, facts, alone))
     {
         let before = findings.len();
-        judge_health_of(one, alone, findings);
-        healthy += usize::from(findings.len() == before);
+        judge_health_of(one, alone, cuda_answered, findings);
+        if findings.len() == before {
+            healthy.push(one);
+        }
     }
     let none_usable = findings
         .iter()
@@ -612,20 +703,39 @@ fn judge_nvml(gpu: Gpu, facts: &Facts, alone: bool, findings: &mut Vec<Finding>)
             .filter(|f| f.problem)
             .for_each(|f| f.status = Severity::Warn.into());
     }
-    if healthy > 0 {
-        findings.push(
-            Finding::pass(
-                Code::GpuUnhealthy,
-                format!("{healthy} {}", plural(i32::try_from(healthy).unwrap_or(2), "GPU")),
-            )
-            .observed("no uncorrected ECC error, no pending row remap")
-            .message(if healthy == 1 {
-                "NVML reports it healthy"
-            } else {
-                "NVML reports them healthy"
-            }),
-        );
+    findings.extend(health_of(&healthy));
+}
+
+/// What is said of GPUs with which nothing was found to be wrong.
+fn health_of(gpus: &[&NvmlDevice]) -> Option<Finding> {
+    let subject = format!(
+        "{} {}",
+        gpus.len(),
+        plural(i32::try_from(gpus.len()).unwrap_or(2), "GPU")
+    );
+    let whom = if gpus.len() == 1 { "it" } else { "them" };
+    // An NVML with few functions may not even give a handle.
+    if gpus.iter().all(|gpu| {
+        gpu.name.is_none() && gpu.uuid.is_none() && gpu.pci_bus_id.is_none() && gpu.ecc_uncorrected.is_none()
+    }) {
+        return (!gpus.is_empty()).then(|| {
+            Finding::unknown(Code::GpuUnhealthy, subject).message(format!(
+                "this NVML version lacks the functions that report {whom}"
+            ))
+        });
     }
+    let counts_errors = gpus.iter().all(|gpu| gpu.ecc_uncorrected.is_some());
+    let counts_remaps = gpus.iter().all(|gpu| gpu.remap_pending.is_some());
+    Some(
+        Finding::pass(Code::GpuUnhealthy, subject)
+            .observed(match (counts_errors, counts_remaps) {
+                (true, true) => "no uncorrected ECC error, no pending row remap",
+                (true, false) => "no uncorrected ECC error",
+                (false, true) => "no pending row remap",
+                (false, false) => "no error; NVML counts neither ECC errors nor row remaps here",
+            })
+            .message(format!("NVML reports {whom} healthy")),
+    )
 }
 
 /// `NVML_ERROR_NO_PERMISSION`
@@ -646,7 +756,7 @@ fn concerns_us(gpu: &NvmlDevice, facts: &Facts, alone: bool) -> bool {
         // With no device that CUDA shows, any of them may be the reason, unless a variable is.
         return !facts.environment.contains_key("CUDA_VISIBLE_DEVICES") || !driver_shows_none(facts);
     }
-    gpu.pci_bus_id.is_none() || seen.iter().any(|d| d.pci_bus_id == gpu.pci_bus_id)
+    gpu.pci_bus_id.is_none() || seen.iter().any(|device| differs::is_of(device, gpu))
 }
 
 /// Whether libcuda answered and said that there is no device.
@@ -660,7 +770,7 @@ fn driver_shows_none(facts: &Facts) -> bool {
     })
 }
 
-fn judge_health_of(gpu: &NvmlDevice, alone: bool, findings: &mut Vec<Finding>) {
+fn judge_health_of(gpu: &NvmlDevice, alone: bool, cuda_answered: bool, findings: &mut Vec<Finding>) {
     let name = gpu.name.as_deref().unwrap_or("GPU");
     let uuid = gpu.uuid.as_deref().unwrap_or("");
     let subject = format!("GPU {} {name} {uuid}", gpu.index);
@@ -724,13 +834,18 @@ fn judge_health_of(gpu: &NvmlDevice, alone: bool, findings: &mut Vec<Finding>) {
     }
     if let Some(error) = &gpu.error {
         let meaning = cuda_errors::nvml(error);
-        let finding = Finding::problem(meaning.code, subject)
+        let finding = if cuda_answered && !cuda_errors::nvml_decides(error) {
+            Finding::problem_as(meaning.code, Severity::Warn, subject)
+        } else {
+            Finding::problem(meaning.code, subject)
+        };
+        let finding = finding
             .observed(error.to_string())
             .required("success")
             .message(meaning.cause)
             .hint(meaning.hint);
-        findings.push(if meaning.can_mend {
-            finding.can_mend()
+        findings.push(if meaning.retryable {
+            finding.retryable()
         } else {
             finding
         });

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use pep440_rs::{Operator, Version};
+use pep440_rs::Version;
 
 use crate::arch::ArchList;
-use crate::check::Finding;
-use crate::facts::{Distribution, Facts, ImageFacts};
+use crate::check::{Code, Finding};
+use crate::facts::{Distribution, Facts, ImageFacts, Python};
 use crate::stack::{PackageRule, Stack};
 
 mod cuda_tag;
@@ -17,9 +17,15 @@ mod kernels;
 mod libraries;
 mod loaded;
 mod named_files;
+mod numpy;
+mod on_the_cpu;
+mod owners;
 mod packages;
 mod python;
+mod remedy;
 mod requires;
+mod torch_tag;
+mod unread;
 
 pub(super) use cuda_tag::without_cuda;
 
@@ -29,38 +35,60 @@ mod fixtures;
 /// Judges what the image's files and libraries say. Findings come in a fixed order: Python, its packages, files,
 /// libraries, kernels. A part that the manifest leaves out is not judged; `archs` is the list in force.
 pub fn judge(stack: &Stack, archs: Option<&ArchList>, facts: &Facts) -> Vec<Finding> {
-    let scene = Scene::new(stack, &facts.image);
-    let mut findings: Vec<Finding> = python::presence(&scene).into_iter().collect();
+    let scene = ImageContext::new(stack, &facts.image);
+    let mut findings: Vec<Finding> = unread::judge(&scene);
+    findings.extend(python::presence(&scene));
     findings.extend(python::version(&scene));
     if scene.has_folders() {
         findings.extend(python::tags(&scene));
+        findings.extend(packages::archives(&scene));
         findings.extend(packages::judge(&scene));
         findings.extend(incomplete::judge(&scene));
-        findings.extend(cuda_tag::judge(&scene));
+        findings.extend(owners::without_shared(&scene, cuda_tag::judge(&scene)));
+        findings.extend(torch_tag::judge(&scene));
         findings.extend(duplicates::judge(&scene));
+        findings.extend(owners::judge(&scene));
         findings.extend(requires::judge(&scene));
+        findings.extend(numpy::judge(&scene));
         findings.extend(editable::judge(&scene));
         findings.extend(named_files::judge(&scene));
     } else {
         findings.extend(python::skipped(&scene));
     }
-    findings.extend(libraries::judge(&scene));
-    findings.extend(loaded::judge(&scene));
+    let is_unknown = facts.image.python.undetermined.is_some();
+    let of_libraries = libraries::judge(&scene).into_iter().chain(loaded::judge(&scene));
+    // What was not looked for in the service's environment is not missing.
+    findings.extend(of_libraries.filter(|f| !is_unknown || !f.problem || f.code == Code::LoaderMissing));
     if let Some(archs) = archs.filter(|_| scene.has_folders()) {
         findings.extend(kernels::judge(&scene, archs));
     }
+    remedy::fit(&scene, &mut findings);
+    // These remedies hold over builds of conda's and NVIDIA's as well: they only add NVIDIA's wheels.
+    findings.extend(on_the_cpu::judge(&scene));
+    name_python(&mut findings, &facts.image.python);
     findings
 }
 
+/// Says of each package's problem in which Python it was seen: there may be several in an image.
+fn name_python(findings: &mut [Finding], python: &Python) {
+    let Some(judged) = python.judged() else { return };
+    for finding in findings.iter_mut() {
+        if finding.problem && finding.code.name().starts_with("package-") {
+            let observed = format!("{} (Python: {judged})", finding.observed);
+            *finding = finding.clone().observed(observed);
+        }
+    }
+}
+
 /// The stack, the facts, and what an import would find.
-struct Scene<'a> {
+struct ImageContext<'a> {
     stack: &'a Stack,
     image: &'a ImageFacts,
     /// by normalised name, the distribution in the first folder of `sys.path` that has one
     installed: BTreeMap<&'a str, &'a Distribution>,
 }
 
-impl<'a> Scene<'a> {
+impl<'a> ImageContext<'a> {
     fn new(stack: &'a Stack, image: &'a ImageFacts) -> Self {
         let mut installed = BTreeMap::new();
         for dist in &image.distributions {
@@ -97,15 +125,6 @@ fn accepts(rule: &PackageRule, dist: &Distribution) -> bool {
     }
 }
 
-/// Whether the rule names one version, and the installed one is it.
-fn pins(rule: &PackageRule, dist: &Distribution) -> bool {
-    let exact = |operator: &Operator| matches!(operator, Operator::Equal | Operator::ExactEqual);
-    rule.specifiers
-        .as_ref()
-        .is_some_and(|s| s.iter().any(|s| exact(s.operator())))
-        && accepts(rule, dist)
-}
-
 /// The version as a person would say it: the metadata's, and what the module adds to it.
 fn shown_version(dist: &Distribution) -> String {
     match &dist.module_version {
@@ -129,11 +148,6 @@ fn listed(items: &[String], most: usize) -> String {
         0 => shown,
         more => format!("{shown} and {more} more"),
     }
-}
-
-/// Text for a finding: paths and library messages may hold anything.
-fn clean(text: &str) -> String {
-    crate::discover::files::printable(text, 1_000)
 }
 
 #[cfg(test)]

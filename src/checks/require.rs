@@ -8,7 +8,7 @@
 use std::cmp::Ordering;
 
 use crate::check::{Code, Finding, Severity};
-use crate::config::Gpu;
+use crate::cli::config::Gpu;
 use crate::cuda_errors;
 use crate::discover::nvidia_require::{self, Alternative, Condition, Key, Operator, PREFIX, Version};
 use crate::facts::{ComputeCapability, CudaVersion, Facts};
@@ -250,7 +250,7 @@ impl Demand<'_> {
                     .observed(machine.seen(gpu))
                     .required(self.required(first, alternatives.len() - 1))
                     .message(format!(
-                        "it cannot be told whether this machine meets the image's condition: {}",
+                        "cannot determine whether this machine meets the image's condition: {}",
                         untold(&unknown)
                     ))
                     .hint(hint_of_unknown(&unknown)),
@@ -353,7 +353,8 @@ fn untold(unknown: &[&Condition]) -> String {
 fn hint_of_unknown(unknown: &[&Condition]) -> String {
     let of_nvml = |c: &&&Condition| matches!(c.key, Key::Driver | Key::Brand);
     if unknown.iter().any(|c| of_nvml(&c)) {
-        "NVML tells release and brand: let NVIDIA_DRIVER_CAPABILITIES contain `utility`".to_string()
+        "NVML reports the driver release and the brand: let NVIDIA_DRIVER_CAPABILITIES contain `utility`"
+            .to_string()
     } else if unknown.iter().all(|c| c.key == Key::Unknown) {
         "correct the variable, or set NVIDIA_DISABLE_REQUIRE=1".to_string()
     } else {

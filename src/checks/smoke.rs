@@ -1,42 +1,42 @@
 //! The smoke judged: which step failed, and whether that is the software's fault or the device's. Pure.
 
 mod known;
+mod symbols;
 mod versions;
 
-use crate::check::{Code, Finding, Status};
+use crate::check::{Code, Finding};
 use crate::checks::device::signal_name;
-use crate::facts::Distribution;
 use crate::facts::smoke::{
     SmokeCommand, SmokeEnd, SmokeFacts, SmokeFailed, SmokeFailure, SmokeOutcome, SmokeResult, SmokeRun,
 };
-use crate::report::{headline, milliseconds};
-use crate::shortage::Shortage;
+use crate::facts::{Distribution, ImageFacts};
+use crate::packages;
+use crate::process::limits::ResourceLimit;
+use crate::report::headline;
 use crate::smoke::{self, decode};
 use crate::stack::{Builtin, SmokeEntry, Stack};
-use known::Known;
+use crate::text::milliseconds;
+use known::Cause;
 use std::time::Duration;
 
 #[cfg(test)]
 mod tests;
 
-/// The two variables that the manifest sets to say that nothing is to be compiled.
-const JIT_VARIABLES: [&str; 2] = ["SPCONV_DISABLE_JIT", "CUMM_DISABLE_JIT"];
-
-/// All findings of the smoke.
-pub fn judge(stack: &Stack, facts: &SmokeFacts) -> Vec<Finding> {
+/// All findings of the smoke; `image` says where libraries were found, as far as that is known.
+pub fn judge(stack: &Stack, facts: &SmokeFacts, image: &ImageFacts) -> Vec<Finding> {
     let mut findings = Vec::new();
     let run = &facts.builtin;
     let builtins = smoke::builtins(stack);
     if !builtins.is_empty() {
         for &builtin in &builtins {
-            findings.extend(entry(builtin.name(), run));
+            findings.extend(entry(builtin.name(), run, image));
         }
-        findings.extend(ending(run, &builtins, &findings));
-        if builtins.contains(&Builtin::Spconv) {
+        findings.extend(ending(run, &builtins, &findings, image));
+        if builtins.iter().any(|builtin| builtin.name() == "spconv") {
             findings.extend(jit(stack, run));
         }
     }
-    findings.extend(facts.commands.iter().map(command));
+    findings.extend(facts.commands.iter().map(|own| command(own, image)));
     findings
 }
 
@@ -90,15 +90,18 @@ pub fn without_gpu(stack: &Stack, why: Option<&Finding>) -> Option<Finding> {
             .hint("cuda-entrypoint check --stage device says why; --gpu optional proves the imports alone"),
     )
     .map(|finding| match why {
-        Some(why) if why.can_mend => finding.can_mend(),
+        Some(why) if why.retryable => finding.retryable(),
         _ => finding,
     })
 }
 
 /// What came out for one entry; nothing where the process ended before its turn.
-fn entry(name: &str, run: &SmokeRun) -> Vec<Finding> {
+fn entry(name: &str, run: &SmokeRun, image: &ImageFacts) -> Vec<Finding> {
     let steps: Vec<&SmokeResult> = run.steps.iter().filter(|s| s.step.entry == name).collect();
-    let mut findings: Vec<Finding> = steps.iter().filter_map(|step| problem(step, run)).collect();
+    let mut findings: Vec<Finding> = steps
+        .iter()
+        .filter_map(|step| problem(step, run, image))
+        .collect();
     let skipped = run.skipped.iter().find(|s| s.entry == name);
     let all_passed = !steps.is_empty() && steps.iter().all(|s| matches!(s.outcome, SmokeOutcome::Passed(_)));
     let used_gpu = steps.iter().any(|s| s.step.device.is_some());
@@ -111,7 +114,7 @@ fn entry(name: &str, run: &SmokeRun) -> Vec<Finding> {
                 .message(format!("{name} imports{}", version(name, run))),
         );
     }
-    if findings.iter().any(|f| f.status == Status::Fail) {
+    if findings.iter().any(Finding::failed) {
         return findings;
     }
     let not_run = if all_passed { "not run on a GPU" } else { "not run" };
@@ -201,7 +204,7 @@ fn place(step: &SmokeResult) -> String {
 }
 
 /// A step that failed; one that was never finished is judged with the process's end.
-fn problem(step: &SmokeResult, run: &SmokeRun) -> Option<Finding> {
+fn problem(step: &SmokeResult, run: &SmokeRun, image: &ImageFacts) -> Option<Finding> {
     let SmokeOutcome::Failed(failed) = &step.outcome else {
         return None;
     };
@@ -210,18 +213,15 @@ fn problem(step: &SmokeResult, run: &SmokeRun) -> Option<Finding> {
     if failed.kind == SmokeFailure::Wrong {
         return Some(wrong(entry, &place, failed));
     }
-    let text = format!(
-        "{}: {}\n{}",
-        failed.error,
-        failed.message,
-        failed.frames.join("\n")
-    );
+    let text = format!("{}: {}", failed.error, failed.message);
     let own = if is_import(step) || failed.kind == SmokeFailure::Import {
         Code::SmokeImport
     } else {
         Code::SmokeForward
     };
-    let found = known::find(&text, own).or_else(|| known::find(&run.said, own).filter(|k| k.code == own));
+    // What is on standard error may be a warning of something else.
+    let is_its = |cause: &Cause| cause.code == own || known::is_wrapper(&text);
+    let found = known::find(&text, own, image).or_else(|| known::find(&run.said, own, image).filter(is_its));
     // numpy's advice begins with two empty lines.
     let first_line = failed.message.lines().map(str::trim).find(|l| !l.is_empty());
     let mut observed = match first_line {
@@ -287,7 +287,7 @@ fn wrong(entry: &str, place: &str, failed: &SmokeFailed) -> Finding {
 fn fallback_hint(code: Code) -> &'static str {
     match code {
         Code::SmokeImport => {
-            "try the same import with the image's Python (docker run --entrypoint python IMAGE -c 'import …') and mend the package that it names"
+            "try the same import with the image's Python (docker run --entrypoint python IMAGE -c 'import …') and fix the package that it names"
         }
         _ => {
             "run it again with CUDA_LAUNCH_BLOCKING=1 and --log debug, and compare the builds of torch and the extension"
@@ -295,9 +295,9 @@ fn fallback_hint(code: Code) -> &'static str {
     }
 }
 
-/// The finding by a known failure's row, or by the step's own code.
+/// The finding by what the failure turned out to be, or by the step's own code.
 fn with_known(
-    found: Option<&Known>,
+    found: Option<Cause>,
     own: Code,
     subject: &str,
     observed: String,
@@ -305,19 +305,17 @@ fn with_known(
     message: String,
     hint: &str,
 ) -> Finding {
+    let retryable = found.as_ref().is_some_and(|cause| cause.retryable);
     let (code, message, hint) = match found {
-        Some(known) => (known.code, format!("{message}: {}", known.means), known.hint),
-        None => (own, message, hint),
+        Some(cause) => (cause.code, format!("{message}: {}", cause.means), cause.hint),
+        None => (own, message, hint.to_string()),
     };
     let finding = Finding::problem(code, subject)
         .observed(observed)
         .required(required)
         .message(message)
         .hint(hint);
-    match found {
-        Some(known) if known.can_mend => finding.can_mend(),
-        _ => finding,
-    }
+    if retryable { finding.retryable() } else { finding }
 }
 
 /// A process that could not be made is neither the image's nor the software's fault.
@@ -326,11 +324,11 @@ fn no_room(subject: &str, detail: &str) -> Finding {
         .observed(detail)
         .required("room for one more process")
         .message("the container's limits leave no room for the smoke's process")
-        .hint(Shortage::told_by(detail).map_or("", Shortage::hint))
+        .hint(ResourceLimit::told_by(detail).map_or("", ResourceLimit::hint))
 }
 
 /// How the process itself ended, where that says more than its steps did.
-fn ending(run: &SmokeRun, builtins: &[Builtin], so_far: &[Finding]) -> Option<Finding> {
+fn ending(run: &SmokeRun, builtins: &[Builtin], so_far: &[Finding], image: &ImageFacts) -> Option<Finding> {
     let names: Vec<&str> = builtins.iter().map(|b| b.name()).collect();
     let last = run.steps.last().filter(|s| s.outcome == SmokeOutcome::Unfinished);
     let place = last.map_or_else(
@@ -358,7 +356,7 @@ fn ending(run: &SmokeRun, builtins: &[Builtin], so_far: &[Finding]) -> Option<Fi
             Finding::skip(Code::SmokeForward, subject).message(format!("not run: {reason}"))
         }
         // What the image stage says of Python says it better.
-        SmokeEnd::NotStarted { detail } if Shortage::told_by(detail).is_some() => no_room(&subject, detail),
+        SmokeEnd::NotStarted { detail } if ResourceLimit::told_by(detail).is_some() => no_room(&subject, detail),
         SmokeEnd::NotStarted { detail } => Finding::problem(Code::SmokeImport, subject)
             .observed(detail.clone())
             .required("the image's own Python, to import the stack")
@@ -367,7 +365,7 @@ fn ending(run: &SmokeRun, builtins: &[Builtin], so_far: &[Finding]) -> Option<Fi
         SmokeEnd::TimedOut { after_ms, killed } => timed_out(&subject, &place, *after_ms, *killed, &said),
         SmokeEnd::Crashed { signal } => {
             let name = signal_name(*signal);
-            let found = known::signal(*signal, &run.said).or_else(|| known::find(&run.said, own));
+            let found = known::signal(*signal, &run.said, own, image);
             with_known(
                 found,
                 own,
@@ -379,11 +377,11 @@ fn ending(run: &SmokeRun, builtins: &[Builtin], so_far: &[Finding]) -> Option<Fi
             )
         }
         SmokeEnd::Exited { code } => {
-            if so_far.iter().any(|f| f.status == Status::Fail) {
+            if so_far.iter().any(Finding::failed) {
                 return None;
             }
             with_known(
-                known::find(&run.said, own),
+                known::find(&run.said, own, image),
                 own,
                 &subject,
                 format!("exit status {code} {place}{said}"),
@@ -430,9 +428,8 @@ fn timed_out(subject: &str, place: &str, after_ms: u64, killed: bool, said: &str
 
 fn jit(stack: &Stack, run: &SmokeRun) -> Option<Finding> {
     let jit = run.jit.as_ref()?;
-    let is_off = JIT_VARIABLES
-        .iter()
-        .all(|name| stack.env.get(*name).is_some_and(|v| v == "1"));
+    // By these variables the manifest says that nothing is to be compiled.
+    let is_off = packages::compiled_by_pccm().all(|(_, name)| stack.env.get(name).is_some_and(|v| v == "1"));
     let calls = match jit.calls {
         None => {
             return Some(
@@ -472,21 +469,21 @@ fn jit(stack: &Stack, run: &SmokeRun) -> Option<Finding> {
 }
 
 /// One of the manifest's own commands.
-fn command(command: &SmokeCommand) -> Finding {
+fn command(command: &SmokeCommand, image: &ImageFacts) -> Finding {
     let name = command.name.as_str();
     let said = match command.said.is_empty() {
         true => String::new(),
         false => format!(": {}", ending_of(&command.said)),
     };
-    let failed = |found: Option<&'static Known>, observed: String| {
+    let failed = |found: Option<Cause>, observed: String| {
         with_known(
-            found.or_else(|| known::find(&command.said, Code::SmokeForward)),
+            found.or_else(|| known::find(&command.said, Code::SmokeForward, image)),
             Code::SmokeForward,
             name,
             observed,
             "exit status 0",
             format!("{name}: the manifest's own command failed"),
-            "run the command by hand in the container; what it says is the service's author's to mend",
+            "run the command by hand in the container; its output names the fault, which is in the service",
         )
     };
     match &command.end {
@@ -498,15 +495,19 @@ fn command(command: &SmokeCommand) -> Finding {
         SmokeEnd::NotRun { reason } => {
             Finding::skip(Code::SmokeForward, name).message(format!("not run: {reason}"))
         }
-        SmokeEnd::NotStarted { detail } if Shortage::told_by(detail).is_some() => no_room(name, detail),
+        SmokeEnd::NotStarted { detail } if ResourceLimit::told_by(detail).is_some() => no_room(name, detail),
         SmokeEnd::NotStarted { detail } => Finding::problem(Code::SmokeForward, name)
             .observed(detail.clone())
             .required("a command that can be started")
             .message(format!("{name}: the manifest's own command cannot be started"))
             .hint("correct its argv in the manifest, or put the program into the image"),
-        SmokeEnd::Exited { code } => failed(None, format!("exit status {code}{said}")),
+        // As a shell has it where a signal ended what it ran.
+        SmokeEnd::Exited { code } => failed(
+            known::signal(*code - 128, &command.said, Code::SmokeForward, image),
+            format!("exit status {code}{said}"),
+        ),
         SmokeEnd::Crashed { signal } => failed(
-            known::signal(*signal, &command.said),
+            known::signal(*signal, &command.said, Code::SmokeForward, image),
             format!("{}{said}", signal_name(*signal)),
         ),
         SmokeEnd::Garbled { detail } => failed(None, format!("{detail}{said}")),

@@ -1,84 +1,126 @@
 //! `stack capture`: a manifest of what is here.
 
+use std::collections::BTreeMap;
 use std::ffi::{CString, OsString};
 
-use cuda_entrypoint::check::Status;
-use cuda_entrypoint::config::{Config, SmokeMode};
-use cuda_entrypoint::crew::Crew;
-use cuda_entrypoint::pipeline::{Plan, Task};
+use cuda_entrypoint::check::{Code, Finding, Findings, Outcome};
+use cuda_entrypoint::cli::config::{Config, SmokeMode};
+use cuda_entrypoint::discover::imports;
+use cuda_entrypoint::exit_code::ExitCode;
+use cuda_entrypoint::facts::{Distribution, Facts};
+use cuda_entrypoint::pipeline::{Gathered, Plan, Task};
+use cuda_entrypoint::process::launch;
+use cuda_entrypoint::process::supervisor::Supervisor;
 use cuda_entrypoint::stack::Stack;
-use cuda_entrypoint::{capture, launch, pipeline};
+use cuda_entrypoint::{capture, order, pipeline};
 
-use super::exit::{EX_IMAGE, EX_SOFTWARE};
 use super::session::Session;
 use super::words::{complain, is_watched, print, say};
 
+/// Findings that keep an image from being read. A manifest of the rest would ask for less than is there.
+const UNREAD: [Code; 5] = [
+    Code::StorageFault,
+    Code::FileUnreadable,
+    Code::HelperCrashed,
+    Code::HelperTimeout,
+    Code::LoaderMissing,
+];
+
 impl Session<'_> {
-    /// Prints a manifest of what is here, and tells what fails here even under it.
-    pub fn capture(&self, mut crew: Crew) -> u8 {
+    /// Prints a manifest of what is here, and reports what fails here even under it.
+    pub fn capture(&self, name: Option<&str>, mut supervisor: Supervisor) -> u8 {
+        let written = self.captured(name, &mut supervisor);
+        supervisor.shut_down();
+        match written {
+            Ok((document, failures)) => match print(&document) {
+                0 => Outcome::of(&failures).exit_code,
+                exit => exit,
+            },
+            Err(exit) => exit,
+        }
+    }
+
+    /// The manifest and what fails under it; what else there is to say has been said.
+    fn captured(
+        &self,
+        name: Option<&str>,
+        supervisor: &mut Supervisor,
+    ) -> Result<(String, Vec<Finding>), u8> {
+        // What is captured is what is there, not what was.
         let config = match self.configure() {
-            // What is captured is what is there, not what was.
             Ok(config) => Config {
                 receipt: None,
                 ..config
             },
             Err(error) => {
                 complain(&error.to_string(), &error.hint);
-                return error.exit_code();
+                return Err(error.exit_code());
             }
         };
-        let probe = match capture::probe() {
-            Ok(probe) => probe,
-            Err(error) => {
-                complain(&format!("the probing manifest {error}"), &error.hint);
-                return EX_SOFTWARE;
-            }
+        let probe = capture::probe().map_err(|error| {
+            complain(&format!("the probing manifest {error}"), &error.hint);
+            ExitCode::Software.code()
+        })?;
+        let found = self.read(&config, &probe, self.environ, supervisor)?;
+        let variables = variables(self.environ);
+        let given = capture::Given {
+            name: name.unwrap_or(capture::NAME),
+            variables: &variables,
+            imports: &|dist| import_names(&found.facts, dist),
         };
-        let found = match self.gather_image(&config, &probe, self.environ, &mut crew) {
-            Ok(found) => found,
-            Err(exit) => return exit,
-        };
-        let text = |s: &OsString| s.to_str().map(str::to_string);
-        let variables = launch::to_os_pairs(self.environ)
-            .filter_map(|(name, value)| Some((text(&name)?, text(&value)?)))
-            .collect();
-        let captured = match capture::manifest(&found.facts, &variables) {
-            Ok(captured) => captured,
-            Err((message, hint)) => {
-                crew.dismiss();
-                complain(&message, &hint);
-                return EX_IMAGE;
-            }
-        };
+        let mut captured = capture::manifest(&found.facts, &given).map_err(|(message, hint)| {
+            complain(&message, &hint);
+            ExitCode::Image.code()
+        })?;
         // The very check that the manifest is for.
         let (env, _) = launch::environment(self.environ, &captured.stack.env);
-        let checked = match self.gather_image(&config, &captured.stack, &env, &mut crew) {
-            Ok(checked) => checked,
-            Err(exit) => return exit,
-        };
-        crew.dismiss();
-        for note in &captured.notes {
+        let checked = self.read(&config, &captured.stack, &env, supervisor)?;
+        let failures =
+            capture::contradictions(&mut captured, &found.findings, &config.overrides, &checked.facts);
+        for note in captured.notes() {
             say(&format!("note: {note}"));
         }
-        let failed = || checked.findings.iter().filter(|f| f.status == Status::Fail);
-        for finding in failed() {
+        for finding in &failures {
             complain(
-                &format!(
-                    "{} fails whatever a manifest says: {}",
-                    finding.code, finding.message
-                ),
-                &finding.hint,
+                &format!("{}: {}", finding.code, finding.message),
+                &match capture::exception(finding, &checked.facts) {
+                    Some(entry) => format!(
+                        "{}. Or, if it works as it is, accept it in the manifest: {entry}",
+                        finding.hint.trim_end_matches('.'),
+                    ),
+                    None => finding.hint.clone(),
+                },
             );
         }
-        match serde_json::to_value(&captured.stack) {
-            Ok(value) => match print(&format!("{value:#}\n")) {
-                0 if failed().next().is_some() => EX_IMAGE,
-                exit => exit,
-            },
-            Err(error) => {
-                complain(&format!("cannot write the manifest as JSON: {error}"), "");
-                EX_SOFTWARE
+        if !failures.is_empty() {
+            say("`check --stage image` fails here under the manifest below, for the reasons above");
+        }
+        let document = captured.document().map_err(|error| {
+            complain(&format!("cannot write the manifest as JSON: {error}"), "");
+            ExitCode::Software.code()
+        })?;
+        Ok((document, failures))
+    }
+
+    /// The image stage with `stack`; the exit code where it could not read the image.
+    fn read(
+        &self,
+        config: &Config,
+        stack: &Stack,
+        env: &[CString],
+        supervisor: &mut Supervisor,
+    ) -> Result<Gathered, u8> {
+        let gathered = self.gather_image(config, stack, env, supervisor)?;
+        let unread: Findings = gathered.findings.of(&UNREAD);
+        for finding in unread.failures() {
+            complain(&format!("{}: {}", finding.code, finding.message), &finding.hint);
+        }
+        match unread.failed() {
+            true => {
+                say("no manifest is written, since the image could not be read");
+                Err(Outcome::of(&unread).exit_code)
             }
+            false => Ok(gathered),
         }
     }
 
@@ -89,13 +131,14 @@ impl Session<'_> {
         config: &Config,
         stack: &Stack,
         env: &[CString],
-        crew: &mut Crew,
-    ) -> Result<pipeline::Gathered, u8> {
+        supervisor: &mut Supervisor,
+    ) -> Result<Gathered, u8> {
         let task = Task {
             config,
             stack,
             archs: stack.archs.as_ref(),
             service: self.service,
+            program: None,
             env,
             plan: Plan {
                 image: true,
@@ -107,9 +150,22 @@ impl Session<'_> {
             smoke: SmokeMode::Off,
             watched: is_watched(config),
         };
-        pipeline::gather(&task, crew).map_err(|signal| {
-            crew.terminate(signal);
+        pipeline::gather(&task, supervisor).map_err(|signal| {
+            supervisor.terminate(signal);
             signal.exit_code()
         })
     }
+}
+
+fn variables(environ: &[CString]) -> BTreeMap<String, String> {
+    let text = |s: &OsString| s.to_str().map(str::to_string);
+    let pairs = launch::to_os_pairs(environ);
+    order::map(pairs.filter_map(|(name, value)| Some((text(&name)?, text(&value)?))))
+}
+
+fn import_names(facts: &Facts, dist: &Distribution) -> Vec<String> {
+    let modules = facts.image.kernels.iter();
+    let own = modules.filter(|module| module.package.as_ref() == Some(&dist.name) && module.with_kernels > 0);
+    let paths: Vec<&str> = own.map(|module| module.path.as_str()).collect();
+    imports::of(dist, &paths)
 }

@@ -2,16 +2,18 @@
 
 use cuda_entrypoint::check::Verdict;
 use cuda_entrypoint::cli::StageChoice;
-use cuda_entrypoint::config::{Config, Format, Mode, ReportTarget, SmokeMode, TerminationLog};
-use cuda_entrypoint::crew::{Crew, StartError};
+use cuda_entrypoint::cli::config::{self, Config, Format, Mode, ReportTarget, SmokeMode, TerminationLog};
+use cuda_entrypoint::pipeline;
 use cuda_entrypoint::pipeline::{Plan, Task};
+use cuda_entrypoint::process::supervisor::{StartError, Supervisor};
 use cuda_entrypoint::report::{human, json, termination};
-use cuda_entrypoint::{config, pipeline};
 
 use super::manifest::load_stack;
 use super::refusal::Refusal;
 use super::session::Session;
-use super::words::{colour_of, complain, ended_by, is_watched, print, start_logging, write_report_file};
+use super::words::{
+    colour_of, complain, ended_by, fitted, is_watched, print, start_logging, write_report_file,
+};
 
 /// Whether the verdict is the last word of this container, as that of an init container is. A probe and a `check` that
 /// somebody has started in there run beside the service, of which a message that says `pass` would hide why it died.
@@ -22,17 +24,17 @@ pub fn is_last_word(config: &Config, plan: Plan, verdict: Verdict) -> bool {
 }
 
 impl Session<'_> {
-    pub fn check(&self, stage: StageChoice, mut crew: Crew) -> u8 {
+    pub fn check(&self, stage: StageChoice, mut supervisor: Supervisor) -> u8 {
         let config = match self.configure() {
             Ok(config) => config,
             Err(error) => {
                 let log = config::termination_log(self.settings);
-                return self.refuse_check(&error.into(), &log, crew);
+                return self.refuse_check(&error.into(), &log, supervisor);
             }
         };
         let loaded = match load_stack(config.stack.as_deref()) {
             Ok(loaded) => loaded,
-            Err(refusal) => return self.refuse_check(&refusal, &config.termination_log, crew),
+            Err(refusal) => return self.refuse_check(&refusal, &config.termination_log, supervisor),
         };
         let env = self.service_environment(&loaded);
         let wants = |one| stage == one || stage == StageChoice::All;
@@ -49,6 +51,7 @@ impl Session<'_> {
             stack: &loaded.stack,
             archs,
             service: self.service,
+            program: None,
             env: &env,
             plan,
             // There is no service to hand anything to.
@@ -58,21 +61,22 @@ impl Session<'_> {
             },
             watched: is_watched(&config),
         };
-        let gathered = match pipeline::gather(&task, &mut crew) {
+        let gathered = match pipeline::gather(&task, &mut supervisor) {
             Ok(gathered) => gathered,
-            Err(signal) => return ended_by(signal, crew, &config.termination_log),
+            Err(signal) => return ended_by(signal, supervisor, &config.termination_log),
         };
-        crew.dismiss();
-        if let Some(signal) = crew.pending_signal() {
-            return ended_by(signal, crew, &config.termination_log);
+        supervisor.shut_down();
+        if let Some(signal) = supervisor.pending_signal() {
+            return ended_by(signal, supervisor, &config.termination_log);
         }
-        drop(crew);
+        drop(supervisor);
         let report = self.report(&task, &loaded, &gathered);
         write_report_file(&config, &report);
         let text = if config.format == Format::Json || config.report == Some(ReportTarget::Stdout) {
             json::document(&report)
         } else {
-            human::table(&report, colour_of(&std::io::stdout()))
+            let stdout = std::io::stdout();
+            fitted(&human::table(&report, config.quiet, colour_of(&stdout)), &stdout)
         };
         let printed = print(&text);
         if is_last_word(&config, plan, report.outcome.verdict) {
@@ -84,15 +88,20 @@ impl Session<'_> {
         }
     }
 
-    pub fn check_without_crew(&self, error: Option<StartError>) -> u8 {
+    pub fn check_without_supervisor(&self, error: Option<StartError>) -> u8 {
         start_logging(self.settings);
         let log = config::termination_log(self.settings);
-        self.refuse_check(&Refusal::without_crew(error), &log, None)
+        self.refuse_check(&Refusal::without_supervisor(error), &log, None)
     }
 
     /// What keeps the checks from being made at all. Under `warn` it is no failure.
-    pub fn refuse_check(&self, refusal: &Refusal, log: &TerminationLog, crew: impl Into<Option<Crew>>) -> u8 {
-        drop(crew.into());
+    pub fn refuse_check(
+        &self,
+        refusal: &Refusal,
+        log: &TerminationLog,
+        supervisor: impl Into<Option<Supervisor>>,
+    ) -> u8 {
+        drop(supervisor.into());
         complain(&refusal.message, &refusal.hint);
         termination::write(log, &refusal.text());
         if config::is_warn(self.settings) {

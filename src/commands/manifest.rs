@@ -4,16 +4,14 @@ use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use cuda_entrypoint::arch::ArchList;
 use cuda_entrypoint::cli::Settings;
-use cuda_entrypoint::config::{self, Format};
+use cuda_entrypoint::cli::config::{self, Format};
 use cuda_entrypoint::discover;
-use cuda_entrypoint::report::sanitize;
-use cuda_entrypoint::shortage::Shortage;
+use cuda_entrypoint::exit_code::ExitCode;
+use cuda_entrypoint::process::limits::ResourceLimit;
+use cuda_entrypoint::report::EMBEDDED;
 use cuda_entrypoint::stack::{self, Stack};
-use nix::errno::Errno;
 
-use super::exit::{EX_CONFIG, EX_SOFTWARE};
 use super::refusal::Refusal;
 use super::words::{complain, print, say};
 
@@ -40,14 +38,14 @@ pub fn load_stack(given: Option<&Path>) -> Result<Loaded, Refusal> {
         None if !absent() => Path::new(DEFAULT_STACK),
         None => {
             let stack = Stack::embedded().map_err(|e| Refusal {
-                exit: EX_CONFIG,
+                exit: ExitCode::Config.code(),
                 kind: "manifest",
                 message: format!("the embedded manifest {e}"),
                 hint: String::new(),
             })?;
             return Ok(Loaded {
                 stack,
-                source: "embedded".to_string(),
+                source: EMBEDDED.to_string(),
                 doubt: None,
             });
         }
@@ -60,11 +58,17 @@ pub fn load_stack(given: Option<&Path>) -> Result<Loaded, Refusal> {
             Ok((bytes, doubt(&file.metadata()?, &shown)))
         })
         .map_err(|error| {
-            let errno = error.raw_os_error().map(Errno::from_raw);
             // What is short is nothing that its author could mend.
-            let (exit, hint) = match errno.and_then(Shortage::of) {
-                Some(shortage) => (EX_SOFTWARE, shortage.hint()),
-                None => (EX_CONFIG, "mount it, or correct --stack or CUDA_ENTRYPOINT_STACK"),
+            let (exit, hint) = match ResourceLimit::of_io(&error) {
+                Some(shortage) => (ExitCode::Software.code(), shortage.hint()),
+                None if error.kind() == ErrorKind::PermissionDenied => (
+                    ExitCode::Config.code(),
+                    "let this user read it: chmod a+r the file, chmod a+x its folders",
+                ),
+                None => (
+                    ExitCode::Config.code(),
+                    "mount it, or correct --stack or CUDA_ENTRYPOINT_STACK",
+                ),
             };
             Refusal {
                 exit,
@@ -80,7 +84,7 @@ pub fn load_stack(given: Option<&Path>) -> Result<Loaded, Refusal> {
             doubt,
         }),
         Err(error) => Err(Refusal {
-            exit: EX_CONFIG,
+            exit: ExitCode::Config.code(),
             kind: "manifest",
             message: format!("{shown} {error}"),
             hint: error.hint,
@@ -118,19 +122,16 @@ pub fn stack_show(settings: &Settings, as_json: bool) -> u8 {
         }
     };
     if let Some(doubt) = &loaded.doubt {
-        say(&sanitize(doubt));
+        say(doubt);
     }
     let mut stack = loaded.stack;
     let mut source = loaded.source;
-    if let Some(setting) = settings.get("archs") {
-        match setting.value.to_string_lossy().parse::<ArchList>() {
-            Ok(list) => stack.archs = Some(list),
+    if let Some(setting) = settings.archs.last() {
+        match settings.archs() {
+            Ok(list) => stack.archs = list,
             Err(error) => {
-                complain(
-                    &format!("{}: {error}", setting.origin),
-                    "such as 7.5;8.0;8.6;8.9;9.0",
-                );
-                return setting.origin.exit_code();
+                complain(&error.to_string(), &error.hint);
+                return error.exit_code();
             }
         }
         source = format!("{source}, archs from {}", setting.origin);
@@ -140,7 +141,7 @@ pub fn stack_show(settings: &Settings, as_json: bool) -> u8 {
             Ok(value) => print(&format!("{value:#}\n")),
             Err(error) => {
                 complain(&format!("cannot write the manifest as JSON: {error}"), "");
-                EX_SOFTWARE
+                ExitCode::Software.code()
             }
         }
     } else {

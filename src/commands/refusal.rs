@@ -1,9 +1,9 @@
 //! What keeps `run` and `check` from being done at all: no finding, since nothing was looked at.
 
-use cuda_entrypoint::config::SettingError;
-use cuda_entrypoint::crew::StartError;
+use cuda_entrypoint::cli::config::SettingError;
+use cuda_entrypoint::exit_code::ExitCode;
+use cuda_entrypoint::process::supervisor::StartError;
 
-use super::exit::EX_SOFTWARE;
 use super::words::termination_text;
 
 /// Why, for whom, and what to do about it.
@@ -18,9 +18,9 @@ pub struct Refusal {
 
 impl Refusal {
     /// Too few descriptors, or a seccomp profile without signalfd(2).
-    pub fn without_crew(error: Option<StartError>) -> Self {
+    pub fn without_supervisor(error: Option<StartError>) -> Self {
         Self {
-            exit: EX_SOFTWARE,
+            exit: ExitCode::Software.code(),
             kind: "supervision",
             message: error.map_or_else(
                 || "cannot supervise children".to_string(),

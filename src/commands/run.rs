@@ -1,57 +1,76 @@
 //! `run`: the checks, then the service in the place of this process.
 
-use cuda_entrypoint::check::{Status, Verdict};
-use cuda_entrypoint::config::{Config, Format, Mode, ReportTarget, TerminationLog};
-use cuda_entrypoint::crew::{Crew, StartError};
-use cuda_entrypoint::pipeline::{Plan, Task};
-use cuda_entrypoint::receipt::Part;
-use cuda_entrypoint::report::{Report, human, sanitize, termination};
-use cuda_entrypoint::signal::Set;
-use cuda_entrypoint::smoke::handoff::Resumed;
-use cuda_entrypoint::{config, pipeline};
+use std::ffi::CString;
 
-use super::exit::{EX_CONFIG, EX_USAGE};
+use cuda_entrypoint::check::Verdict;
+use cuda_entrypoint::cli::config::{self, Config, Format, Mode, ReportTarget, SmokeMode, TerminationLog};
+use cuda_entrypoint::exit_code::ExitCode;
+use cuda_entrypoint::pipeline::{Plan, Task};
+use cuda_entrypoint::process::init;
+use cuda_entrypoint::process::init::SignalTarget;
+use cuda_entrypoint::process::supervisor::{StartError, Supervisor};
+use cuda_entrypoint::receipt::Part;
+use cuda_entrypoint::report::{Report, human, termination};
+use cuda_entrypoint::smoke::handoff::{self, HandOff};
+use cuda_entrypoint::stack::Stack;
+use cuda_entrypoint::{pipeline, smoke};
+
 use super::manifest::load_stack;
 use super::refusal::Refusal;
 use super::session::Session;
 use super::start::{cannot_launch, launch_as, start};
 use super::words::{
-    colour_of, complain, ended_by, is_watched, say, say_success, say_warnings, start_logging, to_stderr,
-    write_report_file,
+    colour_of, complain, ended_by, fitted, is_watched, say, say_success, say_warnings, start_logging,
+    to_stderr, write_report_file,
 };
 
+/// Nothing is left of its children.
+fn dismissed(mut supervisor: Supervisor) -> Supervisor {
+    supervisor.shut_down();
+    supervisor
+}
+
 impl Session<'_> {
-    pub fn run(&self, mut crew: Crew) -> u8 {
+    pub fn run(&self, mut supervisor: Supervisor) -> u8 {
         let config = match self.configure() {
             Ok(config) => config,
             Err(error) => {
                 let log = config::termination_log(self.settings);
-                return self.refuse(&error.into(), &log, crew);
+                return self.refuse(&error.into(), &log, supervisor);
             }
         };
         if self.service.is_empty() {
             let hint = "set CMD in the Dockerfile, `args:` in the pod, or name it: docker run IMAGE COMMAND";
             let refusal = Refusal {
-                exit: EX_USAGE,
+                exit: ExitCode::Usage.code(),
                 kind: "usage",
                 message: "no service command was given".to_string(),
                 hint: hint.to_string(),
             };
-            return self.refuse(&refusal, &config.termination_log, crew);
+            return self.refuse(&refusal, &config.termination_log, supervisor);
         }
-        if let (Some(ReportTarget::Stdout), Some(given)) = (&config.report, self.settings.get("report")) {
+        let to_stdout = config.report.as_ref().is_some_and(ReportTarget::is_stdout);
+        if let Some(given) = self.settings.report.last().filter(|_| to_stdout) {
             let exit = given.origin.exit_code();
             let refusal = Refusal {
                 exit,
-                kind: if exit == EX_USAGE { "usage" } else { "setting" },
-                message: format!("{}: `-`: under run, stdout belongs to the service", given.origin),
+                kind: if exit == ExitCode::Usage.code() {
+                    "usage"
+                } else {
+                    "setting"
+                },
+                message: format!(
+                    "invalid value `{}` for {}: under run, stdout belongs to the service",
+                    given.value.to_string_lossy(),
+                    given.origin
+                ),
                 hint: "name a file, or use check".to_string(),
             };
-            return self.refuse(&refusal, &config.termination_log, crew);
+            return self.refuse(&refusal, &config.termination_log, supervisor);
         }
         let loaded = match load_stack(config.stack.as_deref()) {
             Ok(loaded) => loaded,
-            Err(refusal) => return self.refuse(&refusal, &config.termination_log, crew),
+            Err(refusal) => return self.refuse(&refusal, &config.termination_log, supervisor),
         };
         let env = self.service_environment(&loaded);
         // A typo is not worth a minute of checks. The manifest may set PATH, so it is looked for as the service would.
@@ -72,51 +91,34 @@ impl Session<'_> {
             stack: &loaded.stack,
             archs,
             service: self.service,
+            program: Some(&program),
             env: &env,
             plan,
             smoke: self.smoke_mode(&config, &loaded.stack, &env),
             watched: is_watched(&config),
         };
-        let resumes = Resumed::is_named(self.environ);
-        let gathered = if resumes {
-            match Resumed::take(self.environ, config.smoke_timeout) {
-                Ok(resumed) => self.resume(&task, &mut crew, resumed),
-                Err(message) => {
-                    let refusal = Refusal {
-                        exit: EX_CONFIG,
-                        kind: "setting",
-                        message,
-                        hint: "this variable is set by cuda-entrypoint alone: unset it".to_string(),
-                    };
-                    return self.refuse(&refusal, &config.termination_log, crew);
-                }
-            }
-        } else {
-            pipeline::gather(&task, &mut crew).and_then(|gathered| self.hand_off(&task, &mut crew, gathered))
-        };
-        let gathered = gathered.and_then(|gathered| pipeline::keep_smoke(&task, &mut crew, gathered));
-        let gathered = match gathered {
+        let mut gathered = match pipeline::gather(&task, &mut supervisor) {
             Ok(gathered) => gathered,
-            Err(signal) => return ended_by(signal, crew, &config.termination_log),
+            Err(signal) => return ended_by(signal, supervisor, &config.termination_log),
         };
-        let clean = crew.dismiss();
-        if let Some(signal) = crew.pending_signal() {
-            return ended_by(signal, crew, &config.termination_log);
+        let waiting = gathered.service.take();
+        let clean = supervisor.shut_down_except(waiting.as_ref().map(HandOff::job));
+        if let Some(signal) = supervisor.pending_signal() {
+            return ended_by(signal, supervisor, &config.termination_log);
         }
-        drop(crew);
-        if let Some(prepared) = &gathered.handoff {
-            return match launch_as(&program, self.service, &prepared.env, config.init, prepared.held) {
-                Ok(exit) => exit,
-                Err(error) => cannot_launch(&error, &config.termination_log),
-            };
-        }
+        // Where no service waits, only words remain.
+        let mut supervisor = waiting.is_some().then_some(supervisor);
         let report = self.report(&task, &loaded, &gathered);
         write_report_file(&config, &report);
         let service = program.display().to_string();
         let failed = report.outcome.verdict == Verdict::Fail;
         if failed {
+            let ends = config.mode == Mode::Enforce;
+            // Nobody waits for a word to go on while a reader of ours stands still.
+            let supervisor = supervisor.take_if(|_| ends);
+            drop(supervisor.map(dismissed));
             self.say_failure(&config, &report, &service);
-            if config.mode == Mode::Enforce {
+            if ends {
                 termination::write(&config.termination_log, &termination::message(&report));
                 return report.outcome.exit_code;
             }
@@ -125,50 +127,77 @@ impl Session<'_> {
             say_warnings(&gathered.findings, known);
             say_success(&report, &service);
         }
-        if resumes {
-            // The service is our parent, and goes on.
-            return 0;
-        }
         if !clean {
             tracing::warn!("a helper sits in an uninterruptible driver call and was left behind");
         }
-        // Under --init they would be kept for as long as the service runs.
+        // Beside the service they would be kept for as long as it runs.
         drop(report);
         drop(gathered);
-        match launch_as(&program, self.service, &env, config.init, Set::NONE) {
+        if let (Some(waiting), Some(supervisor)) = (waiting, supervisor) {
+            if let Some((service, strangers)) = supervisor.hand_over(waiting.job()) {
+                let whom = config.init.unwrap_or(SignalTarget::Service);
+                return init::adopt(service, strangers, whom, || waiting.go_on());
+            }
+            tracing::warn!("the service's process has ended since it proved the GPU, and is started again");
+        }
+        // What a hand-off implies does not depend on whether there was one.
+        let handed = (config.smoke == SmokeMode::Handoff).then_some(SignalTarget::Service);
+        let in_any_case = config.mode != Mode::Enforce;
+        match launch_as(&program, self.service, &env, config.init.or(handed), in_any_case) {
             Ok(exit) => exit,
             Err(error) => cannot_launch(&error, &config.termination_log),
         }
     }
 
+    /// How the smoke can be run for this service.
+    fn smoke_mode(&self, config: &Config, stack: &Stack, env: &[CString]) -> SmokeMode {
+        // Commands of the manifest's own run by themselves in any case.
+        if config.smoke != SmokeMode::Handoff || smoke::builtins(stack).is_empty() {
+            return match config.smoke {
+                SmokeMode::Off => SmokeMode::Off,
+                _ => SmokeMode::Separate,
+            };
+        }
+        match pipeline::handoff_hindrance(self.service, env) {
+            None => SmokeMode::Handoff,
+            Some(why) => {
+                handoff::say_why_not(&why);
+                SmokeMode::Separate
+            }
+        }
+    }
+
     /// Too few descriptors, or a seccomp profile without signalfd(2).
-    pub fn run_without_crew(&self, error: Option<StartError>) -> u8 {
+    pub fn run_without_supervisor(&self, error: Option<StartError>) -> u8 {
         start_logging(self.settings);
         let log = config::termination_log(self.settings);
-        self.refuse(&Refusal::without_crew(error), &log, None)
+        self.refuse(&Refusal::without_supervisor(error), &log, None)
     }
 
     pub fn say_failure(&self, config: &Config, report: &Report<'_>, service: &str) {
         if config.format == Format::Human {
-            to_stderr(&human::failure(report, service, colour_of(&std::io::stderr())));
+            let stderr = std::io::stderr();
+            to_stderr(&fitted(
+                &human::failure(report, service, colour_of(&stderr)),
+                &stderr,
+            ));
             return;
         }
-        for finding in report.findings.iter().filter(|f| f.status == Status::Fail) {
+        for finding in report.findings.iter().filter(|f| f.failed()) {
             tracing::error!(
                 code = finding.code.name(),
                 stage = finding.stage.name(),
-                subject = sanitize(&finding.subject),
-                observed = sanitize(&finding.observed),
-                required = sanitize(&finding.required),
-                hint = sanitize(&finding.hint),
+                subject = finding.subject,
+                observed = finding.observed,
+                required = finding.required,
+                hint = finding.hint,
                 "{}",
-                sanitize(&finding.message)
+                finding.message
             );
         }
         say_warnings(report.findings, false);
         let code = report.outcome.decisive.map_or("", |f| f.code.name());
         let exit_code = report.outcome.exit_code;
-        let service = sanitize(service);
         if config.mode == Mode::Warn {
             tracing::error!(
                 verdict = "fail",
@@ -189,8 +218,13 @@ impl Session<'_> {
     }
 
     /// What keeps the checks from being made at all. Under `warn` the service starts even so.
-    pub fn refuse(&self, refusal: &Refusal, log: &TerminationLog, crew: impl Into<Option<Crew>>) -> u8 {
-        drop(crew.into());
+    pub fn refuse(
+        &self,
+        refusal: &Refusal,
+        log: &TerminationLog,
+        supervisor: impl Into<Option<Supervisor>>,
+    ) -> u8 {
+        drop(supervisor.into());
         complain(&refusal.message, &refusal.hint);
         if config::is_warn(self.settings) && !self.service.is_empty() {
             say("starting the service all the same, unchecked: mode is warn");

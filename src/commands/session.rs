@@ -6,12 +6,12 @@ use std::time::Instant;
 
 use cuda_entrypoint::check::Outcome;
 use cuda_entrypoint::cli::Settings;
-use cuda_entrypoint::config::Config;
-use cuda_entrypoint::launch::LaunchError;
+use cuda_entrypoint::cli::config::{self, Config};
+use cuda_entrypoint::pipeline;
 use cuda_entrypoint::pipeline::Task;
-use cuda_entrypoint::report::{Report, sanitize};
-use cuda_entrypoint::smoke::handoff::Resumed;
-use cuda_entrypoint::{config, launch, pipeline};
+use cuda_entrypoint::process::launch;
+use cuda_entrypoint::process::launch::LaunchError;
+use cuda_entrypoint::report::Report;
 
 use super::manifest::Loaded;
 use super::words::start_logging;
@@ -26,22 +26,19 @@ pub struct Session<'a> {
 }
 
 impl Session<'_> {
-    /// Settings, logging, and the warnings about variables that nobody reads.
+    /// Settings, logging, and the warnings about unknown variables.
     pub fn configure(&self) -> Result<Config, config::SettingError> {
         let config = Config::from_settings(self.settings);
         start_logging(self.settings);
         for (name, meant) in self.near_misses {
-            tracing::warn!("the variable {name} is not known and has no effect; did you mean {meant}?");
+            tracing::warn!("unknown variable {name} has no effect; did you mean {meant}?");
         }
         config
     }
 
     pub fn service_environment(&self, loaded: &Loaded) -> Vec<CString> {
-        // The second run of a hand-off need not say it again.
-        if let Some(doubt) = &loaded.doubt
-            && !Resumed::is_named(self.environ)
-        {
-            tracing::warn!("{}", sanitize(doubt));
+        if let Some(doubt) = &loaded.doubt {
+            tracing::warn!("{doubt}");
         }
         let (env, overwritten) = launch::environment(self.environ, &loaded.stack.env);
         for variable in overwritten {
@@ -65,7 +62,7 @@ impl Session<'_> {
         gathered: &'r pipeline::Gathered,
     ) -> Report<'r> {
         let mut timing = gathered.timing.clone();
-        timing.push(("total", gathered.before + self.started.elapsed()));
+        timing.push(("total", self.started.elapsed()));
         Report {
             mode: task.config.mode,
             stack_name: &loaded.stack.name,

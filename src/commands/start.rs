@@ -3,15 +3,15 @@
 use std::ffi::{CString, OsStr, OsString};
 use std::path::Path;
 
+use cuda_entrypoint::cli;
+use cuda_entrypoint::cli::config::{self, TerminationLog};
 use cuda_entrypoint::cli::{Settings, UsageError};
-use cuda_entrypoint::config::TerminationLog;
-use cuda_entrypoint::init::Whom;
-use cuda_entrypoint::launch::LaunchError;
+use cuda_entrypoint::exit_code::ExitCode;
+use cuda_entrypoint::process::init::SignalTarget;
+use cuda_entrypoint::process::launch::LaunchError;
+use cuda_entrypoint::process::{init, launch};
 use cuda_entrypoint::report::termination;
-use cuda_entrypoint::signal::Set;
-use cuda_entrypoint::{cli, config, init, launch};
 
-use super::exit::EX_USAGE;
 use super::words::{complain, say, start_logging, termination_text};
 
 /// Whether the service is this very program.
@@ -27,17 +27,22 @@ pub fn start_unchecked(service: &[OsString], environ: &[CString], settings: &Set
             "no service command was given",
             "set CMD in the Dockerfile, or name it: docker run IMAGE COMMAND",
         );
-        return EX_USAGE;
+        return ExitCode::Usage.code();
     }
     say("nothing is checked: mode is off");
     let log = config::termination_log(settings);
     start(service, environ, &log, config::init_or_exec(settings))
 }
 
-pub fn start(service: &[OsString], environ: &[CString], log: &TerminationLog, init: Option<Whom>) -> u8 {
+pub fn start(
+    service: &[OsString],
+    environ: &[CString],
+    log: &TerminationLog,
+    init: Option<SignalTarget>,
+) -> u8 {
     let command = service.first().map_or(OsStr::new(""), |c| c.as_os_str());
     launch::resolve(command, launch::lookup(environ, "PATH"))
-        .and_then(|program| launch_as(&program, service, environ, init, Set::NONE))
+        .and_then(|program| launch_as(&program, service, environ, init, true))
         .unwrap_or_else(|error| cannot_launch(&error, log))
 }
 
@@ -51,18 +56,25 @@ pub fn cannot_launch(error: &LaunchError, log: &TerminationLog) -> u8 {
     error.exit_code
 }
 
-/// Becomes the service, or under `--init` starts it and returns its exit code.
+/// Becomes the service, or under `--init` starts it and returns its exit code. Where it is to start in any case and there
+/// is no process for it, this one becomes it.
 pub fn launch_as(
     program: &Path,
     service: &[OsString],
     env: &[CString],
-    init: Option<Whom>,
-    held: Set,
+    init: Option<SignalTarget>,
+    in_any_case: bool,
 ) -> Result<u8, LaunchError> {
-    match init {
-        Some(whom) => init::run(program, service, env, whom),
-        None => Err(launch::exec(program, service, env, held)),
+    if let Some(whom) = init {
+        match init::run(program, service, env, whom) {
+            Err(error) if in_any_case && error.is_no_process() => say(&format!(
+                "{}: the service takes the place of this process, without --init ({})",
+                error.message, error.hint
+            )),
+            other => return other,
+        }
     }
+    Err(launch::exec(program, service, env))
 }
 
 /// A command line that makes no sense. Where the mode is `off` or `warn` and the service can be told, it starts even
@@ -90,11 +102,11 @@ pub fn bad_usage(args: &[OsString], environ: &[CString], error: &UsageError) -> 
             return 0;
         }
         Some("check") => {}
-        _ => return EX_USAGE,
+        _ => return ExitCode::Usage.code(),
     }
     termination::write(
         &log,
-        &termination_text(EX_USAGE, "usage", &error.message, &error.hint),
+        &termination_text(ExitCode::Usage.code(), "usage", &error.message, &error.hint),
     );
-    EX_USAGE
+    ExitCode::Usage.code()
 }

@@ -1,19 +1,24 @@
 //! What is said: on standard error, on standard output, to the report file and the termination log.
 
 use std::io::{ErrorKind, IsTerminal, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::os::fd::AsFd;
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 
 use cuda_entrypoint::check::{Finding, Stage, Status, Verdict};
 use cuda_entrypoint::cli::Settings;
-use cuda_entrypoint::config::{Config, Format, ReportTarget, TerminationLog};
-use cuda_entrypoint::crew::Crew;
+use cuda_entrypoint::cli::config::{self, Config, Format, ReportTarget, TerminationLog};
+use cuda_entrypoint::exit_code::ExitCode;
+use cuda_entrypoint::process::limits::ResourceLimit;
+use cuda_entrypoint::process::supervisor::Supervisor;
 use cuda_entrypoint::report::human::Colour;
-use cuda_entrypoint::report::{Report, headline, human, json, progress, sanitize, termination};
+use cuda_entrypoint::report::progress::USUAL_COLUMNS;
+use cuda_entrypoint::report::{Report, headline, human, json, progress, termination};
 use cuda_entrypoint::signal::Number;
-use cuda_entrypoint::{config, logging};
-
-use super::exit::EX_IOERR;
+use cuda_entrypoint::text::sanitize;
+use cuda_entrypoint::{draft, logging, sys};
 
 pub fn termination_text(exit: u8, kind: &str, message: &str, hint: &str) -> String {
     sanitize_lines(&format!("{kind} (exit {exit}): {message}"), hint)
@@ -28,15 +33,24 @@ pub fn sanitize_lines(message: &str, hint: &str) -> String {
     }
 }
 
-pub fn ended_by(signal: Number, mut crew: Crew, log: &TerminationLog) -> u8 {
-    crew.terminate(signal);
-    // A second signal has done all it can. Left pending it would end us here, before a word is said.
-    while crew.pending_signal().is_some() {}
-    drop(crew);
+/// How many seconds are left to say which signal has ended the checks: a reader may stand still.
+const WORDS_PATIENCE: u32 = 2;
+
+pub fn ended_by(signal: Number, mut supervisor: Supervisor, log: &TerminationLog) -> u8 {
+    supervisor.terminate(signal);
+    // A second signal has done all it can, and must not end us before the first one is told.
+    sys::keep_to(signal, WORDS_PATIENCE);
+    supervisor.release();
     let exit = signal.exit_code();
     let message = format!("ended by {signal} during the checks");
-    complain(&message, "");
-    termination::write(log, &termination_text(exit, "signal", &message, ""));
+    // Who has sent it is not told; but where there is a limit, it most likely was the kernel.
+    let has_limit = matches!(getrlimit(Resource::RLIMIT_CPU), Ok((soft, _)) if soft != RLIM_INFINITY);
+    let hint = match signal.0 {
+        libc::SIGXCPU if has_limit => ResourceLimit::CpuTime.hint(),
+        _ => "",
+    };
+    complain(&message, hint);
+    termination::write(log, &termination_text(exit, "signal", &message, hint));
     exit
 }
 
@@ -44,19 +58,17 @@ pub fn write_report_file(config: &Config, report: &Report<'_>) {
     let Some(ReportTarget::File(path)) = &config.report else {
         return;
     };
-    if let Err(error) = write_bounded(path, json::document(report).as_bytes()) {
-        tracing::warn!("cannot write the report to {}: {error}", path.display());
+    if let Err(error) = draft::write(path, json::document(report).as_bytes()) {
+        let hint = match error.kind() {
+            ErrorKind::NotFound => "; create its folder first",
+            ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+                "; name a file in a folder that this user may write, such as a mounted volume or /tmp"
+            }
+            _ => "",
+        };
+        let error = ResourceLimit::explained(&error);
+        tracing::warn!("cannot write the report to {}: {error}{hint}", path.display());
     }
-}
-
-/// Writes a file without ever waiting for a reader: what FIFO or full pipe the name leads to does not hold up a start.
-pub fn write_bounded(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let mut options = std::fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true);
-    let mut file = options
-        .custom_flags(nix::libc::O_NONBLOCK | nix::libc::O_NOCTTY)
-        .open(path)?;
-    file.write_all(bytes)
 }
 
 /// What does not keep the service from starting. Of an image that is known from a receipt it was said when that was
@@ -75,7 +87,7 @@ pub fn say_warnings(findings: &[Finding], image_is_known: bool) {
         } else {
             format!("; {}", finding.hint)
         };
-        let text = sanitize(&format!("{}: {}{hint}", finding.code, headline(finding)));
+        let text = format!("{}: {}{hint}", finding.code, headline(finding));
         let code = finding.code.name();
         match level {
             tracing::Level::DEBUG => tracing::debug!(code, "{text}"),
@@ -91,12 +103,23 @@ pub fn say_success(report: &Report<'_>, service: &str) {
     } else {
         "pass"
     };
-    tracing::info!(
-        verdict,
-        stack = sanitize(report.stack_name),
-        "ok: {}",
-        human::success(report, service)
-    );
+    let success = human::success(report, service);
+    if success.details != success.line {
+        tracing::debug!("{}", success.details);
+    }
+    let python = report.facts.image.python.judged().unwrap_or_default();
+    tracing::info!(verdict, stack = report.stack_name, python, "ok: {}", success.line);
+}
+
+/// Text in lines that fit this stream, if it is a terminal.
+pub fn fitted(text: &str, stream: &(impl IsTerminal + AsFd)) -> String {
+    let terminal = stream
+        .is_terminal()
+        .then(|| sys::terminal_columns(stream.as_fd()).unwrap_or(USUAL_COLUMNS));
+    human::wrapped(
+        text,
+        human::columns(terminal, std::env::var_os("COLUMNS").as_deref()),
+    )
 }
 
 pub fn colour_of(stream: &impl IsTerminal) -> Colour {
@@ -115,10 +138,21 @@ pub fn is_watched(config: &Config) -> bool {
         && colour_of(&std::io::stderr()) == Colour::Yes
 }
 
+/// An error where standard output was closed from the beginning: nothing that is written arrives anywhere.
+pub fn open_stdout() -> std::io::Result<std::io::StdoutLock<'static>> {
+    match sys::stdout_was_closed() {
+        true => Err(Errno::EBADF.into()),
+        false => Ok(std::io::stdout().lock()),
+    }
+}
+
 /// Writes to stdout; 0, or the exit code of a failed write. A reader that went away (`| head`) is no failure.
 pub fn print(text: &str) -> u8 {
-    let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+    let written = open_stdout().and_then(|mut out| {
+        out.write_all(text.as_bytes())?;
+        out.flush()
+    });
+    match written {
         Ok(()) => 0,
         Err(error) => write_failed(&error),
     }
@@ -128,8 +162,11 @@ pub fn write_failed(error: &std::io::Error) -> u8 {
     if error.kind() == ErrorKind::BrokenPipe {
         return 0;
     }
-    complain(&format!("cannot write to stdout: {error}"), "");
-    EX_IOERR
+    complain(
+        &format!("cannot write to stdout: {}", ResourceLimit::explained(error)),
+        "",
+    );
+    ExitCode::Output.code()
 }
 
 pub fn start_logging(settings: &Settings) {
@@ -140,14 +177,14 @@ pub fn start_logging(settings: &Settings) {
 /// An error on stderr, with the next step.
 pub fn complain(message: &str, hint: &str) {
     if logging::is_json() {
-        tracing::error!(hint = sanitize(hint), "{}", sanitize(message));
+        tracing::error!(hint, "{message}");
         return;
     }
     let mut text = format!("cuda-entrypoint: {}\n", sanitize(message));
     if !hint.is_empty() {
         text.push_str(&format!("  hint: {}\n", sanitize(hint)));
     }
-    to_stderr(&text);
+    to_stderr(&fitted(&text, &std::io::stderr()));
 }
 
 /// What is done in spite of an error or a mode that looks at nothing.
@@ -156,7 +193,7 @@ pub fn say(message: &str) {
         tracing::warn!("{message}");
         return;
     }
-    to_stderr(&format!("cuda-entrypoint: {message}\n"));
+    to_stderr(&format!("cuda-entrypoint: {}\n", sanitize(message)));
 }
 
 /// One write; a stderr that is closed changes nothing.

@@ -7,16 +7,14 @@
 
 use std::path::{Path, PathBuf};
 
+use super::unread;
 use crate::facts::{EditableTrap, TrapKind};
-
-/// The packages whose import asks pccm.
-const PACKAGES: [&str; 2] = ["cumm", "spconv"];
+use crate::packages::compiled_by_pccm;
 
 /// Every trap, in the order of the packages and then of pccm's questions.
 pub fn traps(site_packages: &[String]) -> Vec<EditableTrap> {
-    PACKAGES
-        .into_iter()
-        .flat_map(|package| traps_of(package, site_packages))
+    compiled_by_pccm()
+        .flat_map(|(package, _)| traps_of(package, site_packages))
         .collect()
 }
 
@@ -24,7 +22,7 @@ pub fn traps(site_packages: &[String]) -> Vec<EditableTrap> {
 /// What lies beside them is among the names of the folders themselves.
 pub fn places(site_packages: &[String], take: &mut dyn FnMut(&Path)) {
     for folder in site_packages {
-        for package in PACKAGES {
+        for (package, _) in compiled_by_pccm() {
             let package = Path::new(folder).join(package);
             take(&package.join("__init__.py"));
             take(&package.join("build"));
@@ -52,9 +50,9 @@ fn traps_of(package: &str, site_packages: &[String]) -> Vec<EditableTrap> {
     let build = (TrapKind::Build, holder.join(package).join("build"));
     // pccm asks `exists()` of the first two and `isfile()` of the links; spconv's own build.py is no leftover.
     let there = |(kind, path): &(TrapKind, PathBuf)| match kind {
-        TrapKind::SetupPy | TrapKind::GitIgnore => path.exists(),
-        TrapKind::EggLink => path.is_file(),
-        TrapKind::Build => path.is_dir(),
+        TrapKind::SetupPy | TrapKind::GitIgnore => unread::metadata(path).is_some(),
+        TrapKind::EggLink => unread::metadata(path).is_some_and(|found| found.is_file()),
+        TrapKind::Build => unread::metadata(path).is_some_and(|found| found.is_dir()),
     };
     beside
         .into_iter()

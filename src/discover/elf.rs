@@ -34,7 +34,7 @@ pub enum ElfError {
     #[error("it is an ELF file for something else: {0}; ELF64 little-endian for {1} is read here")]
     Foreign(ForeignElf, &'static str),
     /// without section headers nobody can tell whether there is CUDA code
-    #[error("its section headers were stripped, so that it cannot be told whether it carries CUDA code")]
+    #[error("its section headers were stripped, so whether it contains CUDA code is unknown")]
     NoSectionTable,
     /// a header that contradicts the file
     #[error("damaged ELF file: {what} at offset {offset:#x}")]
@@ -131,7 +131,7 @@ impl Elf {
         machine_name: &'static str,
     ) -> Result<Self, ElfError> {
         let magic = reader.up_to(base, base.saturating_add(len.min(4)))?;
-        if !elf::ELFMAG.starts_with(magic) {
+        if magic.is_empty() || !elf::ELFMAG.starts_with(magic) {
             return Err(ElfError::NotElf);
         }
         if len < size_of::<elf::FileHeader64<Le>>() as u64 {

@@ -17,6 +17,7 @@
 //! | 8 | 8 | payload size, padded to 8; the payload follows the header |
 //! | 16 | 4 | size of a compressed payload without its padding |
 //! | 20 | 4 | offset of the options in this header, or 0 |
+//! | 24, 26 | 2, 2 | PTX: minor and major version of its ISA, as its text says in `.version`; cubin: others |
 //! | 28 | 4 | architecture, such as 90 for 9.0 |
 //! | 32, 36 | 4, 4 | offset and length of the source file's name in this header, or 0 |
 //! | 40 | 8 | flags, see [`flags`] |
@@ -25,6 +26,10 @@
 //! A group compresses several entries together and lists them in its own header: at 64 their number and the size of
 //! the list (4 bytes each), then one entry header each, with the offset in the decompressed payload at 4 in place of
 //! the header size.
+//!
+//! The version of a PTX text was compared with the text's own words in the output of nvcc 11.8 to 13.5, of clang and of
+//! `fatbinary` on texts written by hand, plain and compressed in each mode: fatbinary reads it from the text. So no text
+//! is ever unpacked for it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -34,8 +39,10 @@ use super::bytes::{BytesError, MAX_BYTES, Reader};
 use super::elf::{Elf, ElfError};
 use crate::facts::ComputeCapability;
 
-pub mod unpack;
+use crate::facts::PtxVersion;
+use crate::facts::kernels::PtxIsa;
 pub use crate::facts::kernels::{Code, CodeKind, Served, Target, Variant};
+use crate::unpack;
 
 /// Flags of an entry, as far as they are known.
 pub mod flags {
@@ -59,8 +66,12 @@ const MAX_CONTAINERS: u64 = 100_000;
 const MAX_ENTRIES: u64 = 250_000;
 /// Most bytes of zero between two containers: linkers align the objects' sections.
 const MAX_PADDING: u64 = 4096;
-/// PTX of up to this many bytes is looked into. A text without any code has 56 to 70 bytes.
+/// Compressed PTX of up to this many bytes is looked into. A text without any code has 56 to 70 bytes.
 const SMALL_PTX: u64 = 2048;
+/// Compressed cubins of up to this many bytes are looked into. One without kernels has 600 to 2,300 bytes.
+const SMALL_CUBIN: u64 = 4096;
+/// Groups of up to this many bytes are: a cubin without kernels for each of eight architectures.
+const SMALL_GROUP: u64 = 8 * SMALL_CUBIN;
 
 /// Why a section could not be read as fat binaries.
 #[derive(Debug, thiserror::Error)]
@@ -105,14 +116,22 @@ pub struct Fatbins {
     pub count: u64,
     /// how many hold kernels, those of `unread` included
     pub with_kernels: u64,
-    /// how many are counted as holding kernels because all that could hold them is compressed: not looked into
+    /// how many are counted as holding kernels because all that could hold them is compressed and long: not looked into
     pub unread: u64,
     /// all PTX texts and cubins, those without kernels included: what `cuobjdump --list-elf --list-ptx` counts
     pub entries: BTreeMap<Code, u64>,
     /// entries that are neither PTX nor a cubin, such as LTO intermediate code (8), by their kind
     pub other_kinds: BTreeMap<u16, u64>,
     /// distinct sets of code of the fat binaries that hold kernels, and how many have each
-    sets: BTreeMap<BTreeSet<Code>, u64>,
+    sets: BTreeMap<BTreeSet<Held>, u64>,
+}
+
+/// Code of one fat binary, with what a driver must know to compile it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+struct Held {
+    code: Code,
+    /// of PTX, where its header tells
+    isa: Option<PtxVersion>,
 }
 
 impl Fatbins {
@@ -129,18 +148,62 @@ impl Fatbins {
     fn targets(&self, kind: CodeKind) -> BTreeMap<Target, u64> {
         let mut found = BTreeMap::new();
         for (set, count) in &self.sets {
-            for code in set.iter().filter(|c| c.kind == kind) {
-                *found.entry(code.target).or_default() += count;
+            let mut last = None;
+            for held in set.iter().filter(|held| held.code.kind == kind) {
+                // In order, so that texts of two versions for one architecture are neighbours.
+                if last.replace(held.code.target) != Some(held.code.target) {
+                    *found.entry(held.code.target).or_default() += count;
+                }
             }
         }
         found
+    }
+
+    /// Fat binaries with kernels in PTX for each architecture, by the version of its ISA.
+    pub fn ptx_isa(&self) -> Vec<PtxIsa> {
+        let mut found: Vec<PtxIsa> = Vec::new();
+        for (set, &fatbins) in &self.sets {
+            for (arch, version) in set.iter().filter_map(|held| Some((held.code.target, held.isa?))) {
+                let place = found.binary_search_by(|isa| (isa.arch, isa.version).cmp(&(arch, version)));
+                match place.map(|at| found.get_mut(at)) {
+                    Ok(Some(isa)) => isa.fatbins += fatbins,
+                    Ok(None) => {}
+                    Err(at) => found.insert(
+                        at,
+                        PtxIsa {
+                            arch,
+                            version,
+                            fatbins,
+                        },
+                    ),
+                }
+            }
+        }
+        found
+    }
+
+    /// The version that a driver must compile to make use of every fat binary that only has PTX for this device.
+    pub fn needed_isa(&self, device: ComputeCapability) -> Option<PtxVersion> {
+        let runs = |held: &&Held| held.code.runs_on(device);
+        self.sets
+            .keys()
+            .filter(|set| {
+                set.iter()
+                    .filter(runs)
+                    .all(|held| held.code.kind == CodeKind::Ptx)
+            })
+            .filter_map(|set| set.iter().filter(runs).map(|held| held.isa).min().flatten())
+            .max()
     }
 
     /// How many of those with kernels a device of this capability can use. The rest cannot be used by it.
     pub fn served(&self, device: ComputeCapability) -> Served {
         let mut served = Served::default();
         for (set, count) in &self.sets {
-            let by = |kind| set.iter().any(|c| c.kind == kind && c.runs_on(device));
+            let by = |kind| {
+                set.iter()
+                    .any(|held| held.code.kind == kind && held.code.runs_on(device))
+            };
             if by(CodeKind::Sass) {
                 served.sass += count;
             } else if by(CodeKind::Ptx) {
@@ -245,6 +308,7 @@ struct Entry {
     payload_size: u64,
     packed_size: u64,
     plain_size: u64,
+    isa: PtxVersion,
     arch: u32,
     flags: u64,
     options: u64,
@@ -261,6 +325,10 @@ impl Entry {
             payload_size: u64_at(&raw, 8),
             packed_size: u32_at(&raw, 16).into(),
             plain_size: u64_at(&raw, 56),
+            isa: PtxVersion {
+                major: u16_at(&raw, 26),
+                minor: u16_at(&raw, 24),
+            },
             arch: u32_at(&raw, 28),
             flags: u64_at(&raw, 40),
             options: u32_at(&raw, 20).into(),
@@ -287,6 +355,24 @@ impl Entry {
     fn compressed(&self) -> bool {
         self.flags & (flags::LZ4 | flags::ZSTD) != 0 || self.packed_size != 0 || self.plain_size != 0
     }
+
+    /// Whether its payload is long enough to be left as it is, compressed.
+    fn stays_packed(&self) -> bool {
+        let (most_plain, most_packed) = match self.kind {
+            KIND_PTX => (SMALL_PTX, MAX_BYTES as u64),
+            KIND_GROUP => (SMALL_GROUP, MAX_BYTES as u64),
+            _ => (SMALL_CUBIN, MAX_BYTES as u64),
+        };
+        self.plain_size > most_plain || self.packed_length() > most_packed
+    }
+
+    /// Of a compressed payload.
+    fn packed_length(&self) -> u64 {
+        match self.packed_size {
+            0 => self.payload_size,
+            size => size.min(self.payload_size),
+        }
+    }
 }
 
 struct Scan<'r, 's> {
@@ -299,19 +385,19 @@ struct Scan<'r, 's> {
 /// What one container has told so far.
 #[derive(Default)]
 struct Container {
-    set: BTreeSet<Code>,
+    set: BTreeSet<Held>,
     seen: bool,
     unread: bool,
 }
 
 impl Container {
-    fn add(&mut self, code: Code, kernels: Kernels) {
+    fn add(&mut self, held: Held, kernels: Kernels) {
         match kernels {
             Kernels::Yes => self.seen = true,
             Kernels::Unread => self.unread = true,
             Kernels::No => return,
         }
-        self.set.insert(code);
+        self.set.insert(held);
     }
 }
 
@@ -375,8 +461,9 @@ impl Scan<'_, '_> {
         let entry = Entry::read(self.reader, at)?;
         // Neighbours are of one kind. Nothing is read behind the header of compressed code, and the next header lies
         // far away.
-        self.reader
-            .expect_header_alone(entry.compressed() && entry.kind == KIND_CUBIN);
+        self.reader.expect_header_alone(
+            entry.compressed() && entry.kind == KIND_CUBIN && (container.seen || entry.stays_packed()),
+        );
         if entry.header_size < ENTRY_HEADER {
             return Err(malformed("an entry whose header is shorter than 64 bytes", at));
         }
@@ -388,7 +475,11 @@ impl Scan<'_, '_> {
         if entry.kind == KIND_GROUP {
             self.group(at, &entry, container)?;
         } else {
-            let kernels = self.kernels(&entry, payload)?;
+            let kernels = match container.seen && entry.kind == KIND_CUBIN && entry.compressed() {
+                // Of one source: what has kernels for one architecture has some for the next. This saves the time.
+                true => Kernels::Unread,
+                false => self.kernels(&entry, payload)?,
+            };
             self.take(&entry, at, kernels, container)?;
         }
         Ok(next)
@@ -413,11 +504,14 @@ impl Scan<'_, '_> {
             .ok_or_else(|| malformed("an entry for no known architecture", at))?;
         let code = Code { kind, target };
         *self.found.entries.entry(code).or_default() += 1;
-        container.add(code, kernels);
+        let told = kind == CodeKind::Ptx && entry.isa.major > 0;
+        let isa = told.then_some(entry.isa);
+        container.add(Held { code, isa }, kernels);
         Ok(())
     }
 
-    /// The entries of a group: their payloads are compressed together, so none is looked into.
+    /// The entries of a group: their payloads are compressed together, so that they are looked into where all of them
+    /// are short, or none is.
     fn group(&mut self, at: u64, group: &Entry, container: &mut Container) -> Result<(), FatbinError> {
         let list = at.saturating_add(ENTRY_HEADER);
         let head = self.reader.pod::<[u8; 8]>(list)?;
@@ -427,9 +521,9 @@ impl Scan<'_, '_> {
             .checked_add(u32_at(&head, 4).into())
             .filter(|&end| end - at <= group.header_size)
             .ok_or_else(|| malformed("a group's list that is longer than its header", at))?;
-        let kernels = match self.linkage {
-            Linkage::Loadable => Kernels::Unread,
-            Linkage::Relocatable => Kernels::Yes,
+        let plain = match self.linkage {
+            Linkage::Loadable => self.unpacked(group, at.saturating_add(group.header_size))?,
+            Linkage::Relocatable => None,
         };
         for _ in 0..count {
             self.count_entry(entry_at)?;
@@ -448,6 +542,14 @@ impl Scan<'_, '_> {
                     entry_at,
                 ));
             }
+            let kernels = match (self.linkage, &plain) {
+                (Linkage::Relocatable, _) => Kernels::Yes,
+                (Linkage::Loadable, None) => Kernels::Unread,
+                (Linkage::Loadable, Some(plain)) => {
+                    let part = slice(plain, entry.header_size, entry.payload_size);
+                    kernels_in(entry.kind, part)
+                }
+            };
             self.take(&entry, entry_at, kernels, container)?;
             entry_at = entry_at.saturating_add(entry.extent(self.reader, entry_at)?);
         }
@@ -464,76 +566,91 @@ impl Scan<'_, '_> {
     fn kernels(&mut self, entry: &Entry, payload: u64) -> Result<Kernels, FatbinError> {
         match (self.linkage, entry.kind) {
             (Linkage::Relocatable, _) => Ok(Kernels::Yes),
-            (_, KIND_CUBIN) if entry.compressed() => Ok(Kernels::Unread),
-            (_, KIND_CUBIN) => self.cubin_kernels(payload, entry.payload_size),
-            (_, KIND_PTX) => self.ptx_kernels(entry, payload),
+            (_, KIND_CUBIN | KIND_PTX) if entry.compressed() => {
+                let plain = self.unpacked(entry, payload)?;
+                Ok(plain.map_or(Kernels::Unread, |plain| kernels_in(entry.kind, &plain)))
+            }
+            (_, KIND_CUBIN) => {
+                let wrong = |source| FatbinError::Cubin {
+                    offset: payload,
+                    source,
+                };
+                cubin_kernels(self.reader, payload, entry.payload_size).map_err(wrong)
+            }
+            (_, KIND_PTX) => {
+                let end = payload.saturating_add(entry.payload_size);
+                let head = self.reader.up_to(payload, end)?;
+                Ok(match (holds_code(head), entry.payload_size > MAX_BYTES as u64) {
+                    (true, _) => Kernels::Yes,
+                    (false, true) => Kernels::Unread,
+                    (false, false) => Kernels::No,
+                })
+            }
             _ => Ok(Kernels::Unread),
         }
     }
 
-    /// A cubin holds code in a section `.text.NAME` for each kernel or function.
-    fn cubin_kernels(&mut self, at: u64, size: u64) -> Result<Kernels, FatbinError> {
-        let wrong = |source| FatbinError::Cubin { offset: at, source };
-        let cubin = match Elf::open(self.reader, at, size, elf::EM_CUDA, "CUDA") {
-            // 32-bit device code, or what a later CUDA makes of cubins
-            Err(ElfError::Foreign(..)) => return Ok(Kernels::Unread),
-            other => other.map_err(wrong)?,
-        };
-        if cubin.section_count() == 0 {
-            return Ok(Kernels::Unread);
+    /// The payload at `at` without its compression, where it is short. `None` as well where it does not unpack.
+    fn unpacked(&mut self, entry: &Entry, at: u64) -> Result<Option<Vec<u8>>, FatbinError> {
+        if entry.stays_packed() {
+            return Ok(None);
         }
-        for index in 0..cubin.section_count() {
-            let section = cubin.section(self.reader, index).map_err(wrong)?;
-            if section.kind == elf::SHT_PROGBITS
-                && section.flags & u64::from(elf::SHF_EXECINSTR) != 0
-                && cubin
-                    .name_starts_with(self.reader, &section, b".text.")
-                    .map_err(wrong)?
-            {
-                return Ok(Kernels::Yes);
-            }
-        }
-        Ok(Kernels::No)
-    }
-
-    /// PTX without any kernel is short enough to be looked into; longer text is taken to hold some, which counts
-    /// only where no cubin beside it was looked into.
-    fn ptx_kernels(&mut self, entry: &Entry, at: u64) -> Result<Kernels, FatbinError> {
-        if !entry.compressed() {
-            let head = self.reader.up_to(at, at.saturating_add(entry.payload_size))?;
-            return Ok(match (holds_code(head), entry.payload_size > MAX_BYTES as u64) {
-                (true, _) => Kernels::Yes,
-                (false, true) => Kernels::Unread,
-                (false, false) => Kernels::No,
-            });
-        }
-        if entry.plain_size > SMALL_PTX || entry.packed_size > entry.payload_size {
-            return Ok(Kernels::Unread);
-        }
-        // Compressed, it is hardly longer than plain: the reader serves 4 KiB.
-        let packed = match entry.packed_size {
-            0 => entry.payload_size,
-            size => size,
-        };
-        let packed = self.reader.up_to(at, at.saturating_add(packed))?;
-        let plain_size = usize::try_from(entry.plain_size).unwrap_or(0);
-        let plain = if entry.flags & flags::LZ4 != 0 {
-            unpack::lz4(packed, plain_size)
-        } else {
-            unpack::zstd_stored(packed, plain_size)
-        };
-        Ok(match plain {
-            Some(text) if holds_code(&text) => Kernels::Yes,
-            Some(_) => Kernels::No,
-            None => Kernels::Unread,
+        let packed = self.reader.up_to(at, at.saturating_add(entry.packed_length()))?;
+        let size = usize::try_from(entry.plain_size).unwrap_or(0);
+        Ok(match entry.flags & flags::LZ4 {
+            0 => unpack::zstd(packed, size),
+            _ => unpack::lz4(packed, size),
         })
     }
+}
+
+/// Whether an unpacked payload holds code.
+fn kernels_in(kind: u16, plain: &[u8]) -> Kernels {
+    match kind {
+        KIND_PTX if holds_code(plain) => Kernels::Yes,
+        KIND_PTX => Kernels::No,
+        // One that is damaged is not guessed at.
+        KIND_CUBIN => {
+            cubin_kernels(&mut Reader::new(&plain), 0, plain.len() as u64).unwrap_or(Kernels::Unread)
+        }
+        _ => Kernels::Unread,
+    }
+}
+
+/// A cubin holds code in a section `.text.NAME` for each kernel or function.
+fn cubin_kernels(reader: &mut Reader<'_>, at: u64, size: u64) -> Result<Kernels, ElfError> {
+    let cubin = match Elf::open(reader, at, size, elf::EM_CUDA, "CUDA") {
+        // 32-bit device code, or what a later CUDA makes of cubins
+        Err(ElfError::Foreign(..)) => return Ok(Kernels::Unread),
+        other => other?,
+    };
+    if cubin.section_count() == 0 {
+        return Ok(Kernels::Unread);
+    }
+    for index in 0..cubin.section_count() {
+        let section = cubin.section(reader, index)?;
+        if section.kind == elf::SHT_PROGBITS
+            && section.flags & u64::from(elf::SHF_EXECINSTR) != 0
+            && cubin.name_starts_with(reader, &section, b".text.")?
+        {
+            return Ok(Kernels::Yes);
+        }
+    }
+    Ok(Kernels::No)
 }
 
 /// Whether PTX text has a kernel (`.entry`) or a function (`.func`).
 fn holds_code(text: &[u8]) -> bool {
     let has = |word: &[u8]| text.windows(word.len()).any(|w| w == word);
     has(b".entry") || has(b".func")
+}
+
+/// A part of a group's payload, in which the list has it lie.
+fn slice(bytes: &[u8], offset: u64, length: u64) -> &[u8] {
+    let range = usize::try_from(offset).ok().zip(usize::try_from(length).ok());
+    range
+        .and_then(|(from, length)| bytes.get(from..)?.get(..length))
+        .unwrap_or_default()
 }
 
 fn round_up_8(length: u64) -> u64 {

@@ -3,14 +3,17 @@
 //! An image may hold anything under any name: a FIFO called METADATA, a log of gigabytes called `pyvenv.cfg`, a folder
 //! called `version.py`. Opening never blocks, only regular files are read, and never more of them than was asked for.
 
+use crate::order;
 use std::ffi::OsString;
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use nix::fcntl::OFlag;
+
+use super::{reading, unread};
 
 /// Most of a small text file (`pyvenv.cfg`, a `.pth`, a version file) that is read, in bytes.
 pub const SMALL_FILE: usize = 256 << 10;
@@ -22,13 +25,15 @@ pub const MAX_ENTRIES: usize = 100_000;
 /// # Errors
 /// The system's error, or `InvalidInput` for what is not a regular file.
 pub fn open_regular(path: &Path) -> io::Result<File> {
+    let _going = reading::begin(path);
     // O_NONBLOCK: opening a FIFO without a writer would otherwise wait for one. O_NOCTTY: a terminal must not become
     // ours. The standard library sets O_CLOEXEC itself.
     let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
-    let file = OpenOptions::new()
+    let opened = OpenOptions::new()
         .read(true)
         .custom_flags(flags.bits())
-        .open(path)?;
+        .open(path);
+    let file = unread::noted(path, opened)?;
     if !file.metadata()?.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
     }
@@ -38,7 +43,25 @@ pub fn open_regular(path: &Path) -> io::Result<File> {
 /// Whether a user other than `us` and root may change an opened file. An access control list counts: the mode shows its
 /// mask as the group's part.
 pub fn others_may_write(file: &Metadata, us: u32) -> bool {
-    (file.uid() != us && file.uid() != 0) || file.mode() & 0o022 != 0
+    (file.uid() != us && file.uid() != 0) || file.mode() & 0o022 != 0 || is_anybody(file.uid())
+}
+
+/// Whether an owner may be anybody: in a user namespace the kernel shows one number for all whom its map does not cover,
+/// also where a user of the map has that number.
+///
+/// Source: user_namespaces(7), "Unmapped user and group IDs".
+pub fn is_anybody(uid: u32) -> bool {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    // What nobody changes is not read for the usual owner.
+    uid != 0
+        && read("/proc/sys/kernel/overflowuid").trim().parse() == Ok(uid)
+        && !covers_all(&read("/proc/self/uid_map"))
+}
+
+/// Whether a map is that of no user namespace: all numbers, each as itself. Nothing to read is /proc that is not mounted.
+fn covers_all(map: &str) -> bool {
+    let numbers: Vec<&str> = map.split_ascii_whitespace().collect();
+    numbers.is_empty() || numbers == ["0", "0", "4294967295"]
 }
 
 /// The first `cap` bytes of a regular file, and whether there is more.
@@ -46,7 +69,8 @@ pub fn others_may_write(file: &Metadata, us: u32) -> bool {
 /// # Errors
 /// As [`open_regular`], and those of reading.
 pub fn read_head(path: &Path, cap: usize) -> io::Result<(Vec<u8>, bool)> {
-    head_of(&open_regular(path)?, cap)
+    let _going = reading::begin(path);
+    unread::noted(path, head_of(&open_regular(path)?, cap))
 }
 
 /// The same of a file that is open.
@@ -65,6 +89,21 @@ pub fn head_of(file: &File, cap: usize) -> io::Result<(Vec<u8>, bool)> {
     let more = bytes.len() > cap;
     bytes.truncate(cap);
     Ok((bytes, more))
+}
+
+/// Whether Python could import from this file: a zip by its beginning, or, with a script in front, by its end.
+///
+/// Source: PKWARE's APPNOTE.TXT, 4.3.16, "End of central directory record", which has 22 bytes where no comment follows.
+pub fn is_zip(path: &Path) -> bool {
+    let Ok(file) = open_regular(path) else {
+        return false;
+    };
+    let starts = |at: u64, signature: &[u8; 4]| {
+        let mut bytes = [0; 4];
+        file.read_exact_at(&mut bytes, at).is_ok() && bytes == *signature
+    };
+    let end = file.metadata().ok().and_then(|found| found.len().checked_sub(22));
+    starts(0, b"PK\x03\x04") || end.is_some_and(|end| starts(end, b"PK\x05\x06"))
 }
 
 /// A whole text file of at most `cap` bytes; what is not UTF-8 becomes U+FFFD.
@@ -112,44 +151,27 @@ impl Entry {
 /// The first [`MAX_ENTRIES`] entries of a folder in the order of their names' bytes, so that two runs agree.
 ///
 /// # Errors
-/// The system's error on opening the folder. Entries that vanish meanwhile are left out.
+/// The system's error on opening the folder or in the middle of it: what was listed by then is not all. Entries that vanish
+/// meanwhile are left out.
 pub fn list(path: &Path) -> io::Result<Vec<Entry>> {
-    let mut entries: Vec<Entry> = std::fs::read_dir(path)?
-        .take(MAX_ENTRIES)
-        .flatten()
-        .map(|entry| {
-            let kind = entry.file_type().ok();
-            Entry {
-                name: entry.file_name(),
-                is_dir: kind.is_some_and(|k| k.is_dir()),
-                is_link: kind.is_some_and(|k| k.is_symlink()),
+    let _going = reading::begin(path);
+    let mut entries = Vec::new();
+    for entry in unread::noted(path, std::fs::read_dir(path))?.take(MAX_ENTRIES) {
+        match entry {
+            Ok(entry) => {
+                let kind = entry.file_type().ok();
+                entries.push(Entry {
+                    name: entry.file_name(),
+                    is_dir: kind.is_some_and(|k| k.is_dir()),
+                    is_link: kind.is_some_and(|k| k.is_symlink()),
+                });
             }
-        })
-        .collect();
-    entries.sort_unstable_by(|a, b| a.name.as_bytes().cmp(b.name.as_bytes()));
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return unread::noted(path, Err(error)),
+        }
+    }
+    order::sort_by(&mut entries, |a, b| a.name.as_bytes().cmp(b.name.as_bytes()));
     Ok(entries)
-}
-
-/// Text from a file as one line that is safe to print: no control characters, at most `cap` characters.
-pub fn printable(text: &str, cap: usize) -> String {
-    if text.len() <= cap && text.bytes().all(|b| matches!(b, b' '..=b'~')) {
-        return text.to_string();
-    }
-    let mut line: String = text
-        .chars()
-        .take(cap)
-        .map(|c| {
-            if c.is_control() {
-                char::REPLACEMENT_CHARACTER
-            } else {
-                c
-            }
-        })
-        .collect();
-    if text.chars().nth(cap).is_some() {
-        line.push('…');
-    }
-    line
 }
 
 fn as_u64(n: usize) -> u64 {
@@ -172,6 +194,15 @@ mod tests {
             read_text(&file, 9).unwrap_err().kind(),
             io::ErrorKind::FileTooLarge
         );
+    }
+
+    #[test]
+    fn nobody_is_somebody_where_all_users_are_mapped() {
+        assert!(covers_all("         0          0 4294967295\n") && covers_all(""));
+        for map in ["0 100000 65536\n", "0 0 65536\n", "0 1000 1\n65534 65534 1\n"] {
+            assert!(!covers_all(map), "{map}");
+        }
+        assert!(!is_anybody(0) && !is_anybody(1000));
     }
 
     #[test]
@@ -201,15 +232,12 @@ mod tests {
     }
 
     #[test]
-    fn names_come_sorted_and_text_is_made_printable() {
+    fn names_come_sorted() {
         let dir = tempfile::tempdir().unwrap();
         for name in ["b", "a", "c"] {
             std::fs::create_dir(dir.path().join(name)).unwrap();
         }
         let names: Vec<_> = list(dir.path()).unwrap().into_iter().map(|e| e.name).collect();
         assert_eq!(names, ["a", "b", "c"]);
-        assert_eq!(printable("a\x1b[31m\nb", 80), "a\u{fffd}[31m\u{fffd}b");
-        assert_eq!(printable("abcdef", 3), "abc…");
-        assert_eq!(printable("abc", 3), "abc");
     }
 }

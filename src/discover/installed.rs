@@ -8,34 +8,58 @@ use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
 
-use super::files::{self, printable};
+use super::files;
+use super::owners::{self, Owners};
 use super::record::{self, Record};
-use super::wheels;
-use crate::facts::{Distribution, Python};
+use super::{unread, wheels};
+use crate::facts::{Distribution, OwnedFile, Python};
+use crate::text::one_line;
 
 /// Most of a RECORD that is read, in bytes. torch's is 1.3 MB.
 const MAX_RECORD: usize = 16 << 20;
+/// Most of all RECORDs of distributions that the stack does not ask for. vllm's hundred have 4 MB.
+const MAX_RECORDS: usize = 64 << 20;
 /// Most absent files that are named.
 const MAX_NAMED: usize = 8;
 /// Longest path that is kept, in characters.
 const MAX_PATH: usize = 500;
 
 /// Looks at the distributions that the stack asks for, the first of each name: files that they lack, and what hides
-/// them. `first` is a folder that the service's Python looks into before all others.
-pub fn inspect(found: &mut [Distribution], wanted: &[&str], python: &Python, first: Option<&Path>) {
+/// them. `first` is a folder that the service's Python looks into before all others. Returns the libraries whose owner or
+/// contents are in doubt, of all distributions.
+pub fn inspect(
+    found: &mut [Distribution],
+    wanted: &[&str],
+    python: &Python,
+    first: Option<&Path>,
+) -> Vec<OwnedFile> {
     let sites: Vec<&Path> = python.site_packages.iter().map(Path::new).collect();
+    let prefix = python.prefix.as_deref().map(Path::new);
     let mut seen = BTreeSet::new();
+    let mut owners = Owners::default();
+    let mut left = MAX_RECORDS;
     for dist in found {
-        if !wanted.contains(&dist.name.as_str()) || !seen.insert(dist.name.clone()) {
+        let is_wanted = wanted.contains(&dist.name.as_str()) && seen.insert(dist.name.clone());
+        if !is_wanted && (left == 0 || !owners::may_own_libraries(dist)) {
             continue;
         }
         let path = PathBuf::from(&dist.path);
         let Some(folder) = path.parent() else { continue };
-        let text = files::read_text(&path.join("RECORD"), MAX_RECORD).unwrap_or_default();
+        let text = record_text(&path);
+        left = left.saturating_sub(text.len());
         let record = record::parse(&text);
         // conda's packages keep pip's RECORD, and spread the files over several packages and folders.
-        if !text.is_empty() && !is_by_conda(&path) {
-            look_for(dist, &record, folder, python.prefix.as_deref().map(Path::new));
+        if !record.libraries.is_empty() || is_wanted {
+            let is_by_conda = is_by_conda(&path);
+            if is_wanted && !text.is_empty() && !is_by_conda {
+                look_for(dist, &record, folder, prefix);
+            }
+            if !is_by_conda {
+                owners.add(dist, &record, is_wanted, |library| place(folder, library, prefix));
+            }
+        }
+        if !is_wanted {
+            continue;
         }
         let earlier = first
             .into_iter()
@@ -46,6 +70,12 @@ pub fn inspect(found: &mut [Distribution], wanted: &[&str], python: &Python, fir
             dist.hidden_by = hiding(&names, folder, &earlier, python.version.as_deref());
         }
     }
+    owners.in_doubt()
+}
+
+/// The RECORD in a `.dist-info`; empty where there is none that can be read.
+pub(super) fn record_text(dist_info: &Path) -> String {
+    files::read_text(&dist_info.join("RECORD"), MAX_RECORD).unwrap_or_default()
 }
 
 fn is_by_conda(path: &Path) -> bool {
@@ -55,7 +85,7 @@ fn is_by_conda(path: &Path) -> bool {
 fn look_for(dist: &mut Distribution, record: &Record<'_>, folder: &Path, prefix: Option<&Path>) {
     let mut miss = |name: &str| {
         if dist.missing.len() < MAX_NAMED {
-            dist.missing.push(printable(name, MAX_PATH));
+            dist.missing.push(one_line(name, MAX_PATH));
         }
         dist.missing_count += 1;
     };
@@ -75,7 +105,8 @@ fn look_for(dist: &mut Distribution, record: &Record<'_>, folder: &Path, prefix:
 
 /// Certainly not there: what may not be looked at may be there.
 fn is_absent(path: &Path) -> bool {
-    let kind = std::fs::metadata(path).map_err(|e| e.kind());
+    let _going = super::reading::begin(path);
+    let kind = unread::noted(path, std::fs::metadata(path)).map_err(|e| e.kind());
     matches!(kind, Err(ErrorKind::NotFound | ErrorKind::NotADirectory))
 }
 
@@ -116,7 +147,7 @@ fn hiding(names: &[String], folder: &Path, earlier: &[&Path], version: Option<&s
         // Where its own folder has nothing of that name (an editable install), nothing is hidden.
         let own = holder(folder, name, version)?.canonicalize().ok()?;
         let hider = earlier.iter().find_map(|site| holder(site, name, version))?;
-        (hider.canonicalize().ok()? != own).then(|| printable(&hider.to_string_lossy(), MAX_PATH))
+        (hider.canonicalize().ok()? != own).then(|| one_line(&hider.to_string_lossy(), MAX_PATH))
     });
     holders.take(MAX_NAMED).collect()
 }
@@ -124,7 +155,11 @@ fn hiding(names: &[String], folder: &Path, earlier: &[&Path], version: Option<&s
 /// The file that an import of `name` would take from this folder. A folder without `__init__.py` is a part of a
 /// namespace, which any later package or module of that name beats.
 fn holder(folder: &Path, name: &str, version: Option<&str>) -> Option<PathBuf> {
-    let file = |path: PathBuf| path.is_file().then_some(path);
+    let file = |path: PathBuf| {
+        unread::metadata(&path)
+            .is_some_and(|found| found.is_file())
+            .then_some(path)
+    };
     file(folder.join(name).join("__init__.py"))
         .or_else(|| file(folder.join(name).join("__init__.pyc")))
         .or_else(|| suffixes(version).find_map(|suffix| file(folder.join(format!("{name}{suffix}")))))

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsStr;
+use std::fs::Metadata;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -11,11 +12,15 @@ use std::sync::Mutex;
 use object::elf::SHT_NOBITS;
 use serde::Serialize;
 
-use super::bytes::{RandomFile, Reader, Source};
+use super::bytes::{BytesError, RandomFile, Reader, Source};
 use super::elf::{self, ElfError, Section};
 use super::fatbin::{self, FatbinError, Fatbins, Linkage, Served, Target};
-use super::reading::Reading;
+use super::reading::{self, Reading};
+use super::{threads, unread};
 use crate::facts::ComputeCapability;
+use crate::facts::kernels::PtxIsa;
+use crate::order;
+use crate::process::limits::ResourceLimit;
 
 /// Deepest folder below the one that was named. site-packages needs about ten.
 const MAX_DEPTH: usize = 64;
@@ -25,9 +30,6 @@ const MAX_LISTED: usize = 5_000_000;
 const MAX_LIBRARIES: usize = 100_000;
 /// Other kinds of files that may hold CUDA code. In a folder they are counted, so that nobody takes silence for none.
 const OTHER_KINDS: [&str; 5] = [".a", ".cubin", ".fatbin", ".o", ".ptx"];
-/// Reading waits for the disk more than it computes; a container with one core gains as well.
-const THREADS: usize = 2;
-
 /// What one file carries.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct KernelTable {
@@ -52,6 +54,7 @@ impl KernelTable {
             fatbins: self.relocatable.count,
             sass: self.relocatable.sass(),
             ptx: self.relocatable.ptx(),
+            ptx_isa: self.relocatable.ptx_isa(),
             served: served(&self.relocatable, devices),
         });
         let mut other_kinds = self.loadable.other_kinds.clone();
@@ -65,6 +68,7 @@ impl KernelTable {
             compressed: self.loadable.unread,
             sass: self.loadable.sass(),
             ptx: self.loadable.ptx(),
+            ptx_isa: self.loadable.ptx_isa(),
             served: served(&self.loadable, devices),
             other_kinds,
             relocatable,
@@ -73,7 +77,7 @@ impl KernelTable {
 }
 
 fn served(fatbins: &Fatbins, devices: &[ComputeCapability]) -> BTreeMap<ComputeCapability, Served> {
-    devices.iter().map(|&d| (d, fatbins.served(d))).collect()
+    order::map(devices.iter().map(|&d| (d, fatbins.served(d))))
 }
 
 /// What one file carries, as the report shows it. All numbers count fat binaries; `sass`, `ptx` and `served` those
@@ -86,13 +90,16 @@ pub struct FileCounts {
     pub fatbins: u64,
     /// how many of them hold kernels
     pub with_kernels: u64,
-    /// how many of those are counted because their cubins are compressed, so that they were not looked into
+    /// how many of those are counted because their cubins are compressed and long, so that they were not looked into
     #[serde(skip_serializing_if = "is_zero")]
     pub compressed: u64,
     /// with SASS, by architecture
     pub sass: BTreeMap<Target, u64>,
     /// with PTX, by architecture
     pub ptx: BTreeMap<Target, u64>,
+    /// with PTX, by architecture and version of the PTX ISA
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ptx_isa: Vec<PtxIsa>,
     /// by capability, what serves it: SASS, or PTX alone. `with_kernels` less both cannot be used there.
     pub served: BTreeMap<ComputeCapability, Served>,
     /// entries that are neither PTX nor a cubin (8: LTO intermediate code), by their kind
@@ -119,6 +126,9 @@ pub struct RelocatableCounts {
     pub sass: BTreeMap<Target, u64>,
     /// with PTX, by architecture
     pub ptx: BTreeMap<Target, u64>,
+    /// with PTX, by architecture and version of the PTX ISA
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ptx_isa: Vec<PtxIsa>,
     /// by capability, what serves it
     pub served: BTreeMap<ComputeCapability, Served>,
 }
@@ -151,9 +161,23 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// The system's number, where it was the system that could not read what is there.
+    pub fn errno(&self) -> Option<i32> {
+        match self {
+            Self::Io(error)
+            | Self::Elf(ElfError::Bytes(BytesError::Io { source: error, .. }))
+            | Self::Fatbin(FatbinError::Bytes(BytesError::Io { source: error, .. })) => {
+                error.raw_os_error().filter(|_| !unread::is_absence(error))
+            }
+            _ => None,
+        }
+    }
+
     fn next_step(&self) -> &'static str {
         match self {
-            Self::Io(_) => "check the path and its permissions",
+            Self::Io(error) => {
+                ResourceLimit::of_io(error).map_or("check the path and its permissions", ResourceLimit::hint)
+            }
             Self::Elf(ElfError::NotElf | ElfError::Foreign(..)) => {
                 "name an x86-64 shared library, program or object file, or a folder of them"
             }
@@ -174,6 +198,7 @@ pub fn scan(path: &Path) -> Result<KernelTable, KernelsError> {
         path: path.to_path_buf(),
         reason,
     };
+    let _going = reading::begin(path);
     let file = RandomFile::open(path).map_err(|e| wrong(e.into()))?;
     let table = scan_source(&file).map_err(wrong)?;
     Ok(KernelTable {
@@ -252,6 +277,8 @@ pub struct Scanned {
     pub errors: Vec<KernelsError>,
     /// files in folders that may hold CUDA code and were not read because of their kind: `.a`, `.cubin` and the like
     pub unread: BTreeMap<&'static str, HashSet<Identity>>,
+    /// libraries in folders that hold nothing, as an interrupted copy leaves them
+    pub empty: Vec<PathBuf>,
 }
 
 /// Device and inode: what a file is, by whichever name.
@@ -303,7 +330,7 @@ enum Outcome {
 
 /// The outcomes in the order of the jobs.
 fn run_jobs(jobs: &[Job], reading: &Reading) -> Vec<Outcome> {
-    if jobs.len() < THREADS {
+    if jobs.len() < 2 {
         return jobs.iter().map(|job| run_job(job, reading)).collect();
     }
     let next = Mutex::new(jobs.iter().enumerate());
@@ -320,19 +347,14 @@ fn run_jobs(jobs: &[Job], reading: &Reading) -> Vec<Outcome> {
                 .insert(index, outcome);
         }
     };
-    std::thread::scope(|scope| {
-        for _ in 1..THREADS {
-            // Without a second thread (a limit on processes) the first one does all of it.
-            let _ = std::thread::Builder::new().spawn_scoped(scope, work);
-        }
-        work();
-    });
+    threads::on_two(&work);
     let outcomes = outcomes.into_inner().unwrap_or_else(|e| e.into_inner());
     outcomes.into_values().collect()
 }
 
 fn run_job(job: &Job, reading: &Reading) -> Outcome {
     reading.at(&job.path);
+    let _going = reading::begin(&job.path);
     let failed = |reason| {
         Outcome::Failed(KernelsError {
             path: job.path.clone(),
@@ -362,11 +384,11 @@ fn run_job(job: &Job, reading: &Reading) -> Outcome {
 fn list(root: &Path, scanned: &mut Scanned, reading: &Reading) -> Vec<PathBuf> {
     let mut found = Vec::new();
     walk(root, &mut found, scanned, reading);
-    found.sort_unstable();
+    order::sort(&mut found);
     let mut seen = HashSet::new();
     found.retain(|library| seen.insert(library.identity));
     let mut paths: Vec<_> = found.into_iter().map(|library| library.path).collect();
-    paths.sort_unstable();
+    order::sort(&mut paths);
     paths
 }
 
@@ -389,6 +411,7 @@ fn walk(root: &Path, found: &mut Vec<Library>, scanned: &mut Scanned, reading: &
             });
         };
         reading.at(&folder);
+        let _going = reading::begin(&folder);
         let entries = match std::fs::read_dir(&folder) {
             Ok(entries) => entries,
             Err(error) => {
@@ -423,16 +446,16 @@ fn walk(root: &Path, found: &mut Vec<Library>, scanned: &mut Scanned, reading: &
             }
             // Of a link, what it leads to; one that leads nowhere is nothing that could be loaded.
             let path = entry.path();
-            let Some(identity) = path
-                .metadata()
-                .ok()
-                .filter(|m| m.is_file())
-                .map(|m| (m.dev(), m.ino()))
-            else {
+            let Some(metadata) = path.metadata().ok().filter(Metadata::is_file) else {
                 continue;
             };
+            let identity = (metadata.dev(), metadata.ino());
             if let Some(other) = other {
                 scanned.unread.entry(other).or_default().insert(identity);
+                continue;
+            }
+            if metadata.len() == 0 {
+                scanned.empty.push(path);
                 continue;
             }
             if found.len() >= MAX_LIBRARIES {

@@ -1,15 +1,19 @@
-//! The copies of libcudart and libnvrtc that programs of this image may load.
+//! The copies of CUDA's libraries that programs of this image may load.
 //!
 //! Wheels carry them in a few known places, so no tree is walked: `nvidia/cuda_runtime/lib` and `nvidia/cu13/lib`
 //! (NVIDIA's wheels), `NAME.libs` (what auditwheel repaired), `torch/lib` (builds that bundle them), and a conda
 //! environment's `lib`. Only where none of these has a copy does the system's loader decide.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use super::files;
-use crate::facts::{CudaVersion, Library, LibraryKind, LibraryOrigin};
-use crate::stack::{CudaRule, CudaRules};
+use crate::facts::{CudaVersion, Library, LibraryKind, LibraryOrigin, Python};
+use crate::hidden::is_hidden;
+use crate::order;
+use crate::packages::untagged;
+use crate::stack::{CudaRule, Stack};
 
 /// A library to look for.
 #[derive(Clone, PartialEq, Debug)]
@@ -21,21 +25,29 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    /// What a manifest asks for; a library without a rule is not looked for.
-    pub fn by(rules: &CudaRules) -> Vec<Self> {
-        [
-            (LibraryKind::Cudart, &rules.runtime),
-            (LibraryKind::Nvrtc, &rules.nvrtc),
-        ]
-        .into_iter()
-        .filter_map(|(kind, rule)| {
-            rule.as_ref().map(|rule| Self {
-                kind,
-                majors: majors(rule),
+    /// What a manifest asks for: a library with a rule, or one whose wheel the manifest or a package of it pins. Of those the
+    /// loader is not asked, since none has to be there.
+    pub fn by(stack: &Stack) -> Vec<Self> {
+        LibraryKind::ALL
+            .iter()
+            .filter_map(|&kind| {
+                let majors = match stack.cuda.of(kind) {
+                    Some(rule) => majors(rule),
+                    None if may_be_pinned(kind, stack) => Vec::new(),
+                    None => return None,
+                };
+                Some(Self { kind, majors })
             })
-        })
-        .collect()
+            .collect()
     }
+}
+
+fn may_be_pinned(kind: LibraryKind, stack: &Stack) -> bool {
+    let row = kind.row();
+    row.pinned_by.is_some_and(|package| {
+        let mut names = stack.packages.iter().map(|rule| rule.normalized.as_str());
+        names.any(|name| name == package || untagged(name) == Some(row.wheel))
+    })
 }
 
 /// The majors of the known releases that a rule accepts; its own where that is newer than all known ones.
@@ -51,39 +63,6 @@ fn majors(rule: &CudaRule) -> Vec<u16> {
     }
 }
 
-/// The SONAME of a library. Up to CUDA 11 it held a minor version, and 11 froze at the first one that kept its ABI.
-///
-/// Source: CUDA C++ Best Practices Guide, "CUDA Compatibility and Upgrades"; NVRTC User Guide, "Versioning Scheme".
-fn soname(kind: LibraryKind, major: u16) -> String {
-    match (kind, major) {
-        (LibraryKind::Cudart, 11) => "libcudart.so.11.0".into(),
-        (LibraryKind::Nvrtc, 11) => "libnvrtc.so.11.2".into(),
-        (kind, 10) => format!("{}.so.10.2", stem(kind)),
-        (kind, major) => format!("{}.so.{major}", stem(kind)),
-    }
-}
-
-fn stem(kind: LibraryKind) -> &'static str {
-    match kind {
-        LibraryKind::Cudart => "libcudart",
-        LibraryKind::Nvrtc => "libnvrtc",
-    }
-}
-
-/// Which library a file's name says that it is: `libcudart.so.12`, auditwheel's `libcudart-8774224f.so.12.4.127` and
-/// torchvision's `libcudart.41118559.so.12`, but not `libnvrtc-builtins` nor `libcudart_static.a`.
-pub fn kind_of(name: &str) -> Option<LibraryKind> {
-    let kind = [LibraryKind::Cudart, LibraryKind::Nvrtc]
-        .into_iter()
-        .find(|&kind| name.starts_with(stem(kind)))?;
-    let rest = name.strip_prefix(stem(kind))?;
-    if rest.starts_with("-builtins") || !rest.starts_with(['.', '-']) {
-        return None;
-    }
-    let (_, version) = rest.split_once(".so")?;
-    (version.is_empty() || version.starts_with('.')).then_some(kind)
-}
-
 /// Where to look.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Places<'a> {
@@ -93,6 +72,16 @@ pub struct Places<'a> {
     pub prefix: Option<&'a Path>,
     /// the folder that holds CUDA toolkits as `cuda` and `cuda-12.4`: `/usr/local`
     pub toolkits: &'a Path,
+}
+
+/// The copies that a manifest asks for in an interpreter's environment.
+pub fn of_environment(stack: &Stack, python: &Python) -> Vec<Library> {
+    let places = Places {
+        site_packages: &python.site_packages,
+        prefix: python.prefix.as_deref().map(Path::new),
+        toolkits: Path::new("/usr/local"),
+    };
+    runtime_copies(&places, &Wanted::by(stack))
 }
 
 /// Every copy of the wanted libraries, each file once: wheels' copies in the order of the folders; and for a kind
@@ -109,16 +98,25 @@ pub fn runtime_copies(places: &Places<'_>, wanted: &[Wanted]) -> Vec<Library> {
     if let Some(prefix) = places.prefix.filter(|p| p.join("conda-meta").is_dir()) {
         search.folder(&prefix.join("lib"), LibraryOrigin::Wheel);
     }
+    // Where a package needs another copy than that of NVIDIA's wheel, no wheel pins which. And one that is packed with a
+    // package of its own may not find its sub-libraries, which ends the process that asks it. Two of one name would answer for
+    // each other, so the one that an import finds first is asked.
+    let mut pinned = BTreeSet::new();
+    search.found.retain(|library| {
+        let mut path = Path::new(&library.path).iter().rev();
+        let (name, is_nvidias) = (path.next(), path.nth(2).is_some_and(|folder| folder == "nvidia"));
+        library.kind.row().rule.is_some() || is_nvidias && pinned.insert(name.map(OsStr::to_os_string))
+    });
     let orphans: Vec<Wanted> = wanted
         .iter()
-        .filter(|w| search.found.iter().all(|l| l.kind != w.kind))
+        .filter(|w| !w.majors.is_empty() && search.found.iter().all(|l| l.kind != w.kind))
         .cloned()
         .collect();
     let mut found = search.found;
     for orphan in &orphans {
         found.extend(orphan.majors.iter().map(|&major| Library {
             kind: orphan.kind,
-            path: soname(orphan.kind, major),
+            path: orphan.kind.soname(major),
             origin: LibraryOrigin::Loader,
             answer: None,
         }));
@@ -127,7 +125,7 @@ pub fn runtime_copies(places: &Places<'_>, wanted: &[Wanted]) -> Vec<Library> {
         found.extend(toolkit_copies(places.toolkits, &orphans));
     }
     // One kind after the other, and within a kind the order in which they were found.
-    found.sort_by_key(|l| l.kind);
+    order::sort_by_key(&mut found, |l| l.kind);
     found
 }
 
@@ -188,13 +186,16 @@ impl Search<'_> {
         let Ok(entries) = files::list(folder) else { return };
         for entry in entries {
             // Only the helper's dlopen could say more about a name that is not text; none of these libraries has one.
-            let Some(kind) = entry.text().and_then(kind_of) else {
+            let Some(kind) = entry.text().and_then(LibraryKind::of_file) else {
                 continue;
             };
             if self.wanted.iter().all(|w| w.kind != kind) {
                 continue;
             }
             let path = folder.join(&entry.name);
+            if is_hidden(&path) {
+                continue;
+            }
             // A broken link is passed over, as the loader does; a folder of that name, or a link to itself, ends its
             // search with an error, so it is a copy that the helper has to be told of.
             let real = match path.canonicalize() {
@@ -251,28 +252,6 @@ mod tests {
             format!("{} {path}", &origin[..1])
         };
         runtime_copies(&places, wanted).into_iter().map(strip).collect()
-    }
-
-    #[test]
-    fn names_of_copies() {
-        for (name, kind) in [
-            ("libcudart.so", Some(LibraryKind::Cudart)),
-            ("libcudart.so.12", Some(LibraryKind::Cudart)),
-            ("libcudart.so.11.0", Some(LibraryKind::Cudart)),
-            ("libcudart-8774224f.so.12.4.127", Some(LibraryKind::Cudart)),
-            ("libcudart.41118559.so.12", Some(LibraryKind::Cudart)),
-            ("libnvrtc-6d168ef8.so.12.4.127", Some(LibraryKind::Nvrtc)),
-            ("libnvrtc.alt.so.12", Some(LibraryKind::Nvrtc)),
-            ("libnvrtc-builtins.so.12.4", None),
-            ("libnvrtc-builtins-4425561a.so.12.4.127", None),
-            ("libcudart_static.a", None),
-            ("libcudart.so_old", None),
-            ("libcudart", None),
-            ("libcuda.so.1", None),
-            ("", None),
-        ] {
-            assert_eq!(kind_of(name), kind, "{name}");
-        }
     }
 
     #[test]
@@ -347,12 +326,37 @@ mod tests {
     }
 
     #[test]
-    fn sonames_of_every_major() {
-        let names = |major| [LibraryKind::Cudart, LibraryKind::Nvrtc].map(|kind| soname(kind, major));
-        assert_eq!(names(10), ["libcudart.so.10.2", "libnvrtc.so.10.2"]);
-        assert_eq!(names(11), ["libcudart.so.11.0", "libnvrtc.so.11.2"]);
-        assert_eq!(names(12), ["libcudart.so.12", "libnvrtc.so.12"]);
-        assert_eq!(names(13), ["libcudart.so.13", "libnvrtc.so.13"]);
+    fn of_a_pinned_library_nvidias_own_copy_is_asked() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        for path in [
+            "sp/a/lib/libcudnn.so.9",
+            "sp/ctranslate2.libs/libcudnn-74a4c495.so.9.1.0",
+            "sp/nvidia/cudnn/lib/libcudnn.so.9",
+            "sp/nvidia/cudnn/lib/libcudnn_graph.so.9",
+            "sp/nvidia/cudnn_old/lib/libcudnn.so.9",
+            "usr/local/cuda/lib64/libcudnn.so.9",
+        ] {
+            touch(root, path);
+        }
+        let stack = |packages: &str| {
+            Stack::parse(&format!(
+                r#"{{"schema": 1, "name": "t", "packages": {{{packages}}}}}"#
+            ))
+            .unwrap()
+        };
+        for packages in [r#""torch": "*""#, r#""nvidia-cudnn-cu12": "*""#] {
+            let wanted = Wanted::by(&stack(packages));
+            let expected = ["W /sp/nvidia/cudnn/lib/libcudnn.so.9"];
+            assert_eq!(seen(root, "sp", None, &wanted), expected, "{packages}");
+            fs::create_dir_all(root.join("empty")).unwrap();
+            assert_eq!(seen(root, "empty", None, &wanted), [""; 0], "{packages}");
+        }
+        assert_eq!(Wanted::by(&stack(r#""nvidia-cuda-runtime-cu12": "*""#)), []);
+    }
+
+    #[test]
+    fn majors_are_those_that_the_rule_accepts() {
         assert_eq!(majors(&"12.4".parse().unwrap()), [12]);
         assert_eq!(majors(&">=11.8".parse().unwrap()), [14, 13, 12, 11]);
     }

@@ -17,6 +17,8 @@ use crate::facts::{MissingVersion, RefusedObject};
 
 pub mod explain;
 mod request;
+pub mod search;
+pub mod symbols;
 
 pub use request::{Asked, DRIVER, Request, ask};
 

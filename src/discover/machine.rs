@@ -9,10 +9,14 @@ use nix::sys::resource::{Resource, getrlimit};
 
 use crate::discover::nvidia_require;
 use crate::facts::Limits;
-use crate::launch;
+use crate::hidden::is_hidden;
+use crate::order;
+use crate::packages::compiled_by_pccm;
+use crate::process::launch;
 
-/// Variables whose values may stand in a report. Everything else in an environment may be a secret.
-pub const SHOWN_VARIABLES: [&str; 10] = [
+/// Variables whose values may stand in a report, beside those that keep a package from compiling. Everything else in an
+/// environment may be a secret.
+pub const SHOWN_VARIABLES: [&str; 8] = [
     "CUDA_VERSION",
     "CUDA_VISIBLE_DEVICES",
     "CUDA_DEVICE_ORDER",
@@ -21,12 +25,10 @@ pub const SHOWN_VARIABLES: [&str; 10] = [
     "NVIDIA_DISABLE_REQUIRE",
     "CUDA_MPS_PIPE_DIRECTORY",
     "LD_LIBRARY_PATH",
-    "SPCONV_DISABLE_JIT",
-    "CUMM_DISABLE_JIT",
 ];
 
 /// Folders in which container runtimes and WSL2 leave the driver's libraries, whether or not a loader searches them.
-const DRIVER_FOLDERS: [&str; 6] = [
+pub const DRIVER_FOLDERS: [&str; 6] = [
     "/usr/local/nvidia/lib64", // GKE and older device plugins
     "/usr/lib/wsl/lib",        // WSL2
     "/usr/lib/x86_64-linux-gnu",
@@ -41,7 +43,8 @@ pub fn shown_environment(env: &[CString]) -> BTreeMap<String, String> {
     let mut shown = BTreeMap::new();
     for (name, value) in launch::to_os_pairs(env) {
         let name = name.to_string_lossy();
-        if SHOWN_VARIABLES.contains(&&*name) || name.starts_with(nvidia_require::PREFIX) {
+        let is_pccms = || compiled_by_pccm().any(|(_, variable)| name == variable);
+        if SHOWN_VARIABLES.contains(&&*name) || name.starts_with(nvidia_require::PREFIX) || is_pccms() {
             let value = || value.to_string_lossy().into_owned();
             shown.entry(name.into_owned()).or_insert_with(value);
         }
@@ -77,20 +80,21 @@ pub fn device_nodes() -> Vec<String> {
         .filter_map(|e| e.file_name().into_string().ok())
         .filter(|n| n == "dxg" || (n.starts_with("nvidia") && !n.starts_with("nvidia-caps")))
         .map(|n| format!("/dev/{n}"))
+        .filter(|path| !is_hidden(Path::new(path)))
         .collect();
-    nodes.sort();
+    order::sort(&mut nodes);
     nodes
 }
 
-/// Copies of libcuda.so.1 in the folders of LD_LIBRARY_PATH and in the usual ones; worth naming where the loader took
-/// none.
-pub fn driver_copies(ld_library_path: Option<&OsStr>) -> Vec<String> {
+/// Copies of a library of the driver's in the folders of LD_LIBRARY_PATH and in the usual ones; worth naming where the
+/// loader took none.
+pub fn driver_copies(library: &str, ld_library_path: Option<&OsStr>) -> Vec<String> {
     let searched = ld_library_path.map(OsStr::to_string_lossy).unwrap_or_default();
     let searched = searched.split([':', ';']).filter(|f| f.starts_with('/'));
     searched
         .chain(DRIVER_FOLDERS)
-        .map(|f| format!("{f}/libcuda.so.1"))
-        .filter(|p| Path::new(p).exists())
+        .map(|f| format!("{f}/{library}"))
+        .filter(|p| Path::new(p).exists() && !is_hidden(Path::new(p)))
         .collect()
 }
 
@@ -131,7 +135,7 @@ mod tests {
         }
         std::fs::write(with.join("libcuda.so.1"), "").unwrap();
         let path = format!("relative::{}:{}", without.display(), with.display());
-        let found = driver_copies(Some(OsStr::new(&path)));
+        let found = driver_copies("libcuda.so.1", Some(OsStr::new(&path)));
         assert_eq!(found.first(), Some(&format!("{}/libcuda.so.1", with.display())));
         assert!(
             !found

@@ -3,7 +3,7 @@
 //! Every folder but those of headers and bytecode is listed and every `*.so` is opened, since a CUDA extension may have
 //! any name; but of a library only the headers are read.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -14,11 +14,13 @@ use super::bytes::RandomFile;
 use super::elf::ElfError;
 use super::fatbin::{CodeKind, Fatbins, Target, Variant};
 use super::kernels::{self, KernelTable, Reason};
-use super::reading::Reading;
+use super::reading::{self, Reading};
 use super::requirement::normalize_name;
-use super::wheels;
-use crate::facts::kernels::Served;
+use super::{installed, record, threads, wheels};
+use crate::facts::kernels::{PtxIsa, Served};
 use crate::facts::{ComputeCapability, Distribution, ModuleKernels};
+use crate::order;
+use crate::packages::{PACKAGES, untagged};
 
 /// Deepest folder below a folder of `sys.path`. A full torch environment needs eleven.
 const MAX_DEPTH: usize = 32;
@@ -27,18 +29,6 @@ const MAX_DEPTH: usize = 32;
 const MAX_LISTED: usize = 500_000;
 /// Most libraries that are opened. A full torch environment has about a thousand.
 const MAX_LIBRARIES: usize = 50_000;
-/// Listing folders and reading headers are system calls in the main; one more thread halves the time.
-const THREADS: usize = 2;
-
-/// Packages of which a source build without nvcc is for the CPU alone and says nothing: their libraries are facts even
-/// without CUDA code, so that it can be told. Their folders.
-const CPU_BUILD_FOLDERS: [&[u8]; 5] = [
-    b"torch_scatter",
-    b"torch_sparse",
-    b"torch_cluster",
-    b"torch_spline_conv",
-    b"mmcv",
-];
 
 /// Names with which NVIDIA's own libraries begin, where another wheel bundles them (torch/lib, tensorrt_libs).
 const VENDOR_NAMES: [&str; 20] = [
@@ -85,22 +75,16 @@ pub fn find(site_packages: &[String], listed: &[ComputeCapability], reading: &Re
             path: root,
         }));
     }
-    std::thread::scope(|scope| {
-        for _ in 1..THREADS {
-            // Without a second thread (a limit on processes) the first one does all of it.
-            let _ = std::thread::Builder::new()
-                .name("kernels".into())
-                .spawn_scoped(scope, || search.run());
-        }
-        search.run();
-    });
+    threads::on_two(&|| search.run());
     let mut found = search.state.into_inner().unwrap_or_else(|e| e.into_inner()).found;
     // Of several names of one file one is shown, rather its own than a link's.
-    found.sort_by(|a, b| (a.linked, &a.module.path).cmp(&(b.linked, &b.module.path)));
+    order::sort_by(&mut found, |a, b| {
+        (a.linked, &a.module.path).cmp(&(b.linked, &b.module.path))
+    });
     let mut seen = HashSet::new();
     found.retain(|found| found.identity.is_none_or(|file| seen.insert(file)));
     let mut modules: Vec<ModuleKernels> = found.into_iter().map(|found| found.module).collect();
-    modules.sort_by(|a, b| a.path.cmp(&b.path));
+    order::sort_by(&mut modules, |a, b| a.path.cmp(&b.path));
     modules
 }
 
@@ -109,7 +93,8 @@ struct Folder {
     depth: usize,
     /// below `site-packages/nvidia`
     vendor: bool,
-    /// below one of [`CPU_BUILD_FOLDERS`]
+    /// in a package of which a source build without nvcc is for the CPU alone and does not say so: its libraries are
+    /// facts even without CUDA code, so that it can be told
     cpu_builds: bool,
     linked: bool,
 }
@@ -193,6 +178,7 @@ impl Search<'_> {
     fn list(&self, folder: &Folder) -> Done {
         let wrong = |reason: Reason| Done::error(&folder.path, &reason);
         self.reading.at(&folder.path);
+        let _going = reading::begin(&folder.path);
         let entries = match std::fs::read_dir(&folder.path) {
             Ok(entries) => entries,
             // A folder of `sys.path` need not exist.
@@ -203,8 +189,11 @@ impl Search<'_> {
         let mut libraries = Vec::new();
         let mut count = 0;
         for entry in entries {
-            let Ok((kind, entry)) = entry.and_then(|e| Ok((e.file_type()?, e))) else {
-                continue; // it vanished meanwhile
+            let (kind, entry) = match entry.and_then(|e| Ok((e.file_type()?, e))) {
+                Ok(known) => known,
+                // It vanished meanwhile.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+                Err(e) => return wrong(e.into()),
             };
             count += 1;
             if count > MAX_LISTED {
@@ -221,7 +210,7 @@ impl Search<'_> {
                         vendor: folder.vendor
                             || (folder.depth == 0 && name.as_bytes().starts_with(b"nvidia")),
                         linked: folder.linked || kind.is_symlink(),
-                        cpu_builds: folder.cpu_builds || CPU_BUILD_FOLDERS.contains(&name.as_bytes()),
+                        cpu_builds: folder.cpu_builds || may_be_for_the_cpu(&name),
                     }));
                 }
             } else if (kind.is_file() || kind.is_symlink()) && kernels::is_library(&name) {
@@ -255,6 +244,7 @@ impl Search<'_> {
     fn open(&self, library: &Library) -> Done {
         let wrong = |reason: Reason| Done::error(&library.path, &reason);
         self.reading.at(&library.path);
+        let _going = reading::begin(&library.path);
         let file = match RandomFile::open(&library.path) {
             Ok(file) => file,
             // A link that leads nowhere, or to something else than a file.
@@ -306,6 +296,7 @@ impl Done {
         let module = ModuleKernels {
             path: path.to_string_lossy().into_owned(),
             error: Some(reason.to_string()),
+            errno: reason.errno(),
             ..ModuleKernels::default()
         };
         Self {
@@ -321,12 +312,17 @@ impl Done {
 
 /// Folders that nothing loads a library from, and that have three quarters of all entries: torch/include alone has
 /// 9,000. A package may be called anything, so that `include` counts below one alone.
-fn holds_no_library(name: &OsStr, depth: usize) -> bool {
+pub(super) fn holds_no_library(name: &OsStr, depth: usize) -> bool {
     let name = name.as_bytes();
     name == b"__pycache__"
         || (depth > 0 && name == b"include")
         || name.ends_with(b".dist-info")
         || name.ends_with(b".egg-info")
+}
+
+fn may_be_for_the_cpu(folder: &OsStr) -> bool {
+    let mut packages = PACKAGES.iter();
+    packages.any(|p| folder == p.folder && p.silent_cpu_build.get().is_some())
 }
 
 fn is_vendors(name: &OsStr) -> bool {
@@ -357,23 +353,29 @@ fn module_of(table: &KernelTable, listed: &[ComputeCapability]) -> ModuleKernels
             with_kernels: loadable.with_kernels,
             sass: loadable.sass(),
             ptx: loadable.ptx(),
-            served: listed.iter().map(|&cc| (cc, loadable.served(cc))).collect(),
+            ptx_isa: loadable.ptx_isa(),
+            served: order::map(listed.iter().map(|&cc| (cc, loadable.served(cc)))),
             ..ModuleKernels::default()
         };
     }
     let linked = |cc| linked(parts, cc);
-    let (mut sass, mut ptx) = (BTreeMap::new(), BTreeMap::new());
-    let targets: BTreeSet<Target> = parts.sass().into_keys().chain(parts.ptx().into_keys()).collect();
+    let (mut sass, mut ptx, mut ptx_isa) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
+    let targets = order::set(parts.sass().into_keys().chain(parts.ptx().into_keys()));
     for target in targets {
         match linked(target.capability) {
             Some(CodeKind::Sass) => drop(sass.insert(target, parts.count)),
-            Some(CodeKind::Ptx) => drop(ptx.insert(
-                Target {
+            Some(CodeKind::Ptx) => {
+                let plain = Target {
                     variant: Variant::Plain,
                     ..target
-                },
-                parts.count,
-            )),
+                };
+                ptx.insert(plain, parts.count);
+                ptx_isa.extend(parts.needed_isa(target.capability).map(|version| PtxIsa {
+                    arch: plain,
+                    version,
+                    fatbins: parts.count,
+                }));
+            }
             None => {}
         }
     }
@@ -393,7 +395,8 @@ fn module_of(table: &KernelTable, listed: &[ComputeCapability]) -> ModuleKernels
         with_kernels: parts.count,
         sass,
         ptx,
-        served: listed.iter().map(|&cc| (cc, count(cc))).collect(),
+        ptx_isa,
+        served: order::map(listed.iter().map(|&cc| (cc, count(cc)))),
         ..ModuleKernels::default()
     }
 }
@@ -412,23 +415,31 @@ fn linked(parts: &Fatbins, device: ComputeCapability) -> Option<CodeKind> {
 
 /// Says of each module which distribution brought it, by the name of its folder or file in site-packages: `spconv` and
 /// `spconv_cu124.libs` are spconv-cu124's, `torch_scatter` is torch-scatter's, `nvidia/cublas` is nvidia-cublas-cu12's.
-/// Where no name fits, the distributions' `top_level.txt` are asked; RECORD, with a line for each file, never is.
+/// Where no name fits, the distributions' `top_level.txt` are asked, and at last RECORD, which has a line for each file
+/// and takes its time to read: `lib/mscclpp.so` is sgl-kernel's.
 pub fn attribute(modules: &mut [ModuleKernels], site_packages: &[String], distributions: &[Distribution]) {
     let mut owners = Owners {
         distributions,
         known: BTreeMap::new(),
         top_levels: None,
+        records: Vec::new(),
     };
     for module in modules {
-        let Some((folder, base)) = top_name(&module.path, site_packages) else {
+        let Some((folder, rest, base)) = top_name(&module.path, site_packages) else {
             continue;
         };
-        module.package = owners.of(folder, &base);
+        // NVIDIA's own are not judged, whoever brought them.
+        let by_record = |owners: &mut Owners<'_>| match module.vendor {
+            true => None,
+            false => owners.by_record(folder, rest),
+        };
+        module.package = owners.of(folder, &base).or_else(|| by_record(&mut owners));
     }
 }
 
-/// The folder of `sys.path` that a path lies in, and the name that it has there, without what wheels add to it.
-fn top_name<'a>(path: &str, site_packages: &'a [String]) -> Option<(&'a str, String)> {
+/// The folder of `sys.path` that a path lies in, the path below it, and the first name in that without what wheels add
+/// to it.
+fn top_name<'a, 'p>(path: &'p str, site_packages: &'a [String]) -> Option<(&'a str, &'p str, String)> {
     let (folder, rest) = site_packages
         .iter()
         .filter_map(|folder| {
@@ -447,7 +458,7 @@ fn top_name<'a>(path: &str, site_packages: &'a [String]) -> Option<(&'a str, Str
         // pointops_cuda.cpython-311-x86_64-linux-gnu.so
         (name, None) => name.split('.').next().unwrap_or(name).to_string(),
     };
-    Some((folder, base))
+    Some((folder, rest, base))
 }
 
 struct Owners<'a> {
@@ -455,6 +466,8 @@ struct Owners<'a> {
     known: BTreeMap<(String, String), Option<String>>,
     /// names in the `top_level.txt` of each distribution; read when a name asks for it first
     top_levels: Option<Vec<(String, &'a Distribution)>>,
+    /// by folder, whose each library is; read when no name fits
+    records: Vec<(String, Vec<(String, String)>)>,
 }
 
 impl<'a> Owners<'a> {
@@ -497,6 +510,29 @@ impl<'a> Owners<'a> {
         (self.in_order(folder).find(same)).or_else(|| self.in_order(folder).find(tagged))
     }
 
+    /// By the RECORDs of one folder that are not those of pure Python.
+    fn by_record(&mut self, folder: &str, rest: &str) -> Option<String> {
+        if !self.records.iter().any(|(known, _)| known == folder) {
+            let mut libraries = Vec::new();
+            for dist in self.distributions {
+                let path = Path::new(&dist.path);
+                let is_pure = |tag: &String| tag.ends_with("-any");
+                if path.parent() != Some(Path::new(folder))
+                    || (!dist.tags.is_empty() && dist.tags.iter().all(is_pure))
+                {
+                    continue;
+                }
+                let text = installed::record_text(path);
+                let found = record::parse(&text).libraries.into_iter();
+                libraries.extend(found.map(|library| (library.into_owned(), dist.name.clone())));
+            }
+            self.records.push((folder.to_string(), libraries));
+        }
+        let (_, libraries) = self.records.iter().find(|(known, _)| known == folder)?;
+        let (_, owner) = libraries.iter().find(|(library, _)| library == rest)?;
+        Some(owner.clone())
+    }
+
     fn by_top_level(&mut self, folder: &str, base: &str) -> Option<&'a Distribution> {
         let distributions = self.distributions;
         let names = self.top_levels.get_or_insert_with(|| {
@@ -512,14 +548,6 @@ impl<'a> Owners<'a> {
             .find(|(name, dist)| name == base && here(dist))
             .map(|(_, dist)| *dist)
     }
-}
-
-/// `spconv` of `spconv-cu124`, `cupy` of `cupy-cuda12x`; `None` where the name has no such end.
-pub(crate) fn untagged(name: &str) -> Option<&str> {
-    let (stem, tag) = name.rsplit_once('-')?;
-    let digits = tag.strip_prefix("cuda").or_else(|| tag.strip_prefix("cu"))?;
-    let digits = digits.strip_suffix('x').unwrap_or(digits);
-    (!stem.is_empty() && !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit())).then_some(stem)
 }
 
 #[cfg(test)]

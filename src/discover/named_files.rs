@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::unread;
 use crate::facts::NamedFile;
 
 /// Looks for each name in the folders, in their order. A symbolic link that leads nowhere is not a find.
@@ -13,7 +14,7 @@ pub fn find(site_packages: &[String], names: &[String]) -> Vec<NamedFile> {
             path: site_packages
                 .iter()
                 .map(|folder| Path::new(folder).join(name))
-                .find(|path| path.exists())
+                .find(|path| unread::metadata(path).is_some())
                 .map(|path| path.to_string_lossy().into_owned()),
         })
         .collect()

@@ -208,11 +208,11 @@ fn condition(text: &str) -> Result<Condition, String> {
         .all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b))
     {
         return Err(format!(
-            "`{shown}` begins with what is no name; cuda, driver, arch and brand are known"
+            "`{shown}` begins with what is not a valid name; cuda, driver, arch and brand are known"
         ));
     }
     let Some(operator) = Operator::of(sign) else {
-        return Err(format!("`{sign}` in `{shown}` is none of =, !=, <, <=, >, >="));
+        return Err(format!("`{sign}` in `{shown}` is not one of =, !=, <, <=, >, >="));
     };
     if value.is_empty() {
         return Err(format!("`{shown}` compares with nothing"));
@@ -225,7 +225,9 @@ fn condition(text: &str) -> Result<Condition, String> {
             ));
         }
         Key::Cuda | Key::Driver | Key::Arch if Version::parse(value).is_none() => {
-            return Err(format!("`{shown}` compares with what is no version such as 12.4"));
+            return Err(format!(
+                "`{shown}` compares with something other than a version such as 12.4"
+            ));
         }
         _ => {}
     }

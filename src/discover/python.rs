@@ -5,56 +5,75 @@
 //!
 //! The places in their order, of which the first that holds an interpreter wins:
 //! 1. `--python`, an interpreter or an environment's folder; if it is no good, nothing else is tried
-//! 2. the service command's own interpreter, also behind `env`, `tini`, `sh -c` and the like, or in a script's `#!`
+//! 2. the service command's own interpreter, also behind `env`, `tini`, `uv run`, `sh -c` and the like, in a script's `#!`,
+//!    or where a start script leads; if it starts one that cannot be determined, nothing else is tried
 //! 3. `VIRTUAL_ENV`
 //! 4. `CONDA_PREFIX`
 //! 5. `python3`, then `python` on `PATH`
 //! 6. the usual places of images whose `PATH` was lost
 
-use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::{Component, Path, PathBuf};
 
-use super::files::printable;
-use crate::facts::Python;
+use crate::facts::{ClosedFolder, Python};
+use crate::text::one_line;
+use command::Unresolved;
 
 mod command;
 mod interpreter;
 mod prefix;
+mod rules;
+mod shell;
 mod sys_path;
+mod wrappers;
 
 // Pure, and public for whoever tries them with bytes of his own.
-pub use command::{first_shell_word, interpreter_of_exec, isolation, unwrap_wrappers};
+pub use command::{
+    exec_of_text, first_shell_word, has_long_shebang, interpreter_of_exec, isolation, may_lead_to_python,
+    unwrap_wrappers,
+};
 pub use interpreter::{is_python_name, named_versions};
 pub use prefix::{Config, PyVersion, parse_config, parse_patchlevel, version_of_name};
 pub use sys_path::{Pth, parse_pth};
 
 /// The service's environment variables. A value of its own, so that tests and `env NAME=VALUE python` can have others.
 #[derive(Clone, PartialEq, Debug, Default)]
-pub struct Environment(BTreeMap<OsString, OsString>);
+pub struct Environment(Vec<(OsString, OsString)>);
 
 impl Environment {
     /// This process's own.
     pub fn of_process() -> Self {
-        Self(std::env::vars_os().collect())
+        std::env::vars_os().collect()
     }
 
     /// A variable's value; an empty one counts as unset, as Python and the shells have it for all that is asked here.
     pub fn get(&self, name: &str) -> Option<&OsStr> {
-        self.0
-            .get(OsStr::new(name))
-            .map(OsString::as_os_str)
-            .filter(|v| !v.is_empty())
+        let mut all = self.0.iter().rev();
+        let (_, value) = all.find(|(known, _)| known == name)?;
+        Some(value.as_os_str()).filter(|v| !v.is_empty())
     }
 
     /// Sets a variable.
     pub fn set(&mut self, name: impl Into<OsString>, value: impl Into<OsString>) {
-        self.0.insert(name.into(), value.into());
+        let name = name.into();
+        self.unset(&name);
+        self.0.push((name, value.into()));
+    }
+
+    /// Removes a variable.
+    pub fn unset(&mut self, name: &OsStr) {
+        self.0.retain(|(known, _)| known != name);
+    }
+
+    /// Removes all variables.
+    pub fn clear(&mut self) {
+        self.0.clear();
     }
 }
 
 impl<N: Into<OsString>, V: Into<OsString>> FromIterator<(N, V)> for Environment {
     fn from_iter<I: IntoIterator<Item = (N, V)>>(pairs: I) -> Self {
+        // Of a name that comes twice the last counts.
         Self(pairs.into_iter().map(|(n, v)| (n.into(), v.into())).collect())
     }
 }
@@ -111,7 +130,7 @@ struct Candidate {
     path: PathBuf,
     env: Environment,
     isolation: Isolation,
-    /// of the service's script, which Python looks into first
+    /// of the service's script, which Python looks into first; a zip that is executed is itself such a place
     script_folder: Option<PathBuf>,
 }
 
@@ -128,26 +147,58 @@ impl PythonQuery<'_> {
                 "--python",
                 Some(self.explicit(given).and_then(not_just_any_program)),
             ),
-            None => attempts
-                .one(Python::OF_SERVICE, command::interpreter(self))
-                .or_else(|| attempts.one("VIRTUAL_ENV", self.variable("VIRTUAL_ENV")))
-                .or_else(|| attempts.one("CONDA_PREFIX", self.variable("CONDA_PREFIX")))
-                .or_else(|| {
-                    let paths = ["python3", "python"].map(|name| self.on_path(self.env, name.as_ref()));
-                    attempts.first("PATH", paths.into_iter().flatten())
-                })
-                .or_else(|| {
-                    let paths = self
-                        .usual_places
-                        .iter()
-                        .flat_map(|f| [f.join("python3"), f.join("python")]);
-                    attempts.first("the usual places", paths.filter(|p| p.exists()))
-                }),
+            None => match command::interpreter(self) {
+                Some(Err(Unresolved::Unknown(why))) => return Self::undetermined(&why),
+                // What it names is not replaced either: the service would not start with another one.
+                Some(Ok(candidate)) => {
+                    let path = candidate.path.clone();
+                    let found = attempts.one(Python::OF_SERVICE, Some(Ok(candidate)));
+                    found.or_else(|| {
+                        Some(Python {
+                            closed_folder: interpreter::closed_folder(&path),
+                            ..Python::default()
+                        })
+                    })
+                }
+                Some(Err(Unresolved::NotPython(why))) => {
+                    attempts.one(Python::OF_SERVICE, Some(Err(why)));
+                    self.elsewhere(&mut attempts)
+                }
+                None => self.elsewhere(&mut attempts),
+            },
         };
         Python {
             tried: attempts.tried,
             ..found.unwrap_or_default()
         }
+    }
+
+    /// A Python that could be any.
+    fn undetermined(why: &str) -> Python {
+        let why = one_line(why, 500);
+        Python {
+            tried: vec![format!("{}: {why}", Python::OF_SERVICE)],
+            undetermined: Some(why),
+            ..Python::default()
+        }
+    }
+
+    /// The places that do not depend on the service.
+    fn elsewhere(&self, attempts: &mut Attempts<'_>) -> Option<Python> {
+        attempts
+            .one("VIRTUAL_ENV", self.variable("VIRTUAL_ENV"))
+            .or_else(|| attempts.one("CONDA_PREFIX", self.variable("CONDA_PREFIX")))
+            .or_else(|| {
+                let paths = ["python3", "python"].map(|name| self.on_path(self.env, name.as_ref()));
+                attempts.first("PATH", paths.into_iter().flatten())
+            })
+            .or_else(|| {
+                let paths = self
+                    .usual_places
+                    .iter()
+                    .flat_map(|f| [f.join("python3"), f.join("python")]);
+                attempts.first("the usual places", paths.filter(|p| p.exists()))
+            })
     }
 
     /// Why the service's Python would not read what `PYTHONPATH` puts before its own `site`.
@@ -195,20 +246,41 @@ impl PythonQuery<'_> {
             interpreter::of_file(self, candidate)?
         };
         let layout = prefix::layout(&found, candidate);
-        let (site_packages, notes) = sys_path::folders(self, candidate, &layout);
+        let path = sys_path::folders(self, candidate, &layout);
         let text = |path: &Path| path.to_string_lossy().into_owned();
         Ok(Python {
             interpreter: found.path.as_deref().map(text),
+            conda: layout.prefix.join("conda-meta").is_dir(),
             prefix: Some(text(&layout.prefix)),
             version: layout.version.map(|v| v.to_string()),
             found_by: None,
             options: candidate.isolation.options(),
             working_folder: candidate.isolation.working_folder,
             script_folder: candidate.script_folder.as_deref().map(text),
-            site_packages,
-            notes,
+            site_packages: path.folders,
+            archives: path.archives,
+            notes: path.notes,
+            undetermined: None,
+            broken_home: prefix::broken_home(&layout, candidate),
+            closed_folder: self.closed_folder(candidate, found.path.as_deref()),
             tried: Vec::new(),
         })
+    }
+
+    /// Of the environment's own interpreter, or of one that stands before this one on PATH.
+    fn closed_folder(&self, candidate: &Candidate, found: Option<&Path>) -> Option<ClosedFolder> {
+        let Some(found) = found else {
+            return interpreter::closed_folder(&candidate.path);
+        };
+        let name = found.file_name()?;
+        let mut before: Vec<PathBuf> = Vec::new();
+        for path in self.on_path(&candidate.env, name) {
+            if path == found {
+                return before.iter().find_map(|path| interpreter::closed_folder(path));
+            }
+            before.push(path);
+        }
+        None
     }
 
     /// A path from the service's working folder, as `os.path.abspath` makes it: links keep their names.
@@ -262,7 +334,7 @@ impl Attempts<'_> {
                 ..python
             }),
             Err(why) => {
-                self.tried.push(printable(&format!("{by}: {why}"), 500));
+                self.tried.push(one_line(&format!("{by}: {why}"), 500));
                 None
             }
         }

@@ -16,6 +16,8 @@ const MAX_FILES: usize = 20_000;
 pub struct Record<'a> {
     /// shared libraries
     pub libraries: Vec<Cow<'a, str>>,
+    /// of each library the hash and the size in bytes, as written: `sha256=…,132696`; empty where there are none
+    pub contents: Vec<&'a str>,
     /// top-level packages, by import name, whose `__init__.py` is not empty. An empty one may go: an import takes the
     /// folder all the same, and pip takes `nvidia/__init__.py` along with any one of NVIDIA's wheels.
     pub packages: Vec<Cow<'a, str>>,
@@ -42,6 +44,7 @@ pub fn parse(text: &str) -> Record<'_> {
         if is_library(&path) {
             if record.libraries.len() < MAX_FILES {
                 record.libraries.push(path);
+                record.contents.push(contents(line));
             }
         } else if let Some(package) = package(&path) {
             record.has_packages = true;
@@ -55,6 +58,19 @@ pub fn parse(text: &str) -> Record<'_> {
         }
     }
     record
+}
+
+/// The hash and the size at the end of a line.
+fn contents(line: &str) -> &str {
+    let line = line.trim_end();
+    let size = line.rfind(',').unwrap_or_default();
+    let hash = line.get(..size).and_then(|before| before.rfind(','));
+    hash.and_then(|comma| line.get(comma + 1..)).unwrap_or_default()
+}
+
+/// The size that [`Record::contents`] holds.
+pub fn size(contents: &str) -> Option<u64> {
+    contents.rsplit_once(',')?.1.trim_matches('"').parse().ok()
 }
 
 /// A first field in quotes, and what is behind it.
@@ -132,6 +148,7 @@ mod tests {
                 "torch/lib/libcudnn.so.9"
             ]
         );
+        assert_eq!(record.contents, ["sha256=x,37913", "sha256=x,1"]);
         assert_eq!(record.packages, ["torch", "functorch", "other"]);
         assert!(record.has_packages);
         let empty = parse("nvidia/__init__.py,sha256=x,0\n");
@@ -185,6 +202,26 @@ mod tests {
             parse("\"x/__init__.py\",\"h\",\"0\"\ny/__init__.py,h,0\r\n").packages,
             [""; 0]
         );
+    }
+
+    #[test]
+    fn sizes_of_libraries() {
+        for (line, expected) in [
+            ("a.so,sha256=x,12", Some(12)),
+            ("\"a,b.so\",\"sha256=x\",\"12\"\r\n", Some(12)),
+            ("a.so,,", None),
+            ("a.so,,12", Some(12)),
+            ("a.so,12", None),
+            ("a.so", None),
+            ("a.so,sha256=x,-1", None),
+            ("a.so,sha256=x,99999999999999999999999", None),
+        ] {
+            assert_eq!(
+                parse(line).contents.first().and_then(|c| size(c)),
+                expected,
+                "{line}"
+            );
+        }
     }
 
     #[test]

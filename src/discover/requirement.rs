@@ -6,10 +6,14 @@
 use std::borrow::Cow;
 use std::str::FromStr;
 
+use crate::facts::{Distribution, WheelVariant};
+use crate::text::one_line;
 use pep440_rs::{Version, VersionSpecifier, VersionSpecifiers};
 
 /// Deepest nesting of parentheses in a marker that is followed.
 const MAX_DEPTH: usize = 32;
+/// Most extras that one requirement asks for.
+const MAX_EXTRAS: usize = 100;
 
 /// A name as PEP 503 compares it: lower case, runs of `-`, `_` and `.` as one `-`.
 pub fn normalize_name(name: &str) -> String {
@@ -32,6 +36,8 @@ pub fn normalize_name(name: &str) -> String {
 pub struct Requirement {
     /// normalised name (PEP 503)
     pub name: String,
+    /// the extras of it that are asked for, normalised (PEP 685)
+    pub extras: Vec<String>,
     /// the versions that it takes; empty takes all
     pub specifiers: VersionSpecifiers,
     marker: Option<Marker>,
@@ -76,12 +82,15 @@ impl FromStr for Requirement {
             return Err(RequirementError::Name);
         }
         rest = rest.trim_start();
-        if let Some(extras) = rest.strip_prefix('[') {
-            rest = extras
-                .split_once(']')
-                .ok_or(RequirementError::Extras)?
-                .1
-                .trim_start();
+        let mut extras = Vec::new();
+        if let Some(list) = rest.strip_prefix('[') {
+            let (list, behind) = list.split_once(']').ok_or(RequirementError::Extras)?;
+            let named = list
+                .split(',')
+                .map(normalize_name)
+                .filter(|extra| !extra.is_empty());
+            extras.extend(named.take(MAX_EXTRAS));
+            rest = behind.trim_start();
         }
         let (versions, marker) = if rest.starts_with('@') {
             // A URL may hold a semicolon; only one after a blank starts the marker.
@@ -100,6 +109,7 @@ impl FromStr for Requirement {
         };
         Ok(Self {
             name: normalize_name(name),
+            extras,
             specifiers: parse_specifiers(versions)?,
             marker: marker.map(Marker::parse).transpose()?,
         })
@@ -117,7 +127,7 @@ fn parse_specifiers(text: &str) -> Result<VersionSpecifiers, RequirementError> {
     let inner = inner.trim().trim_end_matches(',').trim_end();
     inner
         .parse()
-        .map_err(|_| RequirementError::Specifiers(super::files::printable(text, 80)))
+        .map_err(|_| RequirementError::Specifiers(one_line(text, 80)))
 }
 
 /// What markers are compared with. `None`: not known from files alone.
@@ -127,6 +137,10 @@ pub struct MarkerEnvironment {
     pub python_version: Option<String>,
     /// `3.11.7`
     pub python_full_version: Option<String>,
+    /// the extra of the distribution that is looked at; empty for none
+    pub extra: String,
+    /// the variant of its wheel
+    pub variant: Option<WheelVariant>,
 }
 
 impl MarkerEnvironment {
@@ -140,6 +154,15 @@ impl MarkerEnvironment {
         Self {
             python_version: major.zip(minor).map(|(a, b)| format!("{a}.{b}")),
             python_full_version: micro.map(|_| version.to_string()),
+            ..Self::default()
+        }
+    }
+
+    /// The same for the requirements of one distribution.
+    pub fn within(&self, dist: &Distribution) -> Self {
+        Self {
+            variant: dist.variant.clone(),
+            ..self.clone()
         }
     }
 
@@ -156,8 +179,8 @@ impl MarkerEnvironment {
                 Some("CPython")
             }
             "implementation_name" => Some("cpython"),
-            // Nothing says which extras were asked for at installation, so none.
-            "extra" => Some(""),
+            "extra" => Some(&self.extra),
+            "variant_label" => self.variant.as_ref().map(|variant| variant.label.as_str()),
             _ => None,
         }
     }
@@ -187,7 +210,7 @@ enum Comparison {
 
 impl Marker {
     fn parse(text: &str) -> Result<Self, RequirementError> {
-        let error = || RequirementError::Marker(super::files::printable(text.trim(), 80));
+        let error = || RequirementError::Marker(one_line(text.trim(), 80));
         let tokens = tokens(text).ok_or_else(error)?;
         let mut parser = Parser {
             tokens: &tokens,
@@ -207,19 +230,61 @@ impl Marker {
             Self::And(parts) => decided(parts, false, environment),
             Self::Or(parts) => decided(parts, true, environment),
             Self::Compare(left, comparison, right) => {
-                let is_extra = [left, right]
-                    .iter()
-                    .any(|o| matches!(o, Operand::Variable(name) if name == "extra"));
+                if let Operand::Variable(set) = right
+                    && let Some(depth) = VARIANT_SETS.iter().position(|name| name == set)
+                {
+                    return among_properties(left.value(environment)?, *comparison, depth + 1, environment);
+                }
+                let is = |names: &[&str]| {
+                    let named =
+                        |o: &Operand| matches!(o, Operand::Variable(name) if names.contains(&name.as_str()));
+                    named(left) || named(right)
+                };
+                let (is_extra, is_text) = (is(&["extra"]), is(&["extra", "variant_label"]));
                 let (left, right) = (left.value(environment)?, right.value(environment)?);
+                let (mut left, mut right) = (Cow::Borrowed(left), Cow::Borrowed(right));
+                if is_extra {
+                    // PEP 685
+                    left = normalize_name(&left).into();
+                    right = normalize_name(&right).into();
+                }
+                let (left, right) = (left.as_ref(), right.as_ref());
                 match comparison {
                     Comparison::In => Some(right.contains(left)),
                     Comparison::NotIn => Some(!right.contains(left)),
-                    Comparison::Operator(operator) if is_extra => compare_text(left, operator, right),
+                    Comparison::Operator(operator) if is_text => compare_text(left, operator, right),
                     Comparison::Operator(operator) => compare_versions(left, operator, right)
                         .or_else(|| compare_text(left, operator, right)),
                 }
             }
         }
+    }
+}
+
+/// The sets of PEP 825: the first, the first two, and all three parts of `namespace :: feature :: value`.
+const VARIANT_SETS: [&str; 3] = ["variant_namespaces", "variant_features", "variant_properties"];
+
+/// `'nvidia :: cuda' in variant_features`; sets have no other comparison.
+fn among_properties(
+    wanted: &str,
+    comparison: Comparison,
+    depth: usize,
+    environment: &MarkerEnvironment,
+) -> Option<bool> {
+    let wanted: Vec<&str> = wanted.split("::").map(str::trim).collect();
+    let mut properties = environment.variant.as_ref()?.properties.iter();
+    let is_there = wanted.len() == depth
+        && properties.any(|property| {
+            property
+                .split("::")
+                .map(str::trim)
+                .take(depth)
+                .eq(wanted.iter().copied())
+        });
+    match comparison {
+        Comparison::In => Some(is_there),
+        Comparison::NotIn => Some(!is_there),
+        Comparison::Operator(_) => None,
     }
 }
 
@@ -481,6 +546,74 @@ mod tests {
             ),
         ] {
             assert_eq!(applies(line), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn extras_are_read_and_compared_normalised() {
+        let requirement: Requirement = "cuda-toolkit[Cu_Blas, cudart,]==13.2; os_name == 'posix'"
+            .parse()
+            .unwrap();
+        assert_eq!(requirement.extras, ["cu-blas", "cudart"]);
+        for (line, extra, expected) in [
+            ("a; extra == 'Cu_Blas'", "cu-blas", true),
+            ("a; extra == 'cu.blas'", "cu-blas", true),
+            ("a; 'cudart' == extra", "cu-blas", false),
+            ("a; extra != 'cudart'", "cu-blas", true),
+            (
+                "a; extra == 'x' or (sys_platform == 'linux' and extra == 'y')",
+                "y",
+                true,
+            ),
+            ("a; extra == '1.0'", "1.00", false),
+        ] {
+            let environment = MarkerEnvironment {
+                extra: extra.into(),
+                ..MarkerEnvironment::of(Some("3.11.7"))
+            };
+            let requirement: Requirement = line.parse().unwrap();
+            assert_eq!(requirement.applies(&environment), Some(expected), "{line}");
+        }
+    }
+
+    #[test]
+    fn variants_are_those_of_pep_825() {
+        let variant = |label: &str, properties: &[&str]| {
+            Some(WheelVariant {
+                label: label.into(),
+                properties: properties.iter().map(ToString::to_string).collect(),
+            })
+        };
+        let cuda = variant(
+            "cu13",
+            &["nvidia :: cuda_version_lower_bound :: 13.0", "gpu::cuda::13"],
+        );
+        for (marker, variant, expected) in [
+            ("'nvidia' in variant_namespaces", &cuda, Some(true)),
+            ("'amd' not in variant_namespaces", &cuda, Some(true)),
+            ("'gpu :: cuda' in variant_features", &cuda, Some(true)),
+            ("'gpu' in variant_features", &cuda, Some(false)),
+            ("'gpu :: cuda :: 13' in variant_properties", &cuda, Some(true)),
+            ("'gpu :: cuda :: 12' in variant_properties", &cuda, Some(false)),
+            ("variant_label == 'cu13'", &cuda, Some(true)),
+            ("variant_label == ''", &cuda, Some(false)),
+            ("variant_label == ''", &variant("", &[]), Some(true)),
+            ("'nvidia' in variant_namespaces", &variant("", &[]), Some(false)),
+            ("variant_namespaces == 'nvidia'", &cuda, None),
+            ("variant_namespaces in 'nvidia'", &cuda, None),
+            ("'nvidia' in variant_namespaces", &None, None),
+            ("variant_label == 'cu13'", &None, None),
+        ] {
+            let environment = MarkerEnvironment {
+                variant: variant.clone(),
+                ..MarkerEnvironment::default()
+            };
+            let requirement: Requirement = format!("a; {marker}").parse().unwrap();
+            assert_eq!(
+                requirement.applies(&environment),
+                expected,
+                "{marker} {variant:?}"
+            );
         }
     }
 

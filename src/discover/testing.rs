@@ -73,6 +73,8 @@ pub fn cubin_of(kernel: bool, size: usize) -> Vec<u8> {
 pub struct Entry {
     pub kind: u16,
     pub arch: u32,
+    /// of PTX, its version: 8 and 4
+    pub isa: (u16, u16),
     pub flags: u64,
     pub payload: Vec<u8>,
     pub packed: u32,
@@ -106,6 +108,7 @@ impl Entry {
         Self {
             kind: 1,
             arch,
+            isa: stated(text).unwrap_or_default(),
             flags: 0x11,
             payload: text.as_bytes().to_vec(),
             options: "-v",
@@ -119,6 +122,13 @@ impl Entry {
             ..Self::packed_sass(arch)
         }
         .plain(5000)
+    }
+
+    pub fn isa(self, major: u16, minor: u16) -> Self {
+        Self {
+            isa: (major, minor),
+            ..self
+        }
     }
 
     pub fn plain(self, plain: u64) -> Self {
@@ -165,7 +175,12 @@ impl Entry {
         header.extend(payload_size.to_le_bytes());
         header.extend(self.packed.to_le_bytes());
         header.extend(options.to_le_bytes());
-        header.extend([8, 0, 1, 0]);
+        let (major, minor) = match self.kind {
+            1 => self.isa,
+            _ => (1, 8),
+        };
+        header.extend(minor.to_le_bytes());
+        header.extend(major.to_le_bytes());
         header.extend(self.arch.to_le_bytes());
         header.extend(name.to_le_bytes());
         header.extend((self.name.len() as u32).to_le_bytes());
@@ -183,6 +198,14 @@ impl Entry {
         bytes.resize(bytes.len().next_multiple_of(8), 0);
         bytes
     }
+}
+
+/// What a text says in `.version`, which fatbinary writes into the header.
+fn stated(text: &str) -> Option<(u16, u16)> {
+    let (_, rest) = text.split_once(".version ")?;
+    let (major, rest) = rest.split_once('.')?;
+    let minor: String = rest.chars().take_while(char::is_ascii_digit).collect();
+    Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
 /// A fat binary of these entries.

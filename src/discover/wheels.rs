@@ -8,9 +8,15 @@ use std::borrow::Cow;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use super::files::{self, printable};
+use serde_json::Value;
+
+use super::files;
 use super::requirement::{MarkerEnvironment, Requirement, normalize_name};
-use crate::facts::Distribution;
+use super::unread;
+use crate::facts::{Distribution, WheelVariant};
+use crate::order;
+use crate::packages;
+use crate::text::one_line;
 
 /// Most bytes of metadata headers that are read. torch's are 6 KiB; a description may follow for megabytes.
 const MAX_HEADERS: usize = 256 << 10;
@@ -19,26 +25,12 @@ const MAX_LINES: usize = 2_000;
 /// Longest header value that is kept, in characters.
 const MAX_VALUE: usize = 1_000;
 
-/// Distributions whose module states its own version, and where: the builds that PyPI and pytorch.org tell apart
-/// only there.
-const VERSION_FILES: [(&str, &str); 9] = [
-    ("torch", "torch/version.py"),
-    ("torchvision", "torchvision/version.py"),
-    ("torchaudio", "torchaudio/version.py"),
-    ("torchtext", "torchtext/version.py"),
-    ("mmcv", "mmcv/version.py"),
-    ("mmcv-full", "mmcv/version.py"),
-    ("mmcv-lite", "mmcv/version.py"),
-    ("mmdet3d", "mmdet3d/version.py"),
-    ("xformers", "xformers/version.py"),
-];
-
 /// Every distribution in these folders: in the folders' order, then by name, then by path.
 pub fn distributions(site_packages: &[String]) -> Vec<Distribution> {
     let mut all = Vec::new();
     for folder in site_packages {
         let mut here = in_folder(Path::new(folder));
-        here.sort_by(|a, b| (&a.name, &a.path).cmp(&(&b.name, &b.path)));
+        order::sort_by(&mut here, |a, b| (&a.name, &a.path).cmp(&(&b.name, &b.path)));
         all.append(&mut here);
     }
     all
@@ -74,6 +66,9 @@ fn in_folder(folder: &Path) -> Vec<Distribution> {
 
 fn dist_info(path: &Path, stem: &str) -> Distribution {
     let mut dist = described(path, &path.join("METADATA"), stem);
+    if dist.requires.iter().any(|line| line.contains("variant_")) {
+        dist.variant = variant(path);
+    }
     match read_headers(&path.join("WHEEL")) {
         Ok(text) => dist.tags = tags(&text),
         // Not every installer writes one: conda packages and editable installs may have none.
@@ -123,10 +118,10 @@ fn described(path: &Path, metadata: &Path, stem: &str) -> Distribution {
     let mut parts = stem.split('-');
     let (name, version) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
     if dist.name.is_empty() {
-        dist.name = normalize_name(&printable(name, MAX_VALUE));
+        dist.name = normalize_name(&one_line(name, MAX_VALUE));
     }
     if dist.version.is_empty() {
-        dist.version = printable(version, MAX_VALUE);
+        dist.version = one_line(version, MAX_VALUE);
     }
     dist
 }
@@ -135,16 +130,52 @@ fn described(path: &Path, metadata: &Path, stem: &str) -> Distribution {
 pub fn take_metadata(dist: &mut Distribution, text: &str) {
     for (key, value) in headers(text) {
         if key.eq_ignore_ascii_case("name") && dist.name.is_empty() {
-            dist.name = normalize_name(&printable(&value, MAX_VALUE));
+            dist.name = normalize_name(&one_line(&value, MAX_VALUE));
         } else if key.eq_ignore_ascii_case("version") && dist.version.is_empty() {
-            dist.version = printable(&value, MAX_VALUE);
+            dist.version = one_line(&value, MAX_VALUE);
         } else if key.eq_ignore_ascii_case("requires-dist")
             && dist.requires.len() < MAX_LINES
             && may_apply(&value)
         {
-            dist.requires.push(printable(&value, MAX_VALUE));
+            dist.requires.push(one_line(&value, MAX_VALUE));
         }
     }
+}
+
+/// The requirements of a `.dist-info` that stand behind an extra.
+pub(super) fn lines_of_extras(dist_info: &Path) -> Vec<String> {
+    let text = read_headers(&dist_info.join("METADATA")).unwrap_or_default();
+    headers(&text)
+        .filter(|(key, value)| key.eq_ignore_ascii_case("requires-dist") && value.contains("extra"))
+        .take(MAX_LINES)
+        .map(|(_, value)| one_line(&value, MAX_VALUE))
+        .collect()
+}
+
+/// The variant that a wheel was built as: the one label in its `variant.json` (PEP 825). `None` where the file makes no
+/// sense.
+pub(super) fn variant(dist_info: &Path) -> Option<WheelVariant> {
+    let text = match files::read_text(&dist_info.join("variant.json"), files::SMALL_FILE) {
+        Ok(text) => text,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Some(WheelVariant::default()),
+        Err(_) => return None,
+    };
+    let file: Value = serde_json::from_str(&text).ok()?;
+    let variants = file.get("variants")?.as_object()?;
+    let (label, namespaces) = variants.iter().next().filter(|_| variants.len() == 1)?;
+    let mut properties = Vec::new();
+    for (namespace, features) in namespaces.as_object()? {
+        for (feature, values) in features.as_object()? {
+            for value in values.as_array()? {
+                let property = format!("{namespace} :: {feature} :: {}", value.as_str()?);
+                properties.push(one_line(&property, MAX_VALUE));
+            }
+        }
+    }
+    Some(WheelVariant {
+        label: one_line(label, MAX_VALUE),
+        properties,
+    })
 }
 
 /// The tags in the headers of a WHEEL.
@@ -152,7 +183,7 @@ pub fn tags(text: &str) -> Vec<String> {
     headers(text)
         .filter(|(key, _)| key.eq_ignore_ascii_case("tag"))
         .take(MAX_LINES)
-        .map(|(_, value)| printable(&value, MAX_VALUE))
+        .map(|(_, value)| one_line(&value, MAX_VALUE))
         .collect()
 }
 
@@ -206,7 +237,8 @@ fn is_for_an_extra(marker: &str) -> bool {
 
 /// The file up to the empty line that ends its headers, at most [`MAX_HEADERS`] bytes.
 fn read_headers(path: &Path) -> std::io::Result<String> {
-    headers_of(files::open_regular(path)?)
+    let _going = super::reading::begin(path);
+    unread::noted(path, headers_of(files::open_regular(path)?))
 }
 
 /// The same of what is open already.
@@ -292,7 +324,7 @@ pub fn egg_requirements(text: &str) -> Vec<String> {
                 .split_once(':')
                 .and_then(|(extra, marker)| extra.is_empty().then(|| format!(" ; {marker}")));
         } else if let (Some(marker), true) = (&marker, found.len() < MAX_LINES) {
-            found.push(printable(&format!("{line}{marker}"), MAX_VALUE));
+            found.push(one_line(&format!("{line}{marker}"), MAX_VALUE));
         }
     }
     found
@@ -307,7 +339,7 @@ pub fn top_level(dist: &Distribution) -> Vec<String> {
 
 /// The file in which a distribution's module states its own version, whether it is there or not.
 pub fn version_file(dist: &Distribution) -> Option<PathBuf> {
-    let (_, file) = VERSION_FILES.iter().find(|(name, _)| *name == dist.name)?;
+    let file = packages::of(&dist.name)?.version_file.get()?;
     Some(Path::new(&dist.path).parent()?.join(file))
 }
 
@@ -341,7 +373,7 @@ fn plain_string(value: &str) -> Option<String> {
     let (text, rest) = value.get(1..)?.split_once(quote)?;
     let rest = rest.trim_start();
     (!text.is_empty() && !text.contains('\\') && (rest.is_empty() || rest.starts_with(['#', ';'])))
-        .then(|| printable(text, MAX_VALUE))
+        .then(|| one_line(text, MAX_VALUE))
 }
 
 #[cfg(test)]
@@ -417,6 +449,51 @@ mod tests {
             site.only().requires,
             ["b; python_version < '3.9'", "d", "e; what is this"]
         );
+    }
+
+    #[test]
+    fn a_variant_is_read_where_a_requirement_depends_on_it() {
+        let metadata = "Name: x\nVersion: 1\nRequires-Dist: a; 'nvidia' in variant_namespaces\n";
+        let with = |variant: Option<&str>| {
+            let site = Site::new();
+            site.file("x-1.dist-info/METADATA", metadata);
+            if let Some(text) = variant {
+                site.file("x-1.dist-info/variant.json", text);
+            }
+            site.only().variant
+        };
+        let read = with(Some(
+            r#"{"default-priorities": {"namespace": ["nvidia"]},
+                "variants": {"cu13": {"nvidia": {"sm": ["90", "100"]}, "x86_64": {"level": ["v3"]}}}}"#,
+        ))
+        .unwrap();
+        assert_eq!(read.label, "cu13");
+        assert_eq!(
+            read.properties,
+            [
+                "nvidia :: sm :: 90",
+                "nvidia :: sm :: 100",
+                "x86_64 :: level :: v3"
+            ],
+            "{read:?}"
+        );
+        assert_eq!(with(None), Some(WheelVariant::default()));
+        assert_eq!(with(Some(r#"{"variants": {"null": {}}}"#)).unwrap().label, "null");
+        for broken in [
+            "",
+            "[]",
+            "{}",
+            r#"{"variants": {}}"#,
+            r#"{"variants": {"a": {}, "b": {}}}"#,
+        ] {
+            assert_eq!(with(Some(broken)), None, "{broken}");
+        }
+        let site = Site::new();
+        site.file(
+            "y-1.dist-info/METADATA",
+            "Name: y\nVersion: 1\nRequires-Dist: a\n",
+        );
+        assert_eq!(site.only().variant, None);
     }
 
     #[test]
@@ -603,7 +680,7 @@ mod tests {
             .map(|d| (d.name.as_str(), d.version.as_str(), d.problems.len()))
             .collect();
         let expected = [
-            ("a\u{fffd}[2jb", "1\u{fffd}", 0),
+            (r"a\u{1b}[2jb", r"1\u{7}", 0),
             ("bin", "1.0", 1),
             ("fifo", "6", 1),
             ("folder", "2.0", 1),

@@ -6,8 +6,8 @@ use std::fmt;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
-use super::ComputeCapability;
 use super::read::{FromJson, ReadError, object};
+use super::{ComputeCapability, CudaVersion};
 
 /// Flag of a fat binary's entry: the `a` variant, this very architecture only.
 pub const ARCH_SPECIFIC: u64 = 0x10_0000;
@@ -50,6 +50,49 @@ pub struct Code {
     pub kind: CodeKind,
     /// what it is for
     pub target: Target,
+}
+
+/// A version of the PTX ISA, such as 8.4: what a PTX text says in its `.version`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+pub struct PtxVersion {
+    /// 8 of 8.4
+    pub major: u16,
+    /// 4 of 8.4
+    pub minor: u16,
+}
+
+impl PtxVersion {
+    /// The newest that a driver of this CUDA version compiles; `None` for a version that no release has, or that is
+    /// too old to matter.
+    ///
+    /// Source: PTX ISA, "Release Notes", table "PTX Release History"
+    /// (<https://docs.nvidia.com/cuda/parallel-thread-execution/#release-notes-ptx-release-history>): CUDA 11.0 came
+    /// with 7.0, 12.0 with 8.0, 13.0 with 9.0, and each minor release since with the next one; but 12.6 kept 12.5's,
+    /// so that 12.7 to 12.9 are one behind. A later major version is expected to go on like that.
+    pub fn newest_of(driver: CudaVersion) -> Option<Self> {
+        let behind = u16::from(driver.major == 12 && driver.minor > 5);
+        (driver.major >= 11).then(|| Self {
+            major: driver.major.saturating_sub(4),
+            minor: driver.minor.saturating_sub(behind),
+        })
+    }
+
+    /// The first CUDA release whose driver compiles it: the same table, read the other way.
+    pub fn first_cuda(self) -> Option<CudaVersion> {
+        let behind = u16::from(self.major == 8 && self.minor > 5);
+        (self.major >= 7).then(|| CudaVersion {
+            major: self.major.saturating_add(4),
+            minor: self.minor.saturating_add(behind),
+        })
+    }
+
+    /// `8.7 (CUDA 12.8)`: with the release that brought it.
+    pub fn with_cuda(self) -> String {
+        match self.first_cuda() {
+            Some(cuda) => format!("{self} (CUDA {cuda})"),
+            None => self.to_string(),
+        }
+    }
 }
 
 impl Target {
@@ -138,6 +181,17 @@ pub struct Served {
     pub ptx: u64,
 }
 
+/// How many fat binaries have PTX for one architecture in one version of the PTX ISA.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
+pub struct PtxIsa {
+    /// what it is for
+    pub arch: Target,
+    /// the version
+    pub version: PtxVersion,
+    /// how many
+    pub fatbins: u64,
+}
+
 /// A library in site-packages that holds CUDA code, or that may and could not be read.
 ///
 /// All numbers count fat binaries. Relocatable device code (`nvcc -rdc=true`) that was never linked counts where there
@@ -163,25 +217,68 @@ pub struct ModuleKernels {
     /// with kernels in PTX, by architecture
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub ptx: BTreeMap<Target, u64>,
+    /// of those in PTX, the versions of the PTX ISA that the texts are written in, by architecture and version; those
+    /// that do not tell are in none
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ptx_isa: Vec<PtxIsa>,
     /// by listed capability, how many of those with kernels serve it
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub served: BTreeMap<ComputeCapability, Served>,
     /// why it could not be read, with the place
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// the same as errno(3) numbers it, where it was an error of the system
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub errno: Option<i32>,
 }
 
 impl ModuleKernels {
-    /// What the best served kernels have for a device of this capability; `None` where no fat binary with kernels
-    /// serves it.
+    /// What the best served kernels have for a device of this capability, whatever driver there is; `None` where no
+    /// fat binary with kernels serves it.
     pub fn serves(&self, device: ComputeCapability) -> Option<CodeKind> {
-        let any = |kind, targets: &BTreeMap<Target, u64>| {
-            targets
-                .keys()
-                .any(|&target| Code { kind, target }.runs_on(device))
-                .then_some(kind)
-        };
-        any(CodeKind::Sass, &self.sass).or_else(|| any(CodeKind::Ptx, &self.ptx))
+        self.serves_with(device, None).ok()
+    }
+
+    /// The same where the driver compiles PTX up to the version `newest`. The error is the oldest PTX for the device
+    /// where it is too new; `None` where there is no code for the device at all.
+    ///
+    /// # Errors
+    /// No fat binary with kernels serves the device.
+    pub fn serves_with(
+        &self,
+        device: ComputeCapability,
+        newest: Option<PtxVersion>,
+    ) -> Result<CodeKind, Option<PtxVersion>> {
+        let runs = |kind, target| Code { kind, target }.runs_on(device);
+        if self.sass.keys().any(|&target| runs(CodeKind::Sass, target)) {
+            return Ok(CodeKind::Sass);
+        }
+        let mut oldest: Option<PtxVersion> = None;
+        for (&target, &count) in self
+            .ptx
+            .iter()
+            .filter(|(target, _)| runs(CodeKind::Ptx, **target))
+        {
+            let (mut told, mut first) = (0, None);
+            for isa in self.ptx_isa.iter().filter(|isa| isa.arch == target) {
+                told += isa.fatbins;
+                first = first.or(Some(isa.version));
+            }
+            match (first, newest) {
+                // Some of unknown version may be of any.
+                (Some(first), Some(newest)) if first > newest && told >= count => {
+                    oldest = Some(oldest.map_or(first, |oldest| oldest.min(first)));
+                }
+                _ => return Ok(CodeKind::Ptx),
+            }
+        }
+        Err(oldest)
+    }
+
+    /// The oldest PTX for a device of this capability that no SASS serves, where every text tells its version.
+    pub fn oldest_ptx(&self, device: ComputeCapability) -> Option<PtxVersion> {
+        let none = PtxVersion { major: 0, minor: 0 };
+        self.serves_with(device, Some(none)).err().flatten()
     }
 }
 
@@ -192,7 +289,13 @@ fn is_false(flag: &bool) -> bool {
 }
 
 object!(Served { sass, ptx });
-object!(ModuleKernels { path, package, fatbins, with_kernels, sass, ptx, served, error; or_default vendor });
+object!(PtxIsa {
+    arch,
+    version,
+    fatbins
+});
+object!(ModuleKernels { path, package, fatbins, with_kernels, sass, ptx, ptx_isa, served, error,
+    errno; or_default vendor });
 
 #[cfg(test)]
 mod tests {
@@ -237,6 +340,37 @@ mod tests {
                 );
             }
         }
+    }
+
+    /// The table of the PTX ISA's release notes.
+    #[test]
+    fn each_release_of_cuda_has_its_ptx() {
+        let version =
+            |text: &str| -> CudaVersion { crate::facts::from_json(format!("{text:?}").as_bytes()).unwrap() };
+        for (cuda, ptx) in [
+            ("11.0", "7.0"),
+            ("11.8", "7.8"),
+            ("12.0", "8.0"),
+            ("12.1", "8.1"),
+            ("12.4", "8.4"),
+            ("12.5", "8.5"),
+            ("12.7", "8.6"),
+            ("12.8", "8.7"),
+            ("12.9", "8.8"),
+            ("13.0", "9.0"),
+            ("13.1", "9.1"),
+            ("13.5", "9.5"),
+        ] {
+            let newest = PtxVersion::newest_of(version(cuda)).unwrap();
+            assert_eq!(newest.to_string(), ptx, "{cuda}");
+            assert_eq!(newest.first_cuda(), Some(version(cuda)), "{ptx}");
+            assert_eq!(newest.with_cuda(), format!("{ptx} (CUDA {cuda})"));
+        }
+        // 12.6 brought none of its own.
+        assert_eq!(PtxVersion::newest_of(version("12.6")).unwrap().to_string(), "8.5");
+        assert_eq!(PtxVersion::newest_of(version("10.2")), None);
+        let old = PtxVersion { major: 6, minor: 5 };
+        assert_eq!((old.first_cuda(), old.with_cuda()), (None, "6.5".into()));
     }
 
     #[test]

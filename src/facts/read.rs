@@ -8,6 +8,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use serde::de::{Error, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
 /// Why a value could not be made: the field and what was wrong with it.
@@ -53,8 +55,78 @@ pub trait FromJson: Sized {
 /// # Errors
 /// Where the text is no JSON, with its place; or which field is not what it must be.
 pub fn from_json<T: FromJson>(text: &[u8]) -> Result<T, ReadError> {
-    let value: Value = serde_json::from_slice(text).map_err(|e| ReadError::new(e.to_string()))?;
-    T::from_json(value)
+    T::from_json(value_of(text).map_err(|e| ReadError::new(e.to_string()))?)
+}
+
+/// A value from JSON text in which no object has a key twice.
+///
+/// # Errors
+/// Where it is no JSON, or which key it is, with the place.
+pub fn value_of(text: &[u8]) -> Result<Value, serde_json::Error> {
+    serde_json::from_slice(text).map(|Strict(value)| value)
+}
+
+/// A value in which no object has a key twice. Which of the two counts would be the reader's choice.
+struct Strict(Value);
+
+impl<'de> Deserialize<'de> for Strict {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(StrictVisitor).map(Self)
+    }
+}
+
+struct StrictVisitor;
+
+impl<'de> Visitor<'de> for StrictVisitor {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(Value::Bool(value))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+        let mut all = Vec::new();
+        while let Some(Strict(item)) = items.next_element()? {
+            all.push(item);
+        }
+        Ok(Value::Array(all))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Value, A::Error> {
+        let mut all = Map::new();
+        while let Some(name) = fields.next_key::<String>()? {
+            let Strict(value) = fields.next_value()?;
+            if all.contains_key(&name) {
+                return Err(A::Error::custom(format_args!("`{name}` twice")));
+            }
+            all.insert(name, value);
+        }
+        Ok(Value::Object(all))
+    }
 }
 
 /// The fields of an object.
@@ -197,11 +269,11 @@ impl<T: FromJson> FromJson for Vec<T> {
 impl<K: FromJson + Ord, V: FromJson> FromJson for BTreeMap<K, V> {
     fn from_json(value: Value) -> Result<Self, ReadError> {
         let fields = Fields::of(value)?;
-        let pairs = fields
-            .0
-            .into_iter()
-            .map(|(key, value)| Ok((K::from_json(Value::String(key))?, V::from_json(value)?)));
-        pairs.collect()
+        let mut map = Self::new();
+        for (key, value) in fields.0 {
+            map.insert(K::from_json(Value::String(key))?, V::from_json(value)?);
+        }
+        Ok(map)
     }
 
     fn absent() -> Option<Self> {

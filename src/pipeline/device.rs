@@ -1,18 +1,27 @@
 //! The device stage of a run: the helper that asks libcuda and NVML, and what it said.
 
-use crate::check::{Finding, Status};
-use crate::config::Gpu;
-use crate::crew::{Crew, JobId};
+use crate::check::{Code, Findings, Severity};
+use std::time::Duration;
+
+use crate::checks;
+use crate::cli::config::Gpu;
 use crate::discover::machine;
 use crate::facts::{DeviceFacts, HelperEnd, HelperLine, HelperRun};
 use crate::helper::Request;
-use crate::shortage::Shortage;
-use crate::{checks, launch};
+use crate::process::launch;
+use crate::process::limits::ResourceLimit;
+use crate::process::supervisor::{JobId, Supervisor};
 
 use super::{Run, Task};
 
+/// How long each call of NVML may take once CUDA has answered. Both wait for the same GPUs to be initialised.
+const NVML_GRACE: Duration = Duration::from_secs(5);
+/// How long each may take where a receipt waits for it; then CUDA is asked. Without persistence mode nvmlInit initialises
+/// every GPU, at one to two seconds each.
+const NVML_BEFORE_CUDA: Duration = Duration::from_secs(20);
+
 impl Run<'_> {
-    pub(super) fn start_device(&mut self, crew: &mut Crew) {
+    pub(super) fn start_device(&mut self, supervisor: &mut Supervisor) {
         let plan = self.task.plan;
         // The smoke has to know whether there is a GPU, though nobody judges it.
         let asks_driver = plan.device || self.smoke.is_some();
@@ -26,7 +35,7 @@ impl Run<'_> {
         }
         let may_be_known = self.may_know_devices();
         if asks_driver && !may_be_known {
-            self.start_helper(crew, Request::Driver);
+            self.start_helper(supervisor, Request::Driver);
         }
         // Without a process for libcuda there is none for NVML either; one finding says it.
         let wants_nvml = plan.health || (plan.device && (may_be_known || self.driver_is_open()));
@@ -38,19 +47,22 @@ impl Run<'_> {
             self.facts.device.nvml_helper = HelperRun::default();
         }
         if wants_nvml && !nvml_went_ahead {
-            self.start_helper(crew, Request::Nvml);
+            self.start_helper(supervisor, Request::Nvml);
         }
     }
 
     /// Starts a run of the helper. One that finds no room beside those that will end waits until one of them has.
-    pub(super) fn start_helper(&mut self, crew: &mut Crew, request: Request) {
-        match self.helper.start(crew, &request, self.task.config.device_timeout) {
+    pub(super) fn start_helper(&mut self, supervisor: &mut Supervisor, request: Request) {
+        match self
+            .helper
+            .start(supervisor, &request, self.task.config.device_timeout)
+        {
             Ok(id) => match request {
                 Request::Driver => self.driver = Some(id),
                 Request::Nvml => self.nvml = Some(id),
                 Request::Libraries(_) => self.libraries = Some(id),
             },
-            Err(HelperEnd::NotStarted { detail }) if self.may_find_room(&detail) => {
+            Err(HelperEnd::NotStarted { detail }) if self.may_find_room(supervisor, &detail) => {
                 tracing::debug!("a helper waits for another to end: {detail}");
                 self.postponed.push(request);
             }
@@ -66,11 +78,18 @@ impl Run<'_> {
     }
 
     /// Whether what is short may be there once a child has ended that waits for nobody.
-    pub(super) fn may_find_room(&self, detail: &str) -> bool {
-        self.somebody_ends() && Shortage::told_by(detail).is_some_and(Shortage::is_passing)
+    pub(super) fn may_find_room(&mut self, supervisor: &mut Supervisor, detail: &str) -> bool {
+        if !ResourceLimit::told_by(detail).is_some_and(ResourceLimit::is_passing) {
+            return false;
+        }
+        self.any_child_running()
+            || self
+                .smoke
+                .as_mut()
+                .is_some_and(|smoke| smoke.give_way(supervisor, detail))
     }
 
-    pub(super) fn somebody_ends(&self) -> bool {
+    pub(super) fn any_child_running(&self) -> bool {
         self.driver.is_some()
             || self.nvml.is_some()
             || self.libraries.is_some()
@@ -78,12 +97,12 @@ impl Run<'_> {
             || self.more_libraries.is_some()
     }
 
-    pub(super) fn start_postponed(&mut self, crew: &mut Crew) {
+    pub(super) fn start_postponed(&mut self, supervisor: &mut Supervisor) {
         for request in std::mem::take(&mut self.postponed) {
-            self.start_helper(crew, request);
+            self.start_helper(supervisor, request);
         }
         if std::mem::take(&mut self.smoke_is_postponed) {
-            self.start_smoke(crew);
+            self.start_smoke(supervisor);
         }
     }
 
@@ -132,7 +151,22 @@ impl Run<'_> {
         }
     }
 
-    pub(super) fn settle_device(&mut self, crew: &mut Crew) {
+    /// NVML that hangs does not hold a start for which CUDA is enough.
+    fn hurry_nvml(&self, supervisor: &mut Supervisor) {
+        let Some(nvml) = self.nvml else { return };
+        // Who denies it wants NVML's answer.
+        if self.task.config.overrides.0.get(&Code::HelperTimeout) == Some(&Severity::Fail) {
+            return;
+        }
+        if self.facts.device.helper.end == HelperEnd::Done && self.facts.device.has_usable() {
+            supervisor.hurry(nvml, NVML_GRACE);
+        } else if self.may_know_devices() {
+            supervisor.hurry(nvml, NVML_BEFORE_CUDA);
+        }
+    }
+
+    pub(super) fn settle_device(&mut self, supervisor: &mut Supervisor) {
+        self.hurry_nvml(supervisor);
         let plan = self.task.plan;
         // The architecture is judged by the kernels as well.
         if self.device_findings.is_some()
@@ -140,36 +174,39 @@ impl Run<'_> {
             || self.driver_is_open()
             || self.nvml_is_open()
             || self.retry_at.is_some()
+            || self.image_again_at.is_some()
         {
             return;
         }
         if plan.device || plan.health {
             self.judge_device();
         }
-        let failed = |all: &Vec<Finding>| all.iter().any(|f| f.status == Status::Fail);
-        if plan.stop_early && self.device_findings.as_ref().is_some_and(failed) {
-            self.cancel_smoke(crew);
+        if plan.stop_early && self.device_findings.as_ref().is_some_and(Findings::failed) {
+            self.cancel_smoke(supervisor);
         }
     }
 
     pub(super) fn judge_device(&mut self) {
         let Task { config, plan, .. } = *self.task;
-        // What tells a GPU that is hidden from one that is not there, and a driver likewise.
-        if plan.device && config.gpu != Gpu::Off && self.facts.device.devices.is_empty() {
-            self.facts.device.nodes.clone_from(&self.nodes);
-            let driver = self.facts.device.driver.as_ref();
-            if driver.is_none_or(|d| d.load_error.is_some()) {
-                let searched = launch::lookup(self.task.env, "LD_LIBRARY_PATH");
-                self.facts.device.driver_elsewhere = machine::driver_copies(searched);
-            }
+        // What tells a GPU that is hidden from one that is not there, and a library likewise.
+        let device = &mut self.facts.device;
+        if config.gpu != Gpu::Off && device.devices.is_empty() {
+            device.nodes.clone_from(&self.nodes);
         }
+        let has_no_driver = device.driver.as_ref().is_none_or(|d| d.load_error.is_some());
+        let has_no_nvml = device.nvml.as_ref().is_some_and(|n| n.load_error.is_some());
+        device.driver_elsewhere = [
+            ("libcuda.so.1", plan.device && has_no_driver),
+            ("libnvidia-ml.so.1", has_no_nvml),
+        ]
+        .into_iter()
+        .filter(|(_, is_missing)| *is_missing && config.gpu != Gpu::Off)
+        .flat_map(|(name, _)| machine::driver_copies(name, launch::lookup(self.task.env, "LD_LIBRARY_PATH")))
+        .collect();
         let findings = self.judged_device();
-        let image_failed = self
-            .image_findings
-            .as_ref()
-            .is_some_and(|all| all.iter().any(|f| f.status == Status::Fail));
+        let image_failed = self.image_findings.as_ref().is_some_and(Findings::failed);
         if !(image_failed && plan.stop_early) {
-            self.retry_at = self.try_again(&findings);
+            self.retry_at = self.retry_at(&findings);
             if self.retry_at.is_some() {
                 return;
             }
@@ -178,7 +215,7 @@ impl Run<'_> {
         self.device_findings = Some(findings);
     }
 
-    pub(super) fn judged_device(&self) -> Vec<Finding> {
+    pub(super) fn judged_device(&self) -> Findings {
         let Task {
             config,
             stack,
@@ -186,7 +223,7 @@ impl Run<'_> {
             plan,
             ..
         } = *self.task;
-        let mut findings = if plan.health {
+        let findings = if plan.health {
             checks::device::judge_health(config.gpu, &self.facts)
         } else {
             let mut all = checks::device::judge(stack, config.gpu, &self.facts);
@@ -197,7 +234,6 @@ impl Run<'_> {
             }
             all
         };
-        config.overrides.apply(&mut findings);
-        findings
+        Findings::under(&config.overrides, &stack.accept, findings)
     }
 }

@@ -1,18 +1,22 @@
 //! The image stage of a run: the files, the loader, the libraries.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::check::Finding;
-use crate::config::Gpu;
-use crate::crew::{Crew, Ended, Exit, Start};
+use crate::check::accept::stale;
+use crate::check::{Code, Finding, Findings};
+use crate::cli::config::{Gpu, SmokeMode};
 use crate::discover::loader::explain;
 use crate::discover::{libraries, loader};
 use crate::facts::{HelperEnd, ImageFacts, LoaderEnd, LoaderRun};
 use crate::helper::Request;
+use crate::hidden::is_hidden;
+use crate::process::launch;
+use crate::process::supervisor::{Ended, Exit, Start, Supervisor};
+use crate::smoke::handoff;
 use crate::sys::Program;
-use crate::{checks, helper, launch};
+use crate::{checks, helper, sys};
 
 use super::survey::Survey;
 use super::thread::{Awaited, in_thread};
@@ -29,7 +33,7 @@ pub(super) fn loader_end(ended: &Ended, listing: &loader::Listing, deadline: Dur
         },
         Exit::Signal(signal) => format!("signal {signal} ended it"),
         Exit::TimedOut { .. } => format!("it gave no answer within {} s", deadline.as_secs()),
-        Exit::Flooded => "it wrote more than 8 MiB".to_string(),
+        Exit::OutputLimit => "it wrote more than 8 MiB".to_string(),
         Exit::Cancelled => "it was cancelled".to_string(),
     };
     LoaderEnd::Failed { reason }
@@ -47,7 +51,7 @@ impl Run<'_> {
     }
 
     /// Reads the image's files in a thread of its own: a file system that hangs must not make us deaf to signals.
-    pub(super) fn start_image(&mut self, crew: &Crew) {
+    pub(super) fn start_image(&mut self, supervisor: &Supervisor) {
         let offer = self.offer();
         let Task {
             config, plan, archs, ..
@@ -82,8 +86,8 @@ impl Run<'_> {
         }
         let here_and_now = survey.clone();
         let (to_image, to_kernels) = (image_sender.clone(), kernels_sender.clone());
-        let spawned = crew.waker().and_then(|waker| {
-            std::thread::Builder::new().name("image".into()).spawn(move || {
+        let spawned = supervisor.waker().and_then(|waker| {
+            sys::thread("image").spawn(move || {
                 survey.make(&to_image, to_kernels, &|| waker.wake());
             })
         });
@@ -93,8 +97,34 @@ impl Run<'_> {
         }
     }
 
+    /// When to read the image again, under `--wait`: where storage failed, and all else that seems to be wrong may come of
+    /// that.
+    pub(super) fn try_storage_again(&mut self, findings: &Findings) -> Option<Instant> {
+        let unread = findings.of(&[Code::StorageFault, Code::FileUnreadable]);
+        self.retry_at(&unread)
+    }
+
+    /// Reads the image once more, and begins with what rests on it anew.
+    pub(super) fn read_image_again(&mut self, supervisor: &mut Supervisor) {
+        self.facts.image = ImageFacts::default();
+        self.runtimes.clear();
+        // The architecture was judged by its libraries.
+        self.device_findings = None;
+        self.timing
+            .retain(|(name, _)| !matches!(*name, "image_files" | "kernels" | "device"));
+        if self.smoke.is_some() {
+            self.cancel_smoke(supervisor);
+            if self.mode == SmokeMode::Handoff {
+                self.mode = SmokeMode::Separate;
+                handoff::say_why_not("the image is read again");
+            }
+            self.smoke = super::new_smoke(self.task);
+        }
+        self.start_image(supervisor);
+    }
+
     /// Takes what was read of the image meanwhile.
-    pub(super) fn image_discovered(&mut self, crew: &mut Crew) {
+    pub(super) fn image_discovered(&mut self, supervisor: &mut Supervisor) {
         match self.kernels.as_ref().map(mpsc::Receiver::try_recv) {
             None | Some(Err(mpsc::TryRecvError::Empty)) => {}
             Some(found) => {
@@ -114,7 +144,7 @@ impl Run<'_> {
         self.timing.push(("image_files", self.started.elapsed()));
         let is_taken = self.took_image(discovered.taken);
         if !self.may_know_smoke() {
-            self.start_smoke(crew);
+            self.start_smoke(supervisor);
         }
         if is_taken {
             return;
@@ -122,7 +152,7 @@ impl Run<'_> {
         let time = self.task.config.device_timeout;
         if !self.facts.image.libraries.is_empty() {
             let request = Request::libraries(&self.facts.image.libraries);
-            self.start_helper(crew, request);
+            self.start_helper(supervisor, request);
         }
         self.facts.image.loader.end = match discovered.asked {
             loader::Asked::Nothing => LoaderEnd::NotRun,
@@ -137,7 +167,7 @@ impl Run<'_> {
                     envp: &envp,
                     time,
                 };
-                match crew.start(&start) {
+                match supervisor.start(&start) {
                     Ok(id) => {
                         self.trace = Some((id, request));
                         LoaderEnd::NotRun
@@ -151,17 +181,21 @@ impl Run<'_> {
     }
 
     /// Takes the loader's list, and has it explained in a thread: that opens every file of it.
-    pub(super) fn listed(&mut self, crew: &Crew, ended: &Ended) {
+    pub(super) fn listed(&mut self, supervisor: &Supervisor, ended: &Ended) {
         let Some((_, request)) = self.trace.take() else {
             return;
         };
-        let listing = loader::parse(&ended.stdout, &ended.stderr);
+        let mut listing = loader::parse(&ended.stdout, &ended.stderr);
+        for object in &mut listing.objects {
+            object.path.take_if(|path| is_hidden(Path::new(path)));
+        }
         let run = LoaderRun {
             end: loader_end(ended, &listing, self.task.config.device_timeout),
             modules: request.modules,
             missing_versions: listing.missing_versions.clone(),
             refused: loader::refusals(&listing),
             stubs: Vec::new(),
+            searched: Vec::new(),
             notes: request.notes,
             ms: ended.elapsed.as_secs_f64() * 1000.0,
         };
@@ -172,11 +206,11 @@ impl Run<'_> {
                 site_packages: self.facts.image.python.site_packages.clone(),
                 library_path: launch::lookup(self.task.env, "LD_LIBRARY_PATH")
                     .map(|v| v.to_string_lossy().into_owned()),
-                conf: PathBuf::from("/etc/ld.so.conf"),
+                conf: PathBuf::from(explain::CONF),
             };
             let known = self.facts.image.libraries.clone();
             let work = move || explain::explain(&listing, &grounds, &known);
-            self.explained = Some(in_thread(crew, "loader", work));
+            self.explained = Some(in_thread(supervisor, "loader", work));
         }
         self.facts.image.loader = run;
     }
@@ -186,36 +220,44 @@ impl Run<'_> {
             self.explained = None;
             self.facts.image.loaded = explained.objects;
             self.facts.image.loader.stubs = explained.stubs;
+            self.facts.image.loader.searched = explained.searched;
             self.runtimes = explained.runtimes;
         }
     }
 
     /// Once the loader and the libraries have answered, asks the copies that only the loader knew. There are none in
     /// an image whose wheels bring what they need, so nobody waits for a second run there.
-    pub(super) fn ask_more_libraries(&mut self, crew: &mut Crew) {
+    pub(super) fn ask_more_libraries(&mut self, supervisor: &mut Supervisor) {
         if self.runtimes.is_empty() || self.image_is_open() {
             return;
         }
         let known = self.facts.image.libraries.len();
-        let wanted = libraries::Wanted::by(&self.task.stack.cuda);
+        let wanted = libraries::Wanted::by(self.task.stack);
         let runtimes = std::mem::take(&mut self.runtimes);
         explain::adopt(&mut self.facts.image.libraries, &runtimes, &wanted);
         let new = self.facts.image.libraries.get(known..).unwrap_or_default();
         if new.is_empty() || !matches!(self.facts.image.helper.end, HelperEnd::Done | HelperEnd::NotRun) {
             return;
         }
-        match self
-            .helper
-            .start(crew, &Request::libraries(new), self.task.config.device_timeout)
-        {
+        match self.helper.start(
+            supervisor,
+            &Request::libraries(new),
+            self.task.config.device_timeout,
+        ) {
             Ok(id) => self.more_libraries = Some((id, known)),
             Err(end) => self.facts.image.helper.end = end,
         }
     }
 
-    pub(super) fn judged_image(&self) -> Vec<Finding> {
-        let mut findings = checks::image::judge(self.task.stack, self.task.archs, &self.facts);
-        self.task.config.overrides.apply(&mut findings);
+    pub(super) fn judged_image(&self) -> Findings {
+        let findings = checks::image::judge(self.task.stack, self.task.archs, &self.facts);
+        let accepted = &self.task.stack.accept;
+        let mut findings = Findings::under(&self.task.config.overrides, accepted, findings);
+        // Without a Python there is nothing that an entry could have been about.
+        if !self.facts.image.python.site_packages.is_empty() {
+            let stale: Vec<Finding> = stale(accepted, &findings).collect();
+            findings.note(stale);
+        }
         findings
     }
 }

@@ -7,23 +7,22 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::signal::Number;
-
+use super::survey::Discovered;
 use super::thread::{Awaited, in_thread};
-use super::{Gathered, Run, Task};
-use crate::check::{Finding, Stage, Status};
-use crate::config::{Gpu, SmokeMode};
-use crate::crew::{Crew, Event};
+use super::{Run, Task};
+use crate::check::{Finding, Findings, Stage};
+use crate::cli::config::{Gpu, SmokeMode};
 use crate::facts::smoke::SmokeEnd;
-use crate::facts::{Facts, ImageFacts, Python};
-use crate::launch;
-use crate::receipt::device::{self, DevicePart, Recognised};
+use crate::facts::{Facts, HelperEnd, ImageFacts, Python};
+use crate::process::launch;
+use crate::process::supervisor::Supervisor;
+use crate::receipt::device::{DeviceBasis, DevicePart, Recognised};
 use crate::receipt::file;
 use crate::receipt::image::ImagePart;
-use crate::receipt::keep::{Found, Keep, Kept};
-use crate::receipt::key::{self, Of, Texts};
-use crate::receipt::own::Own;
-use crate::receipt::{Account, Now, Part, Written};
+use crate::receipt::keep::{Established, WriteOutcome, WriteRequest};
+use crate::receipt::key::{self, KeyKind, Texts};
+use crate::receipt::own::UserCommands;
+use crate::receipt::{Now, Part, ReceiptSummary, Written};
 use crate::smoke;
 
 /// The receipt of a run.
@@ -40,9 +39,9 @@ pub(super) struct Receipts {
     recognised: Option<Recognised>,
     /// it is not known yet whether the smoke has to run
     smoke_is_open: bool,
-    writing: Option<Awaited<Kept>>,
+    writing: Option<Awaited<WriteOutcome>>,
     was_written: bool,
-    account: Account,
+    account: ReceiptSummary,
 }
 
 /// What was read.
@@ -56,41 +55,51 @@ struct Opened {
 
 /// An image part that may save reading the image.
 #[derive(Clone)]
-pub(super) struct Offer {
+pub(super) struct Candidate {
     part: Arc<ImagePart>,
     in_force: Texts,
-    own: Own,
+    now: Now,
+    /// where a smoke may rest on it
+    own: Option<UserCommands>,
 }
 
-impl Offer {
-    /// The facts that it holds; or what keeps them from being true.
-    pub(super) fn take(&self, python: &Python) -> Result<(ImageFacts, Proof), Vec<String>> {
-        let facts = self.part.recognise(self.in_force.clone(), python)?;
-        let proof = Proof {
+impl Candidate {
+    /// What keeps its facts from being true, as far as the files tell.
+    pub(super) fn changes(&self, python: &Python) -> Vec<String> {
+        self.part.changes(self.in_force.clone(), python, &self.now)
+    }
+
+    /// The facts that it holds, with those that were found out anew.
+    pub(super) fn take(&self, found: &Discovered) -> Result<(ImageFacts, Provenance), Vec<String>> {
+        let facts = self.part.fill(found.facts.clone(), &found.asked)?;
+        let proof = Provenance {
             written: self.part.written.clone(),
-            state: self.own.state(&self.part.key.digest()),
+            state: self
+                .own
+                .as_ref()
+                .map(|own| own.state(&self.part.key.digest(), &facts)),
         };
         Ok((facts, proof))
     }
 }
 
 /// Of an image part whose facts were taken.
-pub(super) struct Proof {
+pub(super) struct Provenance {
     written: Written,
-    /// names the state of the image and of what the smoke's own commands run
-    state: String,
+    /// names the state of the image and of what the smoke runs
+    state: Option<String>,
 }
 
-fn in_force(of: Of, task: &Task<'_>) -> Texts {
+fn in_force(of: KeyKind, task: &Task<'_>) -> Texts {
     key::in_force(of, task.stack, task.archs, &task.config.overrides, task.env)
 }
 
-fn own(task: &Task<'_>) -> Own {
-    Own::of(task.stack, launch::lookup(task.env, "PATH"))
+fn own(task: &Task<'_>) -> UserCommands {
+    UserCommands::of(task.stack, launch::lookup(task.env, "PATH"))
 }
 
-fn passed(findings: Option<&Vec<Finding>>) -> bool {
-    findings.is_some_and(|all| all.iter().all(|f| f.status != Status::Fail))
+fn passed(findings: Option<&Findings>) -> bool {
+    findings.is_some_and(|all| !all.failed())
 }
 
 /// Whether every entry of the smoke went through, and none was only put up with.
@@ -105,7 +114,7 @@ fn is_complete(task: &Task<'_>, facts: &Facts, findings: &[Finding]) -> bool {
 
 impl Run<'_> {
     /// Has the receipt read, where there is to be one: what comes then waits for it.
-    pub(super) fn open_receipt(&mut self, crew: &Crew) -> bool {
+    pub(super) fn open_receipt(&mut self, supervisor: &Supervisor) -> bool {
         let plan = self.task.plan;
         let Some(path) = self
             .task
@@ -117,15 +126,15 @@ impl Run<'_> {
             return false;
         };
         let now = Now::look();
-        let in_force = in_force(Of::Device, self.task);
+        let in_force = in_force(KeyKind::Device, self.task);
         let reading = {
             let (path, now) = (path.clone(), now.clone());
-            in_thread(crew, "receipt", move || open(&path, &in_force, &now))
+            in_thread(supervisor, "receipt", move || open(&path, &in_force, &now))
         };
         self.receipt = Some(Receipts {
-            account: Account {
+            account: ReceiptSummary {
                 file: path.display().to_string(),
-                ..Account::default()
+                ..ReceiptSummary::default()
             },
             path,
             now,
@@ -142,7 +151,7 @@ impl Run<'_> {
     }
 
     /// Begins with the checks once the receipt was read; says whether that is over.
-    pub(super) fn receipt_is_read(&mut self, crew: &mut Crew) -> bool {
+    pub(super) fn receipt_is_read(&mut self, supervisor: &mut Supervisor) -> bool {
         let Some(receipt) = &mut self.receipt else {
             return true;
         };
@@ -173,7 +182,7 @@ impl Run<'_> {
         let wants_smoke = self.task.plan.smoke && self.task.smoke != SmokeMode::Off;
         let has_smoke = receipt.device.as_ref().is_some_and(|part| part.smoke.is_some());
         receipt.smoke_is_open = wants_smoke && has_smoke;
-        self.begin_checks(crew);
+        self.begin_checks(supervisor);
         true
     }
 
@@ -183,13 +192,20 @@ impl Run<'_> {
         self.receipt.as_ref().is_some_and(is_open)
     }
 
+    /// Whether the libraries have answered before.
+    pub(super) fn may_know_image(&self) -> bool {
+        self.receipt.as_ref().is_some_and(|r| r.image.is_some())
+    }
+
     /// The image part, for the thread that reads the image.
-    pub(super) fn offer(&mut self) -> Option<Offer> {
-        let part = self.receipt.as_mut()?.image.take()?;
-        Some(Offer {
+    pub(super) fn offer(&mut self) -> Option<Candidate> {
+        let receipt = self.receipt.as_mut()?;
+        let part = receipt.image.take()?;
+        Some(Candidate {
             part: Arc::new(part),
-            in_force: in_force(Of::Image, self.task),
-            own: own(self.task),
+            in_force: in_force(KeyKind::Image, self.task),
+            now: receipt.now.clone(),
+            own: receipt.smoke_is_open.then(|| own(self.task)),
         })
     }
 
@@ -199,14 +215,14 @@ impl Run<'_> {
     }
 
     /// Notes what came of the image part; says whether its facts were taken.
-    pub(super) fn took_image(&mut self, taken: Option<Result<Proof, Vec<String>>>) -> bool {
+    pub(super) fn took_image(&mut self, taken: Option<Result<Provenance, Vec<String>>>) -> bool {
         let (Some(receipt), Some(taken)) = (&mut self.receipt, taken) else {
             return false;
         };
         match taken {
             Ok(proof) => {
                 receipt.account.used(Part::Image, &proof.written, &receipt.now);
-                receipt.state = Some(proof.state);
+                receipt.state = proof.state;
                 true
             }
             Err(reasons) => {
@@ -235,7 +251,7 @@ impl Run<'_> {
     }
 
     /// Holds the device part against what NVML says, and asks libcuda where it does not fit.
-    pub(super) fn recognise_devices(&mut self, crew: &mut Crew) {
+    pub(super) fn recognise_devices(&mut self, supervisor: &mut Supervisor) {
         if self.nvml_is_open() {
             return;
         }
@@ -250,20 +266,24 @@ impl Run<'_> {
             }
             Err(reasons) => {
                 receipt.account.refused(Some(Part::Device), &reasons);
-                self.start_device(crew);
+                // Who has hung once is not asked again.
+                self.nvml_went_ahead =
+                    matches!(self.facts.device.nvml_helper.end, HelperEnd::TimedOut { .. });
+                self.start_device(supervisor);
             }
         }
     }
 
     /// Takes the smoke's facts from the receipt once both of what they rest on are known, or lets it run.
-    pub(super) fn recognise_smoke(&mut self, crew: &mut Crew) {
+    pub(super) fn recognise_smoke(&mut self, supervisor: &mut Supervisor) {
         let Some(receipt) = &mut self.receipt else { return };
         if !receipt.smoke_is_open || receipt.device.is_some() || self.image.is_some() {
             return;
         }
         receipt.smoke_is_open = false;
         let Some(smoke) = receipt.recognised.as_mut().and_then(|known| known.smoke.take()) else {
-            return self.start_smoke(crew);
+            self.hand_off(supervisor);
+            return self.start_smoke(supervisor);
         };
         let options = &self.facts.image.python.options;
         match smoke.holds(receipt.state.as_deref(), options, receipt.now.at) {
@@ -276,13 +296,14 @@ impl Run<'_> {
             }
             Err(reason) => {
                 receipt.account.refused(Some(Part::Smoke), &[reason]);
-                self.start_smoke(crew);
+                self.hand_off(supervisor);
+                self.start_smoke(supervisor);
             }
         }
     }
 
     /// Begins to write what passed and is not in the receipt; says whether there is anything to wait for.
-    pub(super) fn write_receipt(&mut self, crew: &Crew) -> bool {
+    pub(super) fn write_receipt(&mut self, supervisor: &Supervisor) -> bool {
         let Task { plan, config, .. } = *self.task;
         let Some(receipt) = self.receipt.as_mut().filter(|r| !r.was_written) else {
             return false;
@@ -306,12 +327,12 @@ impl Run<'_> {
             has_devices.then_some(device_is_new),
             has_smoke,
         );
-        let keep = Keep {
+        let keep = WriteRequest {
             path: receipt.path.clone(),
             now: receipt.now.clone(),
             ..keep
         };
-        receipt.writing = Some(in_thread(crew, "receipt", move || keep.save()));
+        receipt.writing = Some(in_thread(supervisor, "receipt", move || keep.save()));
         true
     }
 
@@ -326,7 +347,7 @@ impl Run<'_> {
     }
 
     /// What became of it.
-    pub(super) fn account(&mut self) -> Option<Account> {
+    pub(super) fn account(&mut self) -> Option<ReceiptSummary> {
         self.receipt.take().map(|receipt| receipt.account)
     }
 }
@@ -361,8 +382,8 @@ fn open(path: &std::path::Path, in_force: &Texts, now: &Now) -> Opened {
         ..Opened::nothing()
     };
     if let Some(part) = receipt.device {
-        let libcuda = device::libcuda(Some(&part.driver));
-        match part.may_hold(in_force, now, &libcuda) {
+        let basis = DeviceBasis::look(in_force);
+        match part.may_hold(in_force, now, &basis) {
             Ok(()) => opened.device = Some(part),
             Err(reasons) => opened.refused.push((Some(Part::Device), reasons)),
         }
@@ -376,27 +397,28 @@ fn keep(
     image_is_new: bool,
     device_is_new: Option<bool>,
     has_smoke: bool,
-) -> Keep {
+) -> WriteRequest {
     let smoke = facts.smoke.clone().filter(|_| has_smoke);
-    Keep {
+    WriteRequest {
         path: task.config.receipt.clone().unwrap_or_default(),
         now: Now::look(),
-        image: Found {
-            in_force: in_force(Of::Image, task),
+        image: Established {
+            in_force: in_force(KeyKind::Image, task),
             facts: facts.image.clone(),
             is_new: image_is_new,
         },
-        device: device_is_new.map(|is_new| Found {
-            in_force: in_force(Of::Device, task),
+        device: device_is_new.map(|is_new| Established {
+            in_force: in_force(KeyKind::Device, task),
             facts: facts.device.clone(),
             is_new,
         }),
         smoke: smoke.map(|smoke| (smoke, facts.image.python.options.clone())),
         own: own(task),
+        stack: task.stack.clone(),
     }
 }
 
-fn note(account: &mut Account, kept: Kept) {
+fn note(account: &mut ReceiptSummary, kept: WriteOutcome) {
     let mut why = kept.left_out;
     if let Some(problem) = kept.problem {
         // A receipt that came with the image is meant to stay as it is, and every start would say so.
@@ -416,44 +438,9 @@ fn note(account: &mut Account, kept: Kept) {
         tracing::debug!("receipt: left out: {reason}");
     }
     for part in kept.written {
-        // A hand-off's smoke is added to a device part that was written just before.
-        if !account.written.contains(&part) {
-            account.written.push(part);
-        }
+        account.written.push(part);
     }
     if !why.is_empty() {
         account.not_written = Some(why.join("; "));
-    }
-}
-
-/// Adds a smoke to the receipt that did not run in a gathering: one that was handed off.
-///
-/// # Errors
-/// The signal that came meanwhile; the children are still to be dismissed.
-pub fn keep_smoke(task: &Task<'_>, crew: &mut Crew, mut gathered: Gathered) -> Result<Gathered, Number> {
-    let Some(account) = gathered.receipt.as_mut().filter(|_| gathered.handoff.is_none()) else {
-        return Ok(gathered);
-    };
-    let is_known = |part| account.has_used(part) || account.written.contains(&part);
-    let failed = gathered
-        .findings
-        .iter()
-        .any(|f| f.status == Status::Fail && f.stage != Stage::Image);
-    let is_proven = is_complete(task, &gathered.facts, &gathered.findings)
-        && gathered.facts.device.has_usable()
-        && !failed;
-    if is_known(Part::Smoke) || !is_known(Part::Device) || !is_proven {
-        return Ok(gathered);
-    }
-    let keep = keep(task, &gathered.facts, false, Some(false), true);
-    let writing = in_thread(crew, "receipt", move || keep.save());
-    loop {
-        if let Some(kept) = writing.take() {
-            note(account, kept);
-            return Ok(gathered);
-        }
-        if let Event::Signal(signal) = crew.next(None) {
-            return Err(signal);
-        }
     }
 }

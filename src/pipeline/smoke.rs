@@ -2,13 +2,14 @@
 
 use std::ffi::{CString, OsString};
 
-use crate::check::{Finding, Stage, Status};
-use crate::config::{Gpu, SmokeMode};
-use crate::crew::{Crew, Ended, JobId};
+use crate::check::{Finding, Findings, Stage, Status};
+use crate::cli::config::{Gpu, SmokeMode};
 use crate::facts::SmokeFacts;
+use crate::process::launch;
+use crate::process::supervisor::{Ended, JobId, Supervisor};
 use crate::report::SmokeReport;
-use crate::smoke::{Started, Word};
-use crate::{checks, launch, smoke};
+use crate::smoke::{GpuDecision, Started, handoff};
+use crate::{checks, smoke};
 
 use super::survey::with_query;
 use super::{Gathered, Run, Task};
@@ -26,22 +27,9 @@ pub(super) fn no_gpu(why: Option<&Finding>) -> String {
     })
 }
 
-/// Why there is nothing that a hand-off could prove; `None` where there is a GPU.
-pub fn nothing_to_hand_off(task: &Task<'_>, gathered: &Gathered) -> Option<String> {
-    if gathered.facts.device.has_usable() {
-        return None;
-    }
-    let of_device = |f: &&Finding| f.stage == Stage::Device && f.problem;
-    Some(match task.config.gpu {
-        Gpu::Off => "--gpu off".to_string(),
-        _ => no_gpu(gathered.findings.iter().find(of_device)),
-    })
-}
-
 /// Why there is no smoke.
-pub(super) fn smoke_skipped(smoke: SmokeMode, findings: &[Finding]) -> String {
-    let failed = findings.iter().find(|f| f.status == Status::Fail);
-    match (smoke, failed) {
+pub(super) fn smoke_skipped(smoke: SmokeMode, findings: &Findings) -> String {
+    match (smoke, findings.failures().next()) {
         (SmokeMode::Off, _) => "--smoke off".to_string(),
         (_, Some(finding)) => format!("the {} stage failed", finding.stage.name()),
         (_, None) => "it was not asked for".to_string(),
@@ -51,15 +39,10 @@ pub(super) fn smoke_skipped(smoke: SmokeMode, findings: &[Finding]) -> String {
 /// The report's `smoke` key.
 pub fn smoke_report(task: &Task<'_>, gathered: &Gathered) -> SmokeReport {
     let of_smoke = || gathered.findings.iter().filter(|f| f.stage == Stage::Smoke);
-    // Worst first; what somebody decided to put up with has not passed either.
-    let problem = of_smoke().filter(|f| f.problem).min_by_key(|f| match f.status {
-        Status::Fail => 0,
-        Status::Warn => 1,
-        _ => 2,
-    });
     let (status, reason) = if task.stack.smoke.is_empty() {
         ("not-run", "the manifest has no smoke".to_string())
-    } else if let Some(finding) = problem {
+    } else if let Some(finding) = gathered.findings.worst_of(Stage::Smoke) {
+        // Also under an override: what is only tolerated has not passed.
         ("failed", finding.message.clone())
     } else if gathered.facts.smoke.is_some() {
         ("passed", String::new())
@@ -79,43 +62,77 @@ pub fn smoke_report(task: &Task<'_>, gathered: &Gathered) -> SmokeReport {
 }
 
 impl Run<'_> {
-    pub(super) fn start_smoke(&mut self, crew: &mut Crew) {
-        let may_wait = self.somebody_ends();
-        if let Some(smoke) = &mut self.smoke {
-            let (python, env) = (&self.facts.image.python, self.task.env);
-            self.smoke_is_postponed = smoke.start(crew, python, env, may_wait) == Started::WhenThereIsRoom;
+    /// Starts the service at once where its own Python is to run the smoke.
+    pub(super) fn hand_off(&mut self, supervisor: &mut Supervisor) {
+        let task = self.task;
+        if let (Some(smoke), Some(program), SmokeMode::Handoff) = (&mut self.smoke, task.program, self.mode) {
+            smoke.hand_off(supervisor, program, task.service, task.env);
         }
     }
 
-    pub(super) fn smoke_ended(&mut self, crew: &mut Crew, id: JobId, ended: &Ended) -> bool {
+    pub(super) fn start_smoke(&mut self, supervisor: &mut Supervisor) {
+        let may_wait = self.any_child_running();
+        if let Some(smoke) = &mut self.smoke {
+            let (python, env) = (&self.facts.image.python, self.task.env);
+            self.smoke_is_postponed = smoke.start(supervisor, python, env, may_wait) == Started::Deferred;
+        }
+    }
+
+    pub(super) fn smoke_ended(&mut self, supervisor: &mut Supervisor, id: JobId, ended: &Ended) -> bool {
         let env = self.task.env;
         self.smoke
             .as_mut()
-            .is_some_and(|smoke| smoke.ended(crew, env, id, ended))
+            .is_some_and(|smoke| smoke.ended(supervisor, env, id, ended))
     }
 
-    pub(super) fn cancel_smoke(&mut self, crew: &mut Crew) {
+    pub(super) fn cancel_smoke(&mut self, supervisor: &mut Supervisor) {
         self.smoke_again_at = None;
         if let Some(smoke) = self.smoke.take() {
-            smoke.cancel(crew);
+            smoke.cancel(supervisor);
+        }
+    }
+
+    /// Hears a service that is to prove the GPU, and starts a process in its stead where it cannot.
+    fn attend_handoff(&mut self, supervisor: &mut Supervisor) {
+        let image_is_known = self.image.is_none() && self.begun;
+        let Some(smoke) = &mut self.smoke else { return };
+        let python = image_is_known.then_some(&self.facts.image.python);
+        smoke.handle_event(supervisor, self.task.env, python);
+        if smoke.falls_back() {
+            self.mode = SmokeMode::Separate;
+            if image_is_known && !self.may_know_smoke() {
+                self.start_smoke(supervisor);
+            }
         }
     }
 
     /// Gives the smoke its word once the driver has answered, and judges it once it is over.
-    pub(super) fn settle_smoke(&mut self, crew: &mut Crew) {
+    pub(super) fn settle_smoke(&mut self, supervisor: &mut Supervisor) {
+        self.attend_handoff(supervisor);
         let word = self.word();
         let Some(smoke) = &mut self.smoke else { return };
-        if let Some(word) = word.filter(|_| smoke.wants_word()) {
-            smoke.tell(crew, self.task.env, word);
+        if let Some(word) = word.filter(|_| smoke.awaits_decision()) {
+            smoke.tell(supervisor, self.task.env, word);
         }
         if smoke.is_open() {
             return;
         }
-        let Some(smoke) = self.smoke.take() else { return };
+        let Some(mut smoke) = self.smoke.take() else {
+            return;
+        };
+        self.service = smoke.take_handoff();
         let facts = smoke.into_facts();
         let findings = self.judged_smoke(&facts);
         self.facts.smoke = Some(facts);
-        self.smoke_again_at = self.try_again(&findings);
+        self.smoke_again_at = self.retry_at(&findings);
+        if self.smoke_again_at.is_some() && self.mode == SmokeMode::Handoff {
+            // What those imports have seen is over.
+            self.mode = SmokeMode::Separate;
+            handoff::say_why_not("the failure may be temporary");
+            if let Some(service) = self.service.take() {
+                supervisor.cancel(service.job());
+            }
+        }
         if self.smoke_again_at.is_none() {
             self.timing.push(("smoke", self.started.elapsed()));
             self.smoke_findings = Some(findings);
@@ -123,9 +140,9 @@ impl Run<'_> {
     }
 
     /// Whether the smoke may use GPUs; `None` until that is known.
-    pub(super) fn word(&self) -> Option<Word> {
+    pub(super) fn word(&self) -> Option<GpuDecision> {
         if self.task.config.gpu == Gpu::Off {
-            return Some(Word::NoGpu("--gpu off".to_string()));
+            return Some(GpuDecision::NoGpu("--gpu off".to_string()));
         }
         let plan = self.task.plan;
         // An image that is found to be another one has no business on a GPU.
@@ -136,15 +153,15 @@ impl Run<'_> {
         }
         if self.facts.device.has_usable() {
             let alone = smoke::first_alone(self.task.config.smoke_devices, &self.facts.device);
-            return Some(Word::Go { alone });
+            return Some(GpuDecision::Go { alone });
         }
-        Some(Word::NoGpu(no_gpu(self.why_no_gpu().as_ref())))
+        Some(GpuDecision::NoGpu(no_gpu(self.why_no_gpu().as_ref())))
     }
 
     /// The device stage's first problem, also where that stage is not to be told of.
     pub(super) fn why_no_gpu(&self) -> Option<Finding> {
         let mut findings = match &self.device_findings {
-            Some(findings) => findings.clone(),
+            Some(findings) => findings.to_vec(),
             None => checks::device::judge(self.task.stack, self.task.config.gpu, &self.facts),
         };
         let at = findings
@@ -153,8 +170,8 @@ impl Run<'_> {
         Some(findings.swap_remove(at))
     }
 
-    pub(super) fn judged_smoke(&self, facts: &SmokeFacts) -> Vec<Finding> {
-        let mut findings = checks::smoke::judge(self.task.stack, facts);
+    pub(super) fn judged_smoke(&self, facts: &SmokeFacts) -> Findings {
+        let mut findings = checks::smoke::judge(self.task.stack, facts, &self.facts.image);
         findings.extend(checks::smoke::imported(facts, &self.facts.image.distributions));
         // Where the device stage is judged, it is the one to say so.
         let required = self.task.config.gpu == Gpu::Required && !self.task.plan.device;
@@ -162,7 +179,6 @@ impl Run<'_> {
             let why = self.why_no_gpu();
             findings.extend(checks::smoke::without_gpu(self.task.stack, why.as_ref()));
         }
-        self.task.config.overrides.apply(&mut findings);
-        findings
+        Findings::under(&self.task.config.overrides, &self.task.stack.accept, findings)
     }
 }

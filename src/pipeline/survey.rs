@@ -1,22 +1,30 @@
 //! What is read of the image's files, in a thread of its own.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, mpsc};
+
+use nix::errno::Errno;
 
 use crate::discover::reading::Reading;
-use crate::discover::{editable, installed, libraries, loader, modules, named_files, python, wheels};
+use crate::discover::{
+    editable, extras, installed, libraries, loader, modules, named_files, opened, python, threads, torch_abi,
+    unread, wheels,
+};
 use crate::facts::{ComputeCapability, ImageFacts, ModuleKernels, Python};
 use crate::stack::Stack;
+use crate::sys;
 
-use super::receipts::{Offer, Proof};
+use super::receipts::{Candidate, Provenance};
 
 /// What the image's files tell, and how its loader is to be asked.
+#[derive(Default)]
 pub(super) struct Discovered {
     pub(super) facts: ImageFacts,
     pub(super) asked: loader::Asked,
     /// what came of the receipt's image part, if there was one
-    pub(super) taken: Option<Result<Proof, Vec<String>>>,
+    pub(super) taken: Option<Result<Provenance, Vec<String>>>,
 }
 
 /// Reading of the image's files.
@@ -36,7 +44,7 @@ pub(super) struct Survey {
     /// a smoke wants a Python
     pub(super) smoke: bool,
     /// a receipt's image part
-    pub(super) offer: Option<Offer>,
+    pub(super) offer: Option<Candidate>,
     pub(super) reading: Reading,
 }
 
@@ -48,23 +56,31 @@ impl Survey {
         to_kernels: mpsc::Sender<Vec<ModuleKernels>>,
         wake: &dyn Fn(),
     ) {
-        let python = self.python();
-        let offer = self.offer.as_ref();
-        let taken = offer.map(|offer| offer.take(&python.clone().unwrap_or_default()));
-        let refused = match taken {
-            Some(Ok((facts, taken))) => {
-                self.pass_on(facts, taken, to_image, &to_kernels);
-                drop(to_kernels);
-                return wake();
+        let (python, mut unread) = unread::collect(|| self.python());
+        unread.retain(|unread| !may_not(unread.errno));
+        let mut refused = None;
+        let mut read = None;
+        if let Some(offer) = &self.offer {
+            let (mut found, changes) = self.read_and_hold(offer, python.clone());
+            found.facts.unread.append(&mut unread);
+            let taken = match changes {
+                changes if changes.is_empty() => offer.take(&found),
+                changes => Err(changes),
+            };
+            match taken {
+                Ok((facts, proof)) => {
+                    self.pass_on(facts, proof, to_image, &to_kernels);
+                    drop(to_kernels);
+                    return wake();
+                }
+                Err(reasons) => refused = Some(Err(reasons)),
             }
-            Some(Err(reasons)) => Some(Err(reasons)),
-            None => None,
-        };
+            read = Some(found);
+        }
         let Some(python) = python else {
             let nothing = Discovered {
-                facts: ImageFacts::default(),
-                asked: loader::Asked::Nothing,
                 taken: refused,
+                ..Discovered::default()
             };
             let _ = to_image.send(nothing);
             drop(to_kernels);
@@ -76,10 +92,9 @@ impl Survey {
             let (site, reading) = (site.clone(), self.reading.clone());
             move || modules::find(&site, &listed, &reading)
         };
-        let scanning = self
-            .kernels
-            .then(|| std::thread::Builder::new().spawn(scan.clone()));
-        let mut found = self.read(python);
+        let scanning = self.kernels.then(|| sys::thread("kernels").spawn(scan.clone()));
+        let mut found = self.reduced(read.unwrap_or_else(|| self.read(python, self.everything)));
+        found.facts.unread.append(&mut unread);
         found.taken = refused;
         let distributions = if self.kernels {
             found.facts.distributions.clone()
@@ -98,26 +113,58 @@ impl Survey {
         wake();
     }
 
+    /// Reads the texts anew, and beside that holds what a receipt rests on against the files.
+    fn read_and_hold(&self, offer: &Candidate, python: Option<Python>) -> (Discovered, Vec<String>) {
+        let known = python.clone().unwrap_or_default();
+        let python = Mutex::new(python);
+        let (next, changes, found) = (AtomicBool::new(true), Mutex::default(), Mutex::default());
+        threads::on_two(&|| {
+            // Whoever comes first holds; without a second thread one does both.
+            for _ in 0..2 {
+                if next.swap(false, Ordering::Relaxed) {
+                    set(&changes, offer.changes(&known));
+                } else if let Some(python) = python.lock().ok().and_then(|mut python| python.take()) {
+                    set(&found, self.read(python, true));
+                }
+            }
+        });
+        (
+            found.into_inner().unwrap_or_default(),
+            changes.into_inner().unwrap_or_default(),
+        )
+    }
+
+    /// What is asked for of what was read.
+    fn reduced(&self, found: Discovered) -> Discovered {
+        if self.everything {
+            return found;
+        }
+        Discovered {
+            facts: ImageFacts {
+                distributions: found.facts.distributions,
+                python: found.facts.python,
+                ..ImageFacts::default()
+            },
+            ..Discovered::default()
+        }
+    }
+
     /// Sends what a receipt holds, as far as it would have been read.
     pub(super) fn pass_on(
         &self,
         mut facts: ImageFacts,
-        taken: Proof,
+        taken: Provenance,
         to_image: &mpsc::Sender<Discovered>,
         to_kernels: &mpsc::Sender<Vec<ModuleKernels>>,
     ) {
         let kernels = std::mem::take(&mut facts.kernels);
-        if !self.everything {
-            facts = ImageFacts {
-                distributions: facts.distributions,
-                python: facts.python,
-                ..ImageFacts::default()
-            };
-        }
-        let _ = to_image.send(Discovered {
+        let found = Discovered {
             facts,
-            asked: loader::Asked::Nothing,
+            ..Discovered::default()
+        };
+        let _ = to_image.send(Discovered {
             taken: Some(Ok(taken)),
+            ..self.reduced(found)
         });
         if self.kernels {
             let _ = to_kernels.send(kernels);
@@ -142,28 +189,38 @@ impl Survey {
         !stack.packages.is_empty()
             || !stack.files.is_empty()
             || stack.python.is_some()
-            || !libraries::Wanted::by(&stack.cuda).is_empty()
+            || !libraries::Wanted::by(stack).is_empty()
             || self.explicit.is_some()
             || self.smoke
             // Where the smoke is not to run now, the image stage still tells whether it could.
             || (self.everything && !stack.smoke.is_empty())
     }
 
-    pub(super) fn read(&self, python: Python) -> Discovered {
+    /// Reads the texts, with what of them could not be read.
+    pub(super) fn read(&self, python: Python, everything: bool) -> Discovered {
+        let sites = python.site_packages.clone();
+        let (mut found, mut unread) = unread::collect(|| self.read_texts(python, everything));
+        // A folder of another user's, such as his home, is looked into in case it is there.
+        let is_ours = |path: &str| sites.iter().any(|site| path.starts_with(site.as_str()));
+        unread.retain(|unread| !may_not(unread.errno) || is_ours(&unread.path));
+        found.facts.unread = unread;
+        found
+    }
+
+    fn read_texts(&self, python: Python, everything: bool) -> Discovered {
         let site = &python.site_packages;
         if let Some(first) = site.first() {
             self.reading.at(Path::new(first));
         }
         let mut distributions = wheels::distributions(site);
-        if !self.everything {
+        if !everything {
             return Discovered {
                 facts: ImageFacts {
                     distributions,
                     python,
                     ..ImageFacts::default()
                 },
-                asked: loader::Asked::Nothing,
-                taken: None,
+                ..Discovered::default()
             };
         }
         let names: Vec<&str> = self
@@ -172,21 +229,20 @@ impl Survey {
             .iter()
             .map(|rule| rule.normalized.as_str())
             .collect();
+        extras::activate(&mut distributions, python.version.as_deref());
+        torch_abi::state(&mut distributions);
         let script = python.script_folder.as_ref().map(PathBuf::from);
         let here = script.or_else(|| std::env::current_dir().ok().filter(|_| python.working_folder));
-        installed::inspect(&mut distributions, &names, &python, here.as_deref());
-        let wanted = libraries::Wanted::by(&self.stack.cuda);
-        let places = libraries::Places {
-            site_packages: site,
-            prefix: python.prefix.as_deref().map(Path::new),
-            toolkits: Path::new("/usr/local"),
-        };
+        let owned = installed::inspect(&mut distributions, &names, &python, here.as_deref());
+        let library_path = self.env.get("LD_LIBRARY_PATH").and_then(OsStr::to_str);
+        opened::look(&mut distributions, &names, &python, library_path);
         let asked = loader::ask(&self.stack, &python);
         let facts = ImageFacts {
             distributions,
+            owned,
             files: named_files::find(site, &self.stack.files),
             editable: editable::traps(site),
-            libraries: libraries::runtime_copies(&places, &wanted),
+            libraries: libraries::of_environment(&self.stack, &python),
             python,
             ..ImageFacts::default()
         };
@@ -196,6 +252,17 @@ impl Survey {
             taken: None,
         }
     }
+}
+
+fn set<T>(place: &Mutex<T>, value: T) {
+    if let Ok(mut place) = place.lock() {
+        *place = value;
+    }
+}
+
+/// Whether it is only this user who may not read it.
+fn may_not(errno: i32) -> bool {
+    matches!(Errno::from_raw(errno), Errno::EACCES | Errno::EPERM)
 }
 
 pub(super) fn with_query<T>(

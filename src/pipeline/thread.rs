@@ -2,7 +2,8 @@
 
 use std::sync::{Arc, Mutex};
 
-use crate::crew::Crew;
+use crate::process::supervisor::Supervisor;
+use crate::sys;
 
 /// What a thread makes; a channel would do, at five times the code.
 pub(super) struct Awaited<T>(Arc<Mutex<Option<T>>>);
@@ -17,14 +18,14 @@ impl<T> Awaited<T> {
 
 /// Does work that may hang on a file system beside the main thread; here and now where no thread is to be had.
 pub(super) fn in_thread<T: Send + 'static>(
-    crew: &Crew,
+    supervisor: &Supervisor,
     name: &str,
     work: impl FnOnce() -> T + Clone + Send + 'static,
 ) -> Awaited<T> {
     let place = Arc::new(Mutex::new(None));
-    let spawned = crew.waker().and_then(|waker| {
+    let spawned = supervisor.waker().and_then(|waker| {
         let (work, place) = (work.clone(), Arc::clone(&place));
-        std::thread::Builder::new().name(name.into()).spawn(move || {
+        sys::thread(name).spawn(move || {
             let made = work();
             if let Ok(mut place) = place.lock() {
                 *place = Some(made);

@@ -2,22 +2,25 @@
 //!
 //! What is cheap is asked anew at each start: NVML shows which GPUs are there and how they are, and the driver's nodes
 //! are opened. What takes long, cuInit and the smoke, is taken from the receipt.
+//!
+//! [`key`] takes the facts apart without leaving out a field, so that a new one does not compile before it is said whether
+//! it is kept, and what it rests on; `tests/receipt/basis.rs` has a change for each of them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::image::stamp;
-use super::key::{Texts, changed, differences};
+use super::key::{NAME_FILES, Texts, changed, differences, each};
 use super::{Now, Written};
+use crate::discover::loader::{DRIVER, search};
+use crate::discover::sample::{ABSENT, stamp};
 use crate::facts::read::object;
 use crate::facts::smoke::SmokeFacts;
 use crate::facts::{Device, DeviceFacts, DriverAnswer, HelperEnd, NvmlDevice};
+use crate::order;
 
 /// How long a proof counts, in seconds.
 const MAX_AGE: u64 = 24 * 60 * 60;
-/// How far in the future a proof may lie, in seconds: clocks are set now and then.
-const SKEW: u64 = 60;
 /// `NVML_ERROR_NO_PERMISSION`: a GPU of another container
 const NO_PERMISSION: i32 = 4;
 
@@ -46,12 +49,21 @@ pub struct DeviceKey {
     pub boot: String,
     /// the driver's release, as NVML tells it
     pub release: String,
-    /// the libcuda that was mapped
-    pub libcuda: String,
+    /// the files that the loader and the driver take
+    pub basis: DeviceBasis,
     /// UUIDs of all GPUs, or MIG instances, that NVML showed, sorted
     pub shown: Vec<String>,
     /// nodes of the driver that opened
     pub nodes: Vec<String>,
+}
+
+/// The files that a program which uses the driver gets, wherever they are told.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct DeviceBasis {
+    /// every libcuda.so.1 that the loader may take, in its order: path, tab, stamp
+    pub libcuda: Vec<String>,
+    /// by its path, a file that a variable or ld.so.preload has loaded as well
+    pub loaded: Texts,
 }
 
 /// A smoke that passed.
@@ -59,7 +71,7 @@ pub struct DeviceKey {
 pub struct SmokePart {
     /// when
     pub written: Written,
-    /// the image's [`super::image::ImageKey::digest`], with [`super::own::Own::state`]
+    /// the image's [`super::image::ImageKey::digest`], with [`super::own::UserCommands::state`]
     pub image: String,
     /// options of the interpreter that it ran with
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -79,10 +91,11 @@ object!(DeviceKey {
     in_force,
     boot,
     release,
-    libcuda,
+    basis,
     shown,
     nodes
 });
+object!(DeviceBasis { libcuda, loaded });
 object!(SmokePart {
     written,
     image,
@@ -108,19 +121,17 @@ impl DevicePart {
     ///
     /// # Errors
     /// What is not.
-    pub fn may_hold(&self, in_force: &Texts, now: &Now, libcuda: &str) -> Result<(), Vec<String>> {
+    pub fn may_hold(&self, in_force: &Texts, now: &Now, basis: &DeviceBasis) -> Result<(), Vec<String>> {
         let mut wrong = differences(&self.key.in_force, in_force);
         match &now.boot {
             Some(boot) if *boot == self.key.boot => {}
             Some(_) => wrong.push("written for another boot".to_string()),
-            None => wrong
-                .push("this boot cannot be told: /proc/sys/kernel/random/boot_id is not there".to_string()),
+            None => {
+                wrong.push("the boot ID is unknown: /proc/sys/kernel/random/boot_id is not there".to_string())
+            }
         }
         wrong.extend(age_problem(&self.written, now.at));
-        if libcuda != self.key.libcuda {
-            let path = self.driver.path.as_deref().unwrap_or("libcuda.so.1");
-            wrong.push(format!("{path} is another file now"));
-        }
+        wrong.extend(self.key.basis.differences(basis));
         if wrong.is_empty() { Ok(()) } else { Err(wrong) }
     }
 
@@ -210,8 +221,65 @@ impl DevicePart {
     }
 }
 
+impl DeviceBasis {
+    /// Looks for them. Not for the main thread: a file system may hang.
+    pub fn look(in_force: &Texts) -> Self {
+        let library_path = in_force.get("LD_LIBRARY_PATH").map(String::as_str);
+        let line = |path: &PathBuf| format!("{}\t{}", path.display(), stamp(path));
+        let named = NAME_FILES.iter().filter_map(|name| in_force.get(*name));
+        let named = named
+            .flat_map(|list| list.split([':', ' ']))
+            .filter(|word| word.contains('/'));
+        let mut loaded: Vec<PathBuf> = named.map(PathBuf::from).collect();
+        loaded.push(PathBuf::from(search::PRELOAD));
+        loaded.extend(search::preloaded());
+        Self {
+            libcuda: search::candidates(DRIVER, library_path)
+                .iter()
+                .map(line)
+                .collect(),
+            loaded: order::map(
+                loaded
+                    .iter()
+                    .map(|path| (path.display().to_string(), stamp(path))),
+            ),
+        }
+    }
+
+    fn differences(&self, now: &Self) -> Vec<String> {
+        let mut found = Vec::new();
+        let path = |line: Option<&String>| {
+            line.and_then(|line| line.split('\t').next())
+                .unwrap_or("none")
+                .to_string()
+        };
+        let mut pairs = (0..self.libcuda.len().max(now.libcuda.len()))
+            .map(|at| (self.libcuda.get(at), now.libcuda.get(at)));
+        if let Some((was, is)) = pairs.find(|(was, is)| was != is) {
+            let (was, is) = (path(was), path(is));
+            found.push(match was == is {
+                true => format!("{was} is another file now"),
+                false => format!("where the loader looks for {DRIVER}, {is} lies in the place of {was}"),
+            });
+        }
+        each(&self.loaded, &now.loaded, &mut |path, was, is| {
+            found.push(changed(path, was, is, ABSENT));
+        });
+        found
+    }
+
+    /// Whether the libcuda that was mapped is one of those: what led the loader elsewhere is not known, and a later start
+    /// could not tell that it leads there still.
+    fn knows(&self, mapped: &Path) -> bool {
+        let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+        let mut paths = self.libcuda.iter().filter_map(|line| line.split('\t').next());
+        paths.any(|path| real(Path::new(path)) == real(mapped))
+    }
+}
+
 impl SmokePart {
-    /// Whether it says something of this image under this interpreter.
+    /// Whether it says something of this image under this interpreter. Whose smoke it was does not count: the image's key
+    /// has whether this user may read the libraries, and [`super::own::UserCommands::state`] has read the code as this user.
     ///
     /// # Errors
     /// Why it does not.
@@ -240,37 +308,67 @@ impl SmokePart {
 ///
 /// # Errors
 /// Why it cannot be told by a later start whether it is the same machine.
-pub fn key(in_force: Texts, now: &Now, found: &DeviceFacts) -> Result<DeviceKey, String> {
+pub fn key(in_force: Texts, now: &Now, found: &DeviceFacts, basis: DeviceBasis) -> Result<DeviceKey, String> {
+    let DeviceFacts {
+        // Kept: libcuda's answers, for this boot, release, libcuda, and for these GPUs.
+        driver,
+        devices,
+        // Asked at each start.
+        nvml: _,
+        nvml_devices,
+        opened,
+        nvml_helper: _,
+        // How it ended shows in the answers; the rest only explains why there are none.
+        helper: _,
+        driver_elsewhere: _,
+        nodes: _,
+    } = found;
     let boot = now
         .boot
         .clone()
         .ok_or("/proc/sys/kernel/random/boot_id cannot be read")?;
     let first = |all: Vec<String>| all.into_iter().next().unwrap_or_default();
-    if let Some(device) = found.devices.iter().find(|device| device.uuid.is_none()) {
-        return Err(format!(
-            "the driver does not tell the UUID of GPU {}",
-            device.ordinal
-        ));
+    for device in devices {
+        let Device {
+            ordinal,
+            // The GPU's own, or asked of NVML as well.
+            name: _,
+            uuid,
+            capability: _,
+            memory: _,
+            pci_bus_id: _,
+            compute_mode: _,
+            error: _, // nothing failed
+        } = device;
+        if uuid.is_none() {
+            return Err(format!("the driver does not report the UUID of GPU {ordinal}"));
+        }
+    }
+    if let Some(driver) = driver {
+        let DriverAnswer {
+            path,
+            load_error: _, // nothing failed
+            error: _,
+            // Libcuda's own.
+            api_version: _,
+            device_count: _,
+        } = driver;
+        if let Some(path) = path.as_deref().filter(|path| !basis.knows(Path::new(path))) {
+            return Err(format!("what leads the loader to {path} is not known"));
+        }
     }
     Ok(DeviceKey {
         in_force,
         boot,
         release: release(found).map_err(first)?,
-        libcuda: libcuda(found.driver.as_ref()),
-        shown: shown(&found.nvml_devices).map_err(first)?,
-        nodes: found
-            .opened
+        basis,
+        shown: shown(nvml_devices).map_err(first)?,
+        nodes: opened
             .iter()
             .filter(|n| n.errno.is_none())
             .map(|n| n.path.clone())
             .collect(),
     })
-}
-
-/// What lies where libcuda was mapped from.
-pub fn libcuda(driver: Option<&DriverAnswer>) -> String {
-    let path = driver.and_then(|driver| driver.path.as_deref());
-    path.map_or_else(String::new, |path| stamp(Path::new(path)))
 }
 
 fn age_problem(written: &Written, now: u64) -> Option<String> {
@@ -282,13 +380,12 @@ fn age_problem(written: &Written, now: u64) -> Option<String> {
             MAX_AGE / 3600
         ));
     }
-    let ahead = written.at.saturating_sub(now);
-    (ahead > SKEW).then(|| format!("written {ahead} s in the future: the clock was set back"))
+    written.in_the_future(now)
 }
 
 /// NVML's word for the driver's release.
 fn release(found: &DeviceFacts) -> Result<String, Vec<String>> {
-    let missing = |why: String| vec![format!("NVML does not say what is there: {why}")];
+    let missing = |why: String| vec![format!("NVML does not list its GPUs: {why}")];
     if found.nvml_helper.end != HelperEnd::Done {
         return Err(missing("its process did not go through".to_string()));
     }
@@ -324,11 +421,14 @@ fn shown(gpus: &[NvmlDevice]) -> Result<Vec<String>, Vec<String>> {
             _ => Some(1),
         };
         if expected != Some(uuids.len()) {
-            return Err(vec![format!("NVML does not tell the UUID of GPU {}", gpu.index)]);
+            return Err(vec![format!(
+                "NVML does not report the UUID of GPU {}",
+                gpu.index
+            )]);
         }
         all.extend(uuids);
     }
-    all.sort_unstable();
+    order::sort(&mut all);
     Ok(all)
 }
 

@@ -1,18 +1,18 @@
 //! A receipt as a file: whole or not there at all, for whoever looks.
 
-use std::fs::{self, OpenOptions, Permissions};
+use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
-use nix::fcntl::OFlag;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::device::DevicePart;
 use super::image::ImagePart;
 use super::key::changed;
 use super::{BUILD, trust};
-use crate::facts::read::Fields;
+use crate::draft;
+use crate::facts::read::{Fields, value_of};
+use crate::process::limits::ResourceLimit;
 
 /// `schema` of a receipt.
 const SCHEMA: u32 = 1;
@@ -41,7 +41,7 @@ pub fn read(path: &Path) -> Result<Option<Receipt>, String> {
 /// Why it cannot be used.
 pub fn parse(text: &[u8]) -> Result<Receipt, String> {
     let damaged = |error: &dyn std::fmt::Display| format!("damaged: {error}");
-    let value: Value = serde_json::from_slice(text).map_err(|e| damaged(&e))?;
+    let value = value_of(text).map_err(|e| damaged(&e))?;
     let mut fields = Fields::of(value).map_err(|e| damaged(&e))?;
     // These two can be told of every receipt, past and future.
     let schema: u32 = fields.take("schema").map_err(|e| damaged(&e))?;
@@ -110,45 +110,26 @@ fn replace(path: &Path, text: &[u8]) -> Result<(), NotWritten> {
     // A link would be replaced and not followed, which is not what whoever made it meant.
     if fs::symlink_metadata(path).is_ok_and(|found| !found.is_file()) {
         return Err(NotWritten {
-            message: "something that is no regular file has its name".to_string(),
+            message: "a file of this name exists and is not a regular file".to_string(),
             hint: "name a file in a folder that this user may write to",
             is_read_only: false,
         });
     }
-    let Some(name) = path.file_name() else {
-        return Err(not_written(&io::ErrorKind::IsADirectory.into()));
-    };
-    let mut draft = std::ffi::OsString::from(".");
-    draft.push(name);
-    draft.push(format!(".{:x}", crate::helper::unguessable()));
-    let draft = path.with_file_name(draft);
-    // The folder may be everybody's: a file that is there already, or a link, is not ours.
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .custom_flags(OFlag::O_NOFOLLOW.bits())
-        .open(&draft)
-        .map_err(|e| not_written(&e))?;
     // Whatever the umask: the container that reads it may be another user's.
-    let written = file
-        .write_all(text)
-        .and_then(|()| file.set_permissions(Permissions::from_mode(0o644)))
-        .and_then(|()| fs::rename(&draft, path));
-    written.map_err(|error| {
-        let _ = fs::remove_file(&draft);
-        not_written(&error)
-    })
+    draft::replace(path, Some(0o644), &mut |file| file.write_all(text)).map_err(|e| not_written(&e))
 }
 
 fn not_written(error: &io::Error) -> NotWritten {
-    use io::ErrorKind::{NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem, StorageFull};
+    use io::ErrorKind::{
+        FileTooLarge, NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem, StorageFull,
+    };
     let hint = match error.kind() {
         NotFound | NotADirectory => "make its folder, or mount a volume there (an emptyDir in Kubernetes)",
         PermissionDenied | ReadOnlyFilesystem => {
             "name a file in a folder that this user may write to (an emptyDir in Kubernetes)"
         }
         StorageFull => "free space on its volume",
+        FileTooLarge => ResourceLimit::FileSize.hint(),
         _ => "name another file",
     };
     NotWritten {

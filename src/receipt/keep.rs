@@ -2,35 +2,39 @@
 
 use std::path::PathBuf;
 
-use super::device::{DevicePart, SmokePart};
+use super::device::{DeviceBasis, DevicePart, SmokePart};
 use super::file::{self, NotWritten, Receipt};
-use super::image::{ImageKey, ImagePart, passing_trouble};
+use super::image::{self, ImageKey, ImagePart, passing_trouble};
 use super::key::Texts;
-use super::own::Own;
+use super::own::UserCommands;
 use super::{Now, Part, Written, device};
+use crate::discover::{libraries, loader};
 use crate::facts::smoke::SmokeFacts;
 use crate::facts::{DeviceFacts, ImageFacts};
+use crate::stack::Stack;
 
 /// What is to be kept. Everything in it passed.
 #[derive(Clone, Debug)]
-pub struct Keep {
+pub struct WriteRequest {
     /// the receipt
     pub path: PathBuf,
     /// this moment
     pub now: Now,
     /// the image, whether or not it is to be written: the smoke rests on it
-    pub image: Found<ImageFacts>,
+    pub image: Established<ImageFacts>,
     /// driver and GPUs
-    pub device: Option<Found<DeviceFacts>>,
+    pub device: Option<Established<DeviceFacts>>,
     /// the smoke that ran now, and the options of its interpreter
     pub smoke: Option<(SmokeFacts, Vec<String>)>,
     /// the manifest's own commands, which that smoke ran
-    pub own: Own,
+    pub own: UserCommands,
+    /// the manifest
+    pub stack: Stack,
 }
 
 /// Facts, and what they were found under.
 #[derive(Clone, Debug)]
-pub struct Found<F> {
+pub struct Established<F> {
     /// manifest, list, severities, variables
     pub in_force: Texts,
     /// the facts
@@ -41,7 +45,7 @@ pub struct Found<F> {
 
 /// What came of it.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Kept {
+pub struct WriteOutcome {
     /// what is in the file now
     pub written: Vec<Part>,
     /// what passed and cannot be recognised later, and why
@@ -50,10 +54,10 @@ pub struct Kept {
     pub problem: Option<NotWritten>,
 }
 
-impl Keep {
+impl WriteRequest {
     /// Looks at what the facts rest on, and writes. Not for the main thread: a file system may hang.
-    pub fn save(self) -> Kept {
-        let mut kept = Kept::default();
+    pub fn save(self) -> WriteOutcome {
+        let mut kept = WriteOutcome::default();
         let before = file::read(&self.path).ok().flatten().unwrap_or_default();
         let image = self.image_part(&mut kept);
         let state = || match &image {
@@ -68,7 +72,7 @@ impl Keep {
             };
             Some(SmokePart {
                 written: self.now.written(),
-                image: self.own.state(&image),
+                image: self.own.state(&image, &self.image.facts),
                 options: options.clone(),
                 facts: facts.clone(),
             })
@@ -89,39 +93,58 @@ impl Keep {
         kept
     }
 
-    fn image_part(&self, kept: &mut Kept) -> Option<ImagePart> {
-        let Found {
-            in_force,
-            facts,
-            is_new,
-        } = &self.image;
-        if !is_new {
+    fn image_part(&self, kept: &mut WriteOutcome) -> Option<ImagePart> {
+        if !self.image.is_new {
             return None;
         }
-        if let Some(trouble) = passing_trouble(facts) {
-            kept.left_out.push(format!("the image: {trouble}"));
-            return None;
+        let facts = image::CachedFacts::of(&self.image.facts);
+        let unread = self.image.facts.unread.first();
+        let unread = unread.map(|unread| format!("{} could not be read", unread.path));
+        let key = match unread.or_else(|| passing_trouble(&facts)) {
+            Some(trouble) => Err(trouble),
+            None => self.image_key(&facts),
+        };
+        match key {
+            Ok(key) => Some(ImagePart {
+                written: self.now.written(),
+                key,
+                facts,
+            }),
+            Err(trouble) => {
+                kept.left_out.push(format!("the image: {trouble}"));
+                None
+            }
         }
-        Some(ImagePart {
-            written: self.now.written(),
-            key: ImageKey::of(in_force.clone(), facts),
-            facts: facts.clone(),
-        })
+    }
+
+    fn image_key(&self, facts: &image::CachedFacts) -> Result<ImageKey, String> {
+        let python = &self.image.facts.python;
+        let copies = libraries::of_environment(&self.stack, python);
+        let asked = image::asked(&copies, &loader::ask(&self.stack, python));
+        ImageKey::of(self.image.in_force.clone(), asked, facts, python)
     }
 
     /// The state of the image as the receipt has it, if that is the present one.
     fn state_of(&self, part: Option<&ImagePart>) -> Option<String> {
-        let Found { in_force, facts, .. } = &self.image;
-        let now = ImageKey::of(in_force.clone(), facts);
-        part.filter(|part| part.key == now).map(|part| part.key.digest())
+        let now = self
+            .image_key(&image::CachedFacts::of(&self.image.facts))
+            .ok()?
+            .digest();
+        part.map(|part| part.key.digest()).filter(|then| *then == now)
     }
 
-    fn device_part(&self, before: &Receipt, smoke: Option<SmokePart>, kept: &mut Kept) -> Option<DevicePart> {
+    fn device_part(
+        &self,
+        before: &Receipt,
+        smoke: Option<SmokePart>,
+        kept: &mut WriteOutcome,
+    ) -> Option<DevicePart> {
         let found = self.device.as_ref()?;
         if !found.is_new && smoke.is_none() {
             return None;
         }
-        match device::key(found.in_force.clone(), &self.now, &found.facts) {
+        let basis = DeviceBasis::look(&found.in_force);
+        match device::key(found.in_force.clone(), &self.now, &found.facts, basis) {
             Ok(key) => Some(DevicePart {
                 written: if found.is_new {
                     self.now.written()

@@ -5,9 +5,9 @@ use std::ffi::CString;
 
 use crate::arch::ArchList;
 use crate::check::{Overrides, Severity};
-use crate::discover::files::printable;
-use crate::launch;
+use crate::process::launch;
 use crate::stack::Stack;
+use crate::text::one_line;
 
 /// A key or a part of one.
 pub type Texts = BTreeMap<String, String>;
@@ -21,7 +21,7 @@ const SEVERITIES: &str = "the severities";
 
 /// Which part a key is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Of {
+pub enum KeyKind {
     /// files and libraries
     Image,
     /// driver, GPUs and smoke
@@ -31,7 +31,7 @@ pub enum Of {
 /// What is in force, whichever files and GPUs there are: the manifest's digest, the list, the severities, and the
 /// variables that count. Nothing else of an environment is written to a receipt.
 pub fn in_force(
-    of: Of,
+    of: KeyKind,
     stack: &Stack,
     archs: Option<&ArchList>,
     overrides: &Overrides,
@@ -72,16 +72,26 @@ const OF_THE_LOADER: &str = " ASSUME_KERNEL AUDIT BIND_NOT BIND_NOW DEBUG DEBUG_
     LIBRARY_PATH ORIGIN_PATH POINTER_GUARD PREFER_MAP_32BIT_EXEC PRELOAD PROFILE PROFILE_OUTPUT SHOW_AUXV \
     TRACE_LOADED_OBJECTS USE_LOAD_BIAS VERBOSE WARN ";
 
-/// What changes how CUDA finds devices and kernels, or what comes of them.
+/// What changes how CUDA finds devices and kernels or what comes of them, which programs come in between (MPS, tools that
+/// are injected), and how memory is got. Counted up: other variables begin so too.
 ///
-/// Source: CUDA C++ Programming Guide, "CUDA environment variables"; the cuBLAS documentation for the last one.
-const OF_CUDA: [&str; 6] = [
-    "CUDA_DEVICE_ORDER",
-    "CUDA_FORCE_PTX_JIT",
-    "CUDA_DISABLE_PTX_JIT",
-    "CUDA_FORCE_JIT",
-    "CUDA_DISABLE_JIT",
-    "NVIDIA_TF32_OVERRIDE",
+/// Sources: CUDA C++ Programming Guide, "CUDA environment variables"; Multi-Process Service, "Environment variables"; CUPTI
+/// and NVTX on injection; the documentation of cuBLAS, cuDNN and NCCL; PyTorch, "CUDA environment variables"; mallopt(3).
+const OF_CUDA: &str = " CUBLAS_WORKSPACE_CONFIG CUDA_CACHE_DISABLE CUDA_DEVICE_MAX_CONNECTIONS CUDA_DEVICE_ORDER \
+    CUDA_DISABLE_JIT CUDA_DISABLE_PTX_JIT CUDA_ENABLE_COREDUMP_ON_EXCEPTION CUDA_FORCE_JIT CUDA_FORCE_PTX_JIT \
+    CUDA_INJECTION64_PATH CUDA_LAUNCH_BLOCKING CUDA_MANAGED_FORCE_DEVICE_ALLOC CUDA_MODULE_DATA_LOADING \
+    CUDA_MODULE_LOADING CUDA_MPS_ACTIVE_THREAD_PERCENTAGE CUDA_MPS_CLIENT_PRIORITY \
+    CUDA_MPS_ENABLE_PER_CTX_DEVICE_MULTIPROCESSOR_PARTITIONING CUDA_MPS_LOG_DIRECTORY CUDA_MPS_PINNED_DEVICE_MEM_LIMIT \
+    CUDA_MPS_PIPE_DIRECTORY MALLOC_CONF MALLOC_PERTURB_ NVIDIA_TF32_OVERRIDE NVTX_INJECTION64_PATH PYTORCH_ALLOC_CONF \
+    PYTORCH_CUDA_ALLOC_CONF PYTORCH_NO_CUDA_MEMORY_CACHING SPCONV_ALGO TORCH_ALLOW_TF32_CUBLAS_OVERRIDE \
+    TORCH_BLAS_PREFER_CUBLASLT TORCH_CUDNN_V8_API_DISABLED ";
+
+/// Those that name files which are loaded, by themselves or in a list.
+pub const NAME_FILES: [&str; 4] = [
+    "LD_PRELOAD",
+    "LD_AUDIT",
+    "CUDA_INJECTION64_PATH",
+    "NVTX_INJECTION64_PATH",
 ];
 
 /// What Python reads, without the `PYTHON` in front: PYTHON_API_KEY is none of these.
@@ -95,17 +105,19 @@ const OF_PYTHON: &str = " ASYNCIODEBUG BREAKPOINT CASEOK COERCECLOCALE DEBUG DEV
 
 /// Variables that decide what the loader and Python take, and for GPUs what CUDA shows. NVIDIA_VISIBLE_DEVICES is a
 /// request to the container runtime, which Kubernetes writes anew for each container; what came of it is what NVML shows.
-fn counts(name: &str, of: Of) -> bool {
-    let is_one = |prefix, all: &str| {
-        let rest = name.strip_prefix(prefix).filter(|rest| !rest.contains(' '));
-        rest.is_some_and(|rest| all.contains(&format!(" {rest} ")))
-    };
+fn counts(name: &str, of: KeyKind) -> bool {
+    let is_one = |prefix, all: &str| name.strip_prefix(prefix).is_some_and(|rest| has_word(all, rest));
     let is_of_devices =
-        OF_CUDA.contains(&name) || (name.ends_with("_VISIBLE_DEVICES") && name != "NVIDIA_VISIBLE_DEVICES");
+        has_word(OF_CUDA, name) || (name.ends_with("_VISIBLE_DEVICES") && name != "NVIDIA_VISIBLE_DEVICES");
     is_one("LD_", OF_THE_LOADER)
         || is_one("PYTHON", OF_PYTHON)
         || name == "GLIBC_TUNABLES"
-        || (of == Of::Device && is_of_devices)
+        || (of == KeyKind::Device && is_of_devices)
+}
+
+#[inline(never)]
+fn has_word(all: &str, word: &str) -> bool {
+    !word.is_empty() && all.split(' ').any(|known| known == word)
 }
 
 /// What of [`in_force`] is another now.
@@ -142,7 +154,7 @@ pub fn each(was: &Texts, is: &Texts, differs: &mut Differs<'_>) {
 /// `NAME was "a" and is unset`
 pub fn changed(what: &str, was: Option<&str>, is: Option<&str>, absent: &str) -> String {
     let show = |value: Option<&str>| match value {
-        Some(text) => format!("\"{}\"", printable(text, SHOWN)),
+        Some(text) => format!("\"{}\"", one_line(text, SHOWN)),
         None => absent.to_string(),
     };
     format!("{what} was {} and is {}", show(was), show(is))
@@ -184,7 +196,7 @@ mod tests {
         let same = ["LD_LIBRARY_PATH=/a", "CUDA_VISIBLE_DEVICES=0"];
         let none = Overrides::default();
         let key = |stack: &Stack, archs: Option<ArchList>, overrides: &Overrides, variables: &[&str]| {
-            in_force(Of::Device, stack, archs.as_ref(), overrides, &env(variables))
+            in_force(KeyKind::Device, stack, archs.as_ref(), overrides, &env(variables))
         };
         let list = || archs("8.0;9.0");
         let base = key(&stack(""), list(), &none, &[&same[..], &["SECRET=x"]].concat());
@@ -260,7 +272,7 @@ mod tests {
             "PYTHON=secret",
             "PYTHON_API_KEY=secret",
         ]);
-        let now = in_force(Of::Image, &stack(""), None, &Overrides::default(), &all);
+        let now = in_force(KeyKind::Image, &stack(""), None, &Overrides::default(), &all);
         let names: Vec<&str> = now.keys().map(String::as_str).collect();
         assert_eq!(names, ["LD_LIBRARY_PATH", "PYTHONPATH", MANIFEST]);
     }

@@ -1,16 +1,19 @@
-//! What the manifest's own smoke commands run: code of which no package tells the version.
+//! What a smoke runs: the packages as their metadata tells them, code that Python runs when it starts, and the manifest's
+//! own commands, of which no package tells the version.
 //!
-//! The programs, the files that their arguments name, and the code in the working folder count by size and time. Code that
-//! lies elsewhere, and what it reads, does not.
+//! Of these the programs, the files that their arguments name, and the code in the working folder count. Code that lies
+//! elsewhere, and what it reads, does not.
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-use super::image::stamp;
 use super::key::digest;
-use crate::discover::files;
-use crate::launch;
+use crate::discover::sample::stamp;
+use crate::discover::{editable, files, wheels};
+use crate::facts::{Distribution, EditableTrap, ImageFacts, NamedFile, Python};
+use crate::order;
+use crate::process::launch;
 use crate::stack::{SmokeEntry, Stack};
 
 /// Most entries of the working folder that are looked at, and the deepest folder.
@@ -19,12 +22,12 @@ const MAX_DEPTH: usize = 8;
 
 /// The commands of a manifest.
 #[derive(Clone, Debug, Default)]
-pub struct Own {
+pub struct UserCommands {
     argvs: Vec<Vec<String>>,
     path: Option<OsString>,
 }
 
-impl Own {
+impl UserCommands {
     /// `path` is the service's PATH.
     pub fn of(stack: &Stack, path: Option<&OsStr>) -> Self {
         let argv = |entry: &SmokeEntry| match entry {
@@ -38,11 +41,12 @@ impl Own {
     }
 
     /// Names a state of the image and of this code. Not for the main thread: a file system may hang.
-    pub fn state(&self, image: &str) -> String {
+    pub fn state(&self, image: &str, facts: &ImageFacts) -> String {
+        let image = digest([image, &digest(texts(facts).iter().map(String::as_str))]);
         match std::env::current_dir() {
-            _ if self.argvs.is_empty() => image.to_string(),
-            Ok(folder) => self.state_in(image, &folder),
-            Err(_) => self.state_in(image, Path::new("/")),
+            _ if self.argvs.is_empty() => image,
+            Ok(folder) => self.state_in(&image, &folder),
+            Err(_) => self.state_in(&image, Path::new("/")),
         }
     }
 
@@ -62,6 +66,118 @@ impl Own {
     }
 }
 
+/// What Python finds in the environment, in words: the part of an image's state that no receipt keeps, since it is found
+/// out at each start.
+fn texts(facts: &ImageFacts) -> Vec<String> {
+    let ImageFacts {
+        python,
+        distributions,
+        owned,
+        files: named,
+        editable,
+        // The image's key has them.
+        libraries: _,
+        helper: _,
+        loaded: _,
+        loader: _,
+        kernels: _,
+        unread: _,
+    } = facts;
+    let Python {
+        // The image's key has these.
+        interpreter: _,
+        prefix: _,
+        conda: _,
+        version: _,
+        site_packages,
+        archives,
+        options: _, // compared by themselves
+        // Of the service's own start, and not of the smoke's.
+        found_by: _,
+        working_folder: _,
+        script_folder: _,
+        notes: _,
+        undetermined: _,
+        closed_folder: _,
+        broken_home: _,
+        tried: _,
+    } = python;
+    let mut words: Vec<String> = Vec::new();
+    let mut paths: Vec<PathBuf> = archives.iter().map(PathBuf::from).collect();
+    for site in site_packages {
+        let site = Path::new(site);
+        for entry in files::list(site).unwrap_or_default() {
+            let name = entry.name.to_string_lossy();
+            if name == "__pycache__" {
+                continue;
+            }
+            // Code lines of a .pth, and modules that `site` imports.
+            let runs = name.ends_with(".pth")
+                || name.starts_with("sitecustomize")
+                || name.starts_with("usercustomize");
+            match runs {
+                true => paths.push(site.join(&entry.name)),
+                false => words.push(name.into_owned()),
+            }
+        }
+    }
+    for dist in distributions {
+        let Distribution {
+            path,
+            // METADATA, RECORD, variant.json and the module's own version file say all of it.
+            name: _,
+            version: _,
+            module_version: _,
+            module_cuda: _,
+            // The image's key has libc10.so, as it has each library that torch maps.
+            cxx11_abi: _,
+            tags: _,
+            requires: _,
+            extras: _,
+            variant: _,
+            problems: _,
+            missing,
+            missing_count: _,
+            hidden_by,
+            unopened,
+        } = dist;
+        let path = Path::new(path);
+        let names = [
+            "METADATA",
+            "RECORD",
+            "WHEEL",
+            "PKG-INFO",
+            "requires.txt",
+            "variant.json",
+        ];
+        paths.extend(names.iter().map(|name| path.join(name)));
+        paths.extend(wheels::version_file(dist));
+        paths.extend(hidden_by.iter().map(PathBuf::from));
+        words.extend_from_slice(missing);
+        words.extend_from_slice(unopened);
+    }
+    // RECORD has the rest of it.
+    words.extend(owned.iter().map(|file| format!("{} {}", file.path, file.size)));
+    for NamedFile { name: _, path } in named {
+        paths.extend(path.as_ref().map(PathBuf::from));
+    }
+    for EditableTrap {
+        package: _,
+        path,
+        kind: _,
+    } in editable
+    {
+        words.push(path.clone());
+    }
+    editable::places(site_packages, &mut |path| paths.push(path.to_path_buf()));
+    words.extend(
+        paths
+            .iter()
+            .map(|path| format!("{} {}", path.display(), stamp(path))),
+    );
+    words
+}
+
 /// The files with code below a folder, those near it first. Nothing of the root folder, which is the whole image.
 fn code(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
@@ -72,7 +188,7 @@ fn code(folder: &Path) -> Vec<PathBuf> {
         .filter(|(folder, _)| folder.parent().is_some())
     {
         let mut entries = files::list(&folder).unwrap_or_default();
-        entries.sort_by(|a, b| a.text().cmp(&b.text()));
+        order::sort_by(&mut entries, |a, b| a.text().cmp(&b.text()));
         for entry in entries {
             let Some(rest) = left.checked_sub(1) else {
                 return found;
@@ -101,13 +217,13 @@ mod tests {
 
     use super::*;
 
-    fn own(command: &str) -> Own {
+    fn own(command: &str) -> UserCommands {
         let words = command.split(' ').map(|word| format!("\"{word}\""));
         let argv = words.collect::<Vec<_>>().join(", ");
         let text = format!(
             r#"{{"schema": 1, "name": "t", "smoke": ["torch", {{"name": "own", "argv": [{argv}]}}]}}"#
         );
-        Own::of(&Stack::parse(&text).unwrap(), Some(OsStr::new("/usr/bin:/bin")))
+        UserCommands::of(&Stack::parse(&text).unwrap(), Some(OsStr::new("/usr/bin:/bin")))
     }
 
     #[test]
@@ -144,7 +260,9 @@ mod tests {
     #[test]
     fn without_commands_the_image_is_all() {
         let stack = Stack::parse(r#"{"schema": 1, "name": "t", "smoke": ["torch"]}"#).unwrap();
-        assert_eq!(Own::of(&stack, None).state("image"), "image");
+        let state = |image| UserCommands::of(&stack, None).state(image, &ImageFacts::default());
+        assert_eq!(state("image"), state("image"));
+        assert_ne!(state("image"), state("another"));
     }
 
     #[test]

@@ -10,6 +10,8 @@ use std::io::Read;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
+use crate::discover::files;
+
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
@@ -90,6 +92,12 @@ pub fn read(path: &Path) -> Result<Option<Vec<u8>>, String> {
         size: found.size(),
     };
     judge(ownership, nix::unistd::geteuid().as_raw())?;
+    if files::is_anybody(ownership.uid) {
+        return Err(format!(
+            "owned by uid {}, which stands for everybody whom this user namespace does not map: let another user, or its root, write it",
+            ownership.uid
+        ));
+    }
     let mut bytes = Vec::new();
     // It may grow meanwhile.
     file.take(MAX_BYTES).read_to_end(&mut bytes).map_err(unreadable)?;

@@ -6,9 +6,11 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use super::steers;
 use crate::discover::fatbin::Target;
 use crate::discover::kernels::{FileCounts, RelocatableCounts};
+use crate::facts::PtxVersion;
+use crate::facts::kernels::PtxIsa;
+use crate::text::{sanitize, steers};
 
 /// What `--json` prints.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
@@ -64,7 +66,7 @@ pub fn human(report: &KernelsReport, out: &mut dyn Write) -> io::Result<()> {
 }
 
 fn human_file(file: &FileCounts, out: &mut dyn Write) -> io::Result<()> {
-    writeln!(out, "{}", Printable(&file.path))?;
+    writeln!(out, "{}", sanitize(&file.path))?;
     if file.fatbins == 0 && file.relocatable.is_none() {
         return writeln!(out, "  no CUDA code");
     }
@@ -79,12 +81,16 @@ fn human_file(file: &FileCounts, out: &mut dyn Write) -> io::Result<()> {
         } else {
             file.compressed.to_string()
         };
-        write!(out, " ({which} compressed: counted without being looked into)")?;
+        write!(
+            out,
+            " ({which} compressed and long: counted without being looked into)"
+        )?;
     }
     writeln!(out)?;
     if file.with_kernels > 0 {
         writeln!(out, "  SASS     {}", Targets(&file.sass, file.with_kernels))?;
         writeln!(out, "  PTX      {}", Targets(&file.ptx, file.with_kernels))?;
+        human_isa("  ", &file.ptx_isa, out)?;
     }
     if !file.other_kinds.is_empty() {
         let kinds: Vec<_> = file
@@ -101,6 +107,21 @@ fn human_file(file: &FileCounts, out: &mut dyn Write) -> io::Result<()> {
         human_relocatable(relocatable, out)?;
     }
     Ok(())
+}
+
+/// `8.4 (CUDA 12.4), 8.7 (CUDA 12.8)`: which drivers compile the PTX.
+fn human_isa(indent: &str, isa: &[PtxIsa], out: &mut dyn Write) -> io::Result<()> {
+    let mut versions = Vec::new();
+    for isa in isa {
+        if let Err(at) = versions.binary_search(&isa.version) {
+            versions.insert(at, isa.version);
+        }
+    }
+    if versions.is_empty() {
+        return Ok(());
+    }
+    let versions: Vec<String> = versions.into_iter().map(PtxVersion::with_cuda).collect();
+    writeln!(out, "{indent}PTX ISA  {}", versions.join(", "))
 }
 
 fn human_served(file: &FileCounts, out: &mut dyn Write) -> io::Result<()> {
@@ -139,6 +160,7 @@ fn human_relocatable(parts: &RelocatableCounts, out: &mut dyn Write) -> io::Resu
     writeln!(out, "    fatbins  {}", parts.fatbins)?;
     writeln!(out, "    SASS     {}", Targets(&parts.sass, parts.fatbins))?;
     writeln!(out, "    PTX      {}", Targets(&parts.ptx, parts.fatbins))?;
+    human_isa("    ", &parts.ptx_isa, out)?;
     let linkable: Vec<_> = parts
         .served
         .iter()
@@ -175,23 +197,6 @@ impl Display for Targets<'_> {
                 f.write_str("all")?;
             } else {
                 write!(f, "{count}")?;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Text from a file or a file's name, safe for a terminal: control characters and those that turn the direction of
-/// writing are shown as escapes.
-pub struct Printable<'a>(pub &'a str);
-
-impl Display for Printable<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for c in self.0.chars() {
-            if steers(c) {
-                write!(f, "{}", c.escape_default())?;
-            } else {
-                write!(f, "{c}")?;
             }
         }
         Ok(())

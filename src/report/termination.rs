@@ -6,9 +6,11 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use super::{Report, headline, sanitize};
+use super::{Report, headline, of_another_image};
 use crate::check::{Status, Verdict};
-use crate::config::TerminationLog;
+use crate::cli::config::TerminationLog;
+use crate::process::limits::ResourceLimit;
+use crate::text::sanitize;
 
 /// Kubernetes keeps this much of a message.
 const LIMIT: usize = 4096;
@@ -32,6 +34,7 @@ pub fn message(report: &Report<'_>) -> String {
                 "observed: {}; required: {}",
                 finding.observed, finding.required
             ));
+            lines.extend(of_another_image(report));
         }
         (verdict, _) => {
             let word = if verdict == Verdict::Warn {
@@ -85,8 +88,9 @@ pub fn write(target: &TerminationLog, text: &str) {
         .open(path);
     if let Err(error) = opened.and_then(|mut file| file.write_all(fit(text).as_bytes())) {
         tracing::warn!(
-            "cannot write the termination message to {}: {error}",
-            path.display()
+            "cannot write the termination message to {}: {}",
+            path.display(),
+            ResourceLimit::explained(&error)
         );
     }
 }

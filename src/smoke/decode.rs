@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use crate::crew::{Ended, Exit};
 use crate::facts;
 use crate::facts::smoke::{SmokeEnd, SmokeLine, SmokeOutcome, SmokeResult, SmokeRun};
+use crate::process::supervisor::{Ended, Exit};
 
 /// Longest line that the script has reason to write: a message of 4 KiB, escaped, and six frames.
 const LINE_LIMIT: usize = 64 << 10;
@@ -24,7 +24,7 @@ pub fn conclude(ended: &Ended, deadline: Duration) -> SmokeRun {
             after_ms: u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX),
             killed: reaped,
         },
-        Exit::Flooded => SmokeEnd::Garbled {
+        Exit::OutputLimit => SmokeEnd::Garbled {
             detail: "it wrote more than 8 MiB".to_string(),
         },
         Exit::Cancelled => SmokeEnd::NotRun {
@@ -54,7 +54,7 @@ pub fn decode(stdout: &[u8]) -> (SmokeRun, bool) {
             Some(line) if line.len() > LINE_LIMIT => Err(format!("line {number} has {} bytes", line.len())),
             Some(line) => match facts::from_json(line) {
                 Ok(line) => take(&mut run, &mut done, line).map_err(|why| format!("line {number}: {why}")),
-                Err(error) => Err(format!("line {number} is none of the protocol: {error}")),
+                Err(error) => Err(format!("line {number} does not match the protocol: {error}")),
             },
         };
         if let Err(detail) = taken {
@@ -163,6 +163,7 @@ fn last_lines(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::facts::smoke::SmokeFailure;
+    use crate::process::supervisor::Deadline;
 
     const GOOD: &str = r#"{"python":{"version":"3.11.2","executable":"/usr/bin/python3"}}
 {"begin":{"entry":"torch","step":"import torch"}}
@@ -183,6 +184,7 @@ mod tests {
             stdout: stdout.as_bytes().to_vec(),
             stderr: b"one\n\n  two  \n".to_vec(),
             elapsed: Duration::from_millis(5),
+            deadline: Deadline::default(),
         }
     }
 
@@ -276,11 +278,14 @@ mod tests {
     #[test]
     fn nonsense_has_its_line() {
         for (text, part) in [
-            ("hello\n", "line 1 is none of the protocol"),
+            ("hello\n", "line 1 does not match the protocol"),
             ("\"ready\"", "line 1 is cut off"),
             ("\"done\"\n\"ready\"\n", "line 2 comes after"),
             ("{\"passed\":{\"ms\":1}}\n", "line 1: the end of a step"),
-            ("{\"begin\":{\"entry\":1,\"step\":\"\"}}\n", "line 1 is none"),
+            (
+                "{\"begin\":{\"entry\":1,\"step\":\"\"}}\n",
+                "line 1 does not match",
+            ),
             ("\u{0}\n", "line 1"),
         ] {
             match run(Exit::Code(0), text).end {

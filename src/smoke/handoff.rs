@@ -1,310 +1,497 @@
 //! The hand-off: the service's own Python imports the stack once, and a forked child of it proves the GPU.
 //!
-//! The service's argv is executed unchanged with a memory file in front of `PYTHONPATH`: a zip with a `sitecustomize`
-//! ([`crate::packed`]'s handoff.py) that does the work before the service's first line. What it saw it leaves in another
-//! memory file and runs this program again, as its child, with the same arguments and with [`RESUME`] set: so verdict,
-//! report, receipt and exit code come from one place, whichever way the smoke runs.
+//! The service's argv is started unchanged, as a child, with a zip in a memory file in front of `PYTHONPATH`. What that
+//! holds (src/smoke/arrive.py, handoff.py) says that it is there before any code of the image runs in that Python, and goes
+//! on only when it is told to. Nothing but its own words counts as a proof. Until the first word this side looks at what
+//! the process executes: a program to which the variable did not come through, and a Python that is told to ignore it,
+//! are ended; so is silence. Whatever keeps a process from being the one that proves has a sentence, and leads to a smoke
+//! in a process of its own.
+//!
+//! The process has no descriptor of ours but those that it opens itself, by our number under /proc.
+//!
+//! How long can a process live that has not been proven? It is traced (ptrace(2)) until it comes to its imports, so that it
+//! stands still after each exec and, unless it is a shell, at its first fork: what will not say a word is ended before its
+//! first instruction. A Python that has said one waits, and the service's own code begins behind `sitecustomize`, where it waits again; code of
+//! the image that takes that away is found out at the first line of `__main__`. What remains are programs that are neither
+//! recognised nor answer, for [`SILENCE`] after their last exec, and `.pth` files whose code does not return, or undoes all
+//! of this by intent, for [`BEFORE_SITE`]. Where tracing is refused (a seccomp profile, Yama), /proc is looked at instead,
+//! every [`GLANCE`]: then a program may run for that long, or longer on a busy machine.
 
-use std::collections::BTreeMap;
-use std::ffi::{CStr, CString, OsStr, OsString};
+use std::ffi::{CString, OsStr, OsString};
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io::{Read, Seek, Write};
+use std::io::Write;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::time::{Duration, SystemTime};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
-use nix::sys::signal::Signal;
-use serde::Serialize;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::unistd::Pid;
 
-use super::{decode, first_alone, plan, zip};
-use crate::crew::{Ended, Exit};
+use super::{UNTIL_DECIDED, decode, plan, zip};
+use crate::cli::config::SmokeDevices;
+use crate::discover::python;
 use crate::facts::read::{lines, object};
 use crate::facts::smoke::SmokeRun;
-use crate::facts::{self, Facts};
+use crate::facts::{self, Python};
 use crate::packed;
-use crate::receipt::Account;
-use crate::signal::Set;
+use crate::process::supervisor::{self, Deadline, Ended, Exit, JobId, Supervisor};
 use crate::stack::Builtin;
-use crate::sys;
+use crate::sys::{self, Service, Stop};
 
-/// The variable by which the second run of this program knows that it is one: `STATE,RESULTS`, two descriptors.
-pub const RESUME: &str = "CUDA_ENTRYPOINT_HANDOFF";
+/// How long a process may be silent after its last exec. A Python says its first word a few milliseconds after it was
+/// executed; the rest is for disks that have to fetch it first.
+const SILENCE: Duration = Duration::from_secs(3);
+/// How long it may go on executing other programs, silent all the while.
+const WRAPPING: Duration = Duration::from_secs(10);
+/// How long a Python that has said a word may take for what runs before the first import: `.pth` files.
+const BEFORE_SITE: Duration = Duration::from_secs(10);
+/// How often somebody looks meanwhile at what is executed.
+const GLANCE: Duration = Duration::from_millis(2);
 
-/// What the first run leaves for the second.
-#[derive(Debug, Serialize)]
-pub struct State {
-    /// what was found out so far
-    pub facts: Facts,
-    /// what became of the receipt so far
-    pub receipt: Option<Account>,
-    /// what took how long by then, in milliseconds, by the report's names
-    pub timing_ms: BTreeMap<String, f64>,
-    /// when the first run began, in milliseconds since 1970
-    pub began_ms: u64,
-}
-
-impl State {
-    /// What took how long, in the form in which the rest of it is kept.
-    pub fn timing(&self) -> impl Iterator<Item = (&'static str, Duration)> {
-        // A handful of names, once in this process's life.
-        let known = |(name, ms): (&String, &f64)| {
-            let time = Duration::try_from_secs_f64(ms / 1000.0).ok()?;
-            Some((&*name.clone().leak(), time))
-        };
-        self.timing_ms.iter().filter_map(known)
-    }
-}
-
-/// [`State::timing_ms`] of what took how long.
-pub fn timing_ms(timing: &[(&'static str, Duration)]) -> BTreeMap<String, f64> {
-    let ms = |(name, time): &(&str, Duration)| (name.to_string(), time.as_secs_f64() * 1000.0);
-    timing.iter().map(ms).collect()
-}
-
-/// What is asked of the service's Python.
-#[derive(Debug)]
+/// What is to be started.
+#[derive(Clone, Copy, Debug)]
 pub struct Order<'a> {
+    /// the service's program
+    pub program: &'a Path,
+    /// its argv
+    pub service: &'a [OsString],
+    /// its environment
+    pub env: &'a [CString],
     /// the entries to import and to run
     pub builtins: &'a [Builtin],
     /// on which devices
-    pub devices: crate::config::SmokeDevices,
-    /// until when
-    pub timeout: Duration,
-    /// the environment of the service
-    pub env: &'a [CString],
-    /// our own argv
-    pub argv: &'a [CString],
-    /// our own environment
-    pub environ: &'a [CString],
-    /// the service takes our place; under `--init` it is a child
-    pub becomes_us: bool,
+    pub devices: SmokeDevices,
 }
 
-/// An environment with which the service's argv is to be executed, and the files that must stay open until then.
+/// A service that proves the GPU, or has.
 #[derive(Debug)]
-pub struct Prepared {
-    /// the service's environment with the hand-off in front of `PYTHONPATH`
-    pub env: Vec<CString>,
-    /// signals that are to be blocked when the service's Python starts; the hand-off lets them in
-    pub held: Set,
-    _files: [OwnedFd; 4],
+pub struct HandOff {
+    job: JobId,
+    pid: Pid,
+    /// it stands still after each exec, until it comes to its imports
+    traced: bool,
+    /// `PYTHONPATH=` and the path of the zip
+    variable: String,
+    /// the zip is at its path for as long as this is open
+    _zip: OwnedFd,
+    orders: OwnedFd,
+    /// the other end of the results, until the service has it
+    results: Option<OwnedFd>,
+    /// what was executed last
+    program: Vec<u8>,
+    since: Instant,
+    started: Instant,
+    greeted: Option<Instant>,
+    /// it was let go on to its imports
+    imports: bool,
+    /// its end was asked for, for this reason
+    refused: Option<String>,
 }
 
-/// What handoff.py handles. A Python takes a while until it does, and what comes to PID 1 by then the kernel takes from
-/// it: `docker stop` would wait its ten seconds in vain.
-const HANDLED: Set = Set::NONE
-    .with(Signal::SIGTERM)
-    .with(Signal::SIGINT)
-    .with(Signal::SIGHUP)
-    .with(Signal::SIGQUIT)
-    .with(Signal::SIGUSR1)
-    .with(Signal::SIGUSR2)
-    .with(Signal::SIGALRM)
-    .with(Signal::SIGVTALRM)
-    .with(Signal::SIGPROF)
-    .with(Signal::SIGXCPU)
-    .with(Signal::SIGIO)
-    .with(Signal::SIGPWR);
+impl HandOff {
+    /// Makes what the service's Python needs, and starts it.
+    ///
+    /// # Errors
+    /// Why there is no hand-off here, as a sentence.
+    pub fn start(supervisor: &mut Supervisor, order: &Order<'_>) -> Result<Self, String> {
+        let failed = |what: &'static str| move |error: &dyn std::fmt::Display| format!("{what}: {error}");
+        let pipe = || nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(|e| failed("pipe")(&e));
+        let (results_read, results) = pipe()?;
+        let (orders_read, orders) = pipe()?;
+        drop(orders_read);
+        for end in [&results_read, &orders] {
+            fcntl(end, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(|e| failed("fcntl")(&e))?;
+        }
+        let zip = sys::memfd(c"cuda-entrypoint-handoff", false).map_err(|e| failed("memory file")(&e))?;
+        let [path, orders_path, results_path] = [&zip, &orders, &results_read].map(own_path);
+        let old = crate::process::launch::lookup(order.env, "PYTHONPATH");
+        let arrive = format!(
+            "ZIP, ORDERS, RESULTS, PYTHON_PATH = \"{path}\", \"{orders_path}\", \"{results_path}\", {}\n{}",
+            old.map_or_else(|| "None".to_string(), |old| python_bytes(old.as_bytes())),
+            packed::python("arrive.py")
+        );
+        // A text of JSON is one of Python.
+        let plan = plan(order.builtins, order.devices);
+        let handoff = format!("PLAN = {plan}\n{}", packed::python("handoff.py"));
+        let smoke = packed::smoke_script();
+        let mut file = File::from(zip);
+        file.write_all(&zip::stored(&[
+            ("encodings/__init__.py", arrive.as_bytes()),
+            ("handoff.py", handoff.as_bytes()),
+            ("smoke.py", smoke.as_bytes()),
+        ]))
+        .map_err(|e| failed("memory file")(&e))?;
+        let needed = CString::new(path.as_str()).map_err(|e| e.to_string())?;
 
-/// What is held: nothing where a signal ends the Python that starts, as it does anywhere but in the first process.
-fn held(order: &Order<'_>) -> Set {
-    match std::process::id() {
-        1 if order.becomes_us => HANDLED,
-        _ => Set::NONE,
+        let variable = format!("PYTHONPATH={path}");
+        let env = with_python_path(order.env, &variable, old);
+        let strings = |all: &[OsString]| -> Option<Vec<CString>> {
+            all.iter().map(|a| CString::new(a.as_bytes()).ok()).collect()
+        };
+        let argv = strings(order.service).ok_or("an argument holds a NUL byte")?;
+        let program = CString::new(order.program.as_os_str().as_bytes()).map_err(|e| e.to_string())?;
+        let service = Service {
+            file: &program,
+            argv: &argv,
+            envp: &env,
+            dies_with_us: std::process::id() != 1,
+            terminal: false,
+            traced: true,
+            // A Python that may not open it would not miss it: a security module, or a program of ours that this user may
+            // execute and not read.
+            needs: Some(&needed),
+        };
+        let (job, spawned) = supervisor
+            .start_service(&service, results_read, variable.as_bytes(), UNTIL_DECIDED)
+            .map_err(|error| format!("it could not be started: {error}"))?;
+        let now = Instant::now();
+        let mut handoff = Self {
+            job,
+            pid: spawned.pid,
+            traced: spawned.traced,
+            variable,
+            _zip: file.into(),
+            orders,
+            results: Some(results),
+            program: Vec::new(),
+            since: now,
+            started: now,
+            greeted: None,
+            imports: false,
+            refused: None,
+        };
+        // Its first exec is over as a rule, and it need not wait until somebody attends to it.
+        for _ in 0..20 {
+            if !handoff.traced || handoff.after_stops(supervisor) {
+                break;
+            }
+            std::thread::sleep(Duration::from_micros(50));
+        }
+        Ok(handoff)
     }
-}
 
-/// Makes everything that the service's Python needs.
-///
-/// # Errors
-/// Why there is no hand-off here: no memory files, no /proc.
-pub fn prepare(order: &Order<'_>, state: &State) -> Result<Prepared, String> {
-    if let Some(version) = state
-        .facts
-        .image
-        .python
-        .version
-        .as_deref()
-        .filter(|v| is_too_old(v))
-    {
-        return Err(format!("Python {version} is older than 3.8"));
+    /// The process.
+    pub fn job(&self) -> JobId {
+        self.job
     }
-    let alone = first_alone(order.devices, &state.facts.device);
-    let text = |error: serde_json::Error| format!("the state cannot be written: {error}");
-    let state = memory_file(
-        c"cuda-entrypoint-state",
-        facts::to_json(state).map_err(text)?.as_bytes(),
-    )?;
-    let results = memory_file(c"cuda-entrypoint-results", b"")?;
-    // Parent and child write to it.
-    fcntl(&results, FcntlArg::F_SETFL(OFlag::O_APPEND)).map_err(|e| format!("fcntl: {e}"))?;
-    let binary = File::open("/proc/self/exe").map_err(|e| format!("/proc/self/exe: {e}"))?;
-    let binary = out_of_the_way(&binary)?;
-    // The zip names itself, so that its descriptor must be known before it is written.
-    let zip = memory_file(c"cuda-entrypoint-handoff", b"")?;
-    let order_text = order_text(order, alone, [&zip, &binary, &state, &results]);
-    let sitecustomize = format!(
-        "PLAN = __import__(\"json\").loads({})\n{}",
-        python_string(order_text.as_bytes()),
-        packed::handoff_script()
-    );
-    let members = [
-        ("sitecustomize.py", sitecustomize.as_bytes()),
-        ("_cuda_entrypoint_smoke.py", packed::smoke_script().as_bytes()),
-    ]
-    .map(|(name, content)| (name, content.to_vec()));
-    let members: Vec<(&str, &[u8])> = members.iter().map(|(n, c)| (*n, c.as_slice())).collect();
-    let mut file = File::from(zip);
-    file.write_all(&zip::stored(&members))
-        .map_err(|e| format!("memory file: {e}"))?;
-    let zip = OwnedFd::from(file);
-    for fd in [&zip, &binary, &state, &results] {
-        fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty())).map_err(|e| format!("fcntl: {e}"))?;
+
+    /// Why it was refused; `None` where it was not.
+    pub fn refused(&self) -> Option<&str> {
+        self.refused.as_deref()
     }
-    // Python that could not read it would start the service without a word.
-    let path = format!("/proc/self/fd/{}", zip.as_raw_fd());
-    File::open(&path).map_err(|e| format!("{path}: {e}"))?;
-    let env = with_python_path(order.env, zip.as_raw_fd());
-    Ok(Prepared {
-        env,
-        held: held(order),
-        _files: [zip, binary, state, results],
-    })
-}
 
-/// Whether a version such as `3.7` or `3.7.17` is below 3.8, for which handoff.py is written.
-fn is_too_old(version: &str) -> bool {
-    let mut parts = version.split('.').map(|part| part.parse::<u32>().ok());
-    matches!((parts.next().flatten(), parts.next().flatten()), (Some(major), Some(minor)) if (major, minor) < (3, 8))
-}
+    /// Says one line to it.
+    pub fn say(&self, line: &str) {
+        // A process that has closed its end is about to be found out, which says more than this error.
+        let _ = nix::unistd::write(&self.orders, format!("{line}\n").as_bytes());
+    }
 
-fn memory_file(name: &CStr, bytes: &[u8]) -> Result<OwnedFd, String> {
-    let fail = |error: &dyn std::fmt::Display| format!("memory file: {error}");
-    let fd = sys::memfd(name, false).map_err(|e| fail(&e))?;
-    let mut file = File::from(fd);
-    file.write_all(bytes).map_err(|e| fail(&e))?;
-    file.rewind().map_err(|e| fail(&e))?;
-    out_of_the_way(&file)
-}
+    /// Lets it become the service. The zip is gone then.
+    pub fn go_on(self) {
+        self.say("+");
+    }
 
-/// The same file under a high number: what packages open and keep during their imports has the numbers that it has
-/// without a hand-off.
-fn out_of_the_way(file: &File) -> Result<OwnedFd, String> {
-    const FIRST: i32 = 200;
-    let moved = fcntl(file, FcntlArg::F_DUPFD_CLOEXEC(FIRST));
-    // A limit on descriptors may forbid it.
-    let moved = moved.or_else(|_| fcntl(file, FcntlArg::F_DUPFD_CLOEXEC(3)));
-    moved
-        .and_then(sys::own_descriptor)
-        .map_err(|e| format!("fcntl: {e}"))
-}
+    /// Ends it, for a reason that is told when it is gone.
+    pub fn refuse(&mut self, supervisor: &mut Supervisor, why: impl Into<String>) {
+        if self.refused.is_none() {
+            self.refused = Some(why.into());
+            supervisor.cancel(self.job);
+        }
+    }
 
-/// The order as JSON in ASCII.
-fn order_text(order: &Order<'_>, alone: bool, [zip, binary, state, results]: [&OwnedFd; 4]) -> String {
-    let mut all = plan(order.builtins, order.devices).to_string();
-    all.pop(); // the closing brace
-    let (state, results) = (state.as_raw_fd(), results.as_raw_fd());
-    let old = crate::launch::lookup(order.env, "PYTHONPATH");
-    let old = old.map_or_else(|| "null".to_string(), |v| python_string(v.as_encoded_bytes()));
-    let argv: Vec<String> = order.argv.iter().map(|a| python_string(a.to_bytes())).collect();
-    let resume = format!("{RESUME}={state},{results}");
-    let environ: Vec<String> = order
-        .environ
-        .iter()
-        .map(|v| v.to_bytes())
-        .chain([resume.as_bytes()])
-        .map(python_string)
-        .collect();
-    // Writing to a string cannot fail.
-    let _ = write!(
-        all,
-        ",\"alone\":{alone},\"zip_fd\":{},\"python_path\":{old},\"binary_fd\":{},\"results_fd\":{results},\"keep_fds\":[{state},{results}],\
-         \"verdict_argv\":[{}],\"verdict_env\":[{}],\"timeout_s\":{},\"held\":{:?},\"{}\":{}}}",
-        zip.as_raw_fd(),
-        binary.as_raw_fd(),
-        argv.join(","),
-        environ.join(","),
-        order.timeout.as_secs_f64(),
-        held(order).iter().map(|signal| signal.0).collect::<Vec<_>>(),
-        // By this, Pythons that the service starts know that they are not the one.
-        if order.becomes_us { "pid" } else { "parent" },
-        std::process::id(),
-    );
-    all
-}
-
-/// Bytes as a string literal of JSON and of Python alike, in ASCII; what is not UTF-8 becomes the lone surrogates that
-/// Python's `os.fsencode` turns back into bytes (PEP 383).
-fn python_string(bytes: &[u8]) -> String {
-    let mut text = String::from("\"");
-    for chunk in bytes.utf8_chunks() {
-        for unit in chunk.valid().encode_utf16() {
-            match u8::try_from(unit) {
-                Ok(plain @ (b' ' | b'!' | b'#'..=b'[' | b']'..=b'~')) => text.push(char::from(plain)),
-                _ => {
-                    let _ = write!(text, "\\u{unit:04x}");
+    /// Hears what it said and looks at what it executes. Returns what it has told so far, and when to look again.
+    pub fn handle_event(&mut self, supervisor: &mut Supervisor) -> (Told, Option<Instant>) {
+        let told = Told::of(supervisor.output(self.job));
+        if self.refused.is_some() {
+            return (told, None);
+        }
+        self.after_stops(supervisor);
+        if let Some(why) = &told.fallback {
+            self.refuse(supervisor, why.clone());
+        } else if supervisor.is_mute(self.job) && !supervisor::is_exiting(self.pid) {
+            self.refuse(supervisor, ANOTHER_PROGRAM);
+        } else if let Some(hello) = &told.hello {
+            self.greet(supervisor, hello);
+        } else if let Some(why) = self.look(false) {
+            self.refuse(supervisor, why);
+        }
+        if self.refused.is_some() {
+            return (told, None);
+        }
+        if told.site.is_some() {
+            if !std::mem::replace(&mut self.imports, true) {
+                if std::mem::take(&mut self.traced) {
+                    sys::trace_less(self.pid, false);
                 }
+                self.say("+");
+            }
+            return (told, None);
+        }
+        let now = Instant::now();
+        let next = match self.greeted {
+            None if self.traced => now + SILENCE / 8,
+            None => now + GLANCE,
+            Some(at) if at + BEFORE_SITE > now => at + BEFORE_SITE,
+            Some(_) => {
+                let limit = BEFORE_SITE.as_secs();
+                self.refuse(
+                    supervisor,
+                    format!(
+                        "what runs before its first import, such as a .pth file, took more than {limit} s"
+                    ),
+                );
+                return (told, None);
+            }
+        };
+        (told, Some(next))
+    }
+
+    /// Looks at a traced process where it stands still, and lets it go on. Whether it did.
+    fn after_stops(&mut self, supervisor: &mut Supervisor) -> bool {
+        let mut stopped = false;
+        while self.traced && self.refused.is_none() {
+            let Some(stop) = sys::traced_stop(self.pid, false) else {
+                break;
+            };
+            stopped = true;
+            let why = match stop {
+                Stop::Exec if self.greeted.is_some() => Some(ANOTHER_PROGRAM.to_string()),
+                Stop::Exec => self.look(true),
+                Stop::Fork if self.asks_where_it_lies() => {
+                    sys::release_child(self.pid);
+                    None
+                }
+                Stop::Fork => Some("it starts another process before its Python has said a word".to_string()),
+                Stop::Other { .. } => None,
+            };
+            match why {
+                Some(why) => self.refuse(supervisor, why),
+                None => sys::traced_go_on(self.pid, stop),
             }
         }
-        for byte in chunk.invalid() {
-            let _ = write!(text, "\\udc{byte:02x}");
+        stopped
+    }
+
+    /// Whether it is the shell of a long `#!` line, which may ask where its script lies. Any other shell that makes a process
+    /// has something in mind that the service must not do before its proof.
+    fn asks_where_it_lies(&self) -> bool {
+        let mut words = self.program.split(|&b| b == 0).skip(2);
+        let script = words.find(|word| !word.starts_with(b"-")).unwrap_or_default();
+        // From its own working folder.
+        let folder = PathBuf::from(format!("/proc/{}/cwd", self.pid));
+        python::has_long_shebang(&folder.join(OsStr::from_bytes(script)))
+    }
+
+    /// Lets the process that said its first word go on, if it is the one.
+    fn greet(&mut self, supervisor: &mut Supervisor, hello: &Hello) {
+        if self.greeted.is_some() {
+            return;
         }
+        self.greeted = Some(Instant::now());
+        if hello.pid != self.pid.as_raw() {
+            self.refuse(
+                supervisor,
+                "its Python is not the process that was started, but a child of it",
+            );
+        } else if (hello.major, hello.minor) < (3, 8) {
+            self.refuse(
+                supervisor,
+                format!("Python {}.{} is older than 3.8", hello.major, hello.minor),
+            );
+        } else if hello.no_site {
+            self.refuse(supervisor, NO_SITE);
+        } else {
+            if self.traced {
+                sys::trace_less(self.pid, true);
+            }
+            self.say("+");
+            // Now that it holds the other end, its absence can be noticed.
+            self.results = None;
+        }
+    }
+
+    /// Why what the process executes is none that will say a word. `is_new` is known to be another program than before.
+    fn look(&mut self, is_new: bool) -> Option<String> {
+        let read = |name: &str| std::fs::read(format!("/proc/{}/{name}", self.pid)).unwrap_or_default();
+        let exe = std::fs::read_link(format!("/proc/{}/exe", self.pid)).unwrap_or_default();
+        let cmdline = read("cmdline");
+        let mut program = exe.as_os_str().as_bytes().to_vec();
+        program.push(0);
+        program.extend(&cmdline);
+        let now = Instant::now();
+        if program == self.program && !is_new {
+            let silent = now.duration_since(self.since) >= SILENCE;
+            return (silent || now.duration_since(self.started) >= WRAPPING).then(|| {
+                let limit = SILENCE.as_secs();
+                format!("{} did not say a word within {limit} s: it reads no PYTHONPATH, or runs another program first", exe.display())
+            });
+        }
+        let environ = read("environ");
+        // In the middle of an exec nothing is there, and in a process that has ended.
+        if cmdline.is_empty() || read("cmdline") != cmdline {
+            return None;
+        }
+        self.program = program;
+        self.since = now;
+        let privileged =
+            CString::new(exe.as_os_str().as_bytes()).is_ok_and(|exe| sys::grants_privileges(&exe));
+        if privileged {
+            return Some(format!(
+                "{} is executed with privileges of its own",
+                exe.display()
+            ));
+        }
+        why_silent(&exe, &cmdline, &environ, &self.variable)
+    }
+}
+
+/// What came of it as facts: of what was said, and how the process ended where the proof's end was not told.
+pub fn conclude(output: &[u8], exit: Exit, deadline: Duration) -> SmokeRun {
+    let proof = Ended {
+        exit: Told::of(output).ended.unwrap_or(exit),
+        stdout: protocol(output),
+        stderr: Vec::new(),
+        elapsed: Duration::ZERO,
+        deadline: Deadline::default(),
+    };
+    decode::conclude(&proof, deadline)
+}
+
+/// Says that the smoke gets a process of its own.
+pub fn say_why_not(why: &str) {
+    tracing::info!("smoke: no hand-off, in a process of its own instead: {}", why);
+}
+
+const ANOTHER_PROGRAM: &str = "it has executed another program, or closed our pipe, before its proof";
+const NO_SITE: &str = "its Python skips the site module (-S)";
+
+/// Why a program that was executed with these arguments and this environment will not say a word; `None` where it may.
+pub fn why_silent(exe: &Path, cmdline: &[u8], environ: &[u8], variable: &str) -> Option<String> {
+    let shown = exe.display();
+    let given = environ.split(|&b| b == 0).find(|v| v.starts_with(b"PYTHONPATH="));
+    let is_ours = |value: &[u8]| {
+        let rest = value.strip_prefix(variable.as_bytes());
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b":"))
+    };
+    if !given.is_some_and(is_ours) {
+        return Some(format!(
+            "{shown} was executed with another PYTHONPATH than was given"
+        ));
+    }
+    let name = exe.file_name().and_then(OsStr::to_str).unwrap_or_default();
+    let mut words = cmdline.split(|&b| b == 0).map(|a| OsString::from_vec(a.to_vec()));
+    let called = words.next().unwrap_or_default();
+    let called = Path::new(&called).file_name().and_then(OsStr::to_str);
+    if !python::may_lead_to_python(name, called.unwrap_or_default()) {
+        return Some(format!(
+            "{shown} is not Python and does not exec Python in its own process"
+        ));
+    }
+    if !python::is_python_name(name) {
+        return None;
+    }
+    let arguments: Vec<OsString> = words.collect();
+    let isolation = python::isolation(&arguments);
+    match (isolation.ignores_environment, isolation.no_site) {
+        (true, _) => Some("its Python ignores PYTHONPATH (-E or -I)".to_string()),
+        (_, true) => Some(NO_SITE.to_string()),
+        _ => None,
+    }
+}
+
+/// Whether the Python that answered is the one that the image stage has looked at.
+///
+/// # Errors
+/// That it is not, as a sentence.
+pub fn is_the_same(site: &Site, python: &Python) -> Result<(), String> {
+    let same = |prefix: &str| {
+        let real = |path: &str| std::fs::canonicalize(path).unwrap_or_else(|_| PathBuf::from(path));
+        real(prefix) == real(&site.prefix)
+    };
+    match &python.prefix {
+        Some(prefix) if same(prefix) => Ok(()),
+        Some(prefix) => Err(format!(
+            "its Python is that of {}, and the one that was looked at that of {prefix}",
+            site.prefix
+        )),
+        None => Err(format!("its Python, that of {}, was not looked at", site.prefix)),
+    }
+}
+
+fn own_path(fd: &OwnedFd) -> String {
+    format!("/proc/{}/fd/{}", std::process::id(), fd.as_raw_fd())
+}
+
+/// Bytes as a literal of any Python.
+fn python_bytes(bytes: &[u8]) -> String {
+    let mut text = String::from("b\"");
+    for byte in bytes {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "\\x{byte:02x}");
     }
     text.push('"');
     text
 }
 
-fn with_python_path(env: &[CString], zip: i32) -> Vec<CString> {
-    const NAME: &[u8] = b"PYTHONPATH=";
-    let mut value = format!("PYTHONPATH=/proc/self/fd/{zip}").into_bytes();
-    if let Some(old) = crate::launch::lookup(env, "PYTHONPATH").filter(|old| !old.is_empty()) {
+fn with_python_path(env: &[CString], variable: &str, old: Option<&OsStr>) -> Vec<CString> {
+    let mut value = variable.as_bytes().to_vec();
+    if let Some(old) = old.filter(|old| !old.is_empty()) {
         value.push(b':');
-        value.extend(old.as_encoded_bytes());
+        value.extend(old.as_bytes());
     }
     let Ok(value) = CString::new(value) else {
         return env.to_vec();
     };
     // In its place: what a program does with the order of its environment is its own affair.
     let mut env = env.to_vec();
-    match env.iter_mut().find(|v| v.to_bytes().starts_with(NAME)) {
+    match env.iter_mut().find(|v| v.to_bytes().starts_with(b"PYTHONPATH=")) {
         Some(old) => *old = value,
         None => env.push(value),
     }
     env
 }
 
-/// How the hand-off came out.
-#[derive(Debug)]
-pub enum Came {
-    /// the GPU was proven, or not
-    Proven(Box<SmokeRun>),
-    /// it could not be tried in that process
-    Refused(String),
+/// What a process has told, apart from the smoke's own lines.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Told {
+    /// its first word
+    pub hello: Option<Hello>,
+    /// packages can be imported
+    pub site: Option<Site>,
+    /// why it cannot be the one that proves
+    pub fallback: Option<String>,
+    /// how the proof ended
+    pub ended: Option<Exit>,
 }
 
-/// What the second run finds.
-#[derive(Debug)]
-pub struct Resumed {
-    /// from the first run
-    pub state: State,
-    /// from the service's Python
-    pub came: Came,
+/// The first word.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Hello {
+    /// the process as it sees itself
+    pub pid: i32,
+    /// Python's version
+    pub major: u32,
+    /// the same
+    pub minor: u32,
+    /// it was started with `-S`
+    pub no_site: bool,
 }
-
-object!(State {
-    facts,
-    receipt,
-    timing_ms,
-    began_ms
+object!(Hello {
+    pid,
+    major,
+    minor,
+    no_site
 });
 
-/// A line that handoff.py adds to the protocol.
-enum Tail {
-    Ended(How),
-    Fallback(Fallback),
+/// Which Python it is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Site {
+    /// `sys.prefix`
+    pub prefix: String,
 }
-lines!(Tail { "ended" Ended, "fallback" Fallback });
+object!(Site { prefix });
 
 struct Fallback {
     reason: String,
@@ -314,98 +501,47 @@ object!(Fallback { reason });
 enum How {
     Exit(i32),
     Signal(i32),
-    Timeout(bool),
 }
-lines!(How { "exit" Exit, "signal" Signal, "timeout" Timeout });
+lines!(How { "exit" Exit, "signal" Signal });
 
-impl Resumed {
-    /// Whether this run is a second one, by its environment.
-    pub fn is_named(environ: &[CString]) -> bool {
-        crate::launch::lookup(environ, RESUME).is_some_and(|v| !v.is_empty())
-    }
-
-    /// Reads what was left for this run.
-    ///
-    /// # Errors
-    /// A sentence: the variable was set by somebody else, or what it names is not ours.
-    pub fn take(environ: &[CString], deadline: Duration) -> Result<Self, String> {
-        let value = crate::launch::lookup(environ, RESUME).unwrap_or(OsStr::new(""));
-        let Some((state, results)) = value.to_str().and_then(descriptors) else {
-            return Err(format!("{RESUME} is no pair of descriptors"));
-        };
-        let state = read(state)?;
-        let state: State =
-            facts::from_json(&state).map_err(|e| format!("{RESUME}: the state makes no sense: {e}"))?;
-        let results = read(results)?;
-        Ok(Self {
-            state,
-            came: came(&results, deadline),
-        })
-    }
+/// A line that the hand-off adds to the smoke's protocol.
+enum Line {
+    Hello(Hello),
+    Site(Site),
+    Fallback(Fallback),
+    Ended(How),
 }
+lines!(Line { "hello" Hello, "site" Site, "fallback" Fallback, "ended" Ended });
 
-/// The two descriptors that [`RESUME`] names.
-pub fn descriptors(value: &str) -> Option<(i32, i32)> {
-    let (state, results) = value.split_once(',')?;
-    let number = |text: &str| text.parse::<i32>().ok().filter(|fd| *fd > 2);
-    let pair = (number(state)?, number(results)?);
-    (pair.0 != pair.1).then_some(pair)
-}
-
-/// Far more than a smoke writes.
-const RESULTS_LIMIT: u64 = 16 << 20;
-
-fn read(fd: i32) -> Result<Vec<u8>, String> {
-    let fail = |error: std::io::Error| format!("{RESUME}: descriptor {fd}: {error}");
-    let mut file = File::from(sys::inherited_descriptor(fd).map_err(|e| fail(e.into()))?);
-    file.rewind().map_err(fail)?;
-    let mut bytes = Vec::new();
-    file.take(RESULTS_LIMIT).read_to_end(&mut bytes).map_err(fail)?;
-    Ok(bytes)
-}
-
-/// What the lines come to.
-pub fn came(results: &[u8], deadline: Duration) -> Came {
-    let mut protocol = Vec::new();
-    let mut exit = None;
-    for line in results.split_inclusive(|&b| b == b'\n') {
-        match facts::from_json(line) {
-            Ok(Tail::Fallback(fallback)) if exit.is_none() => return Came::Refused(fallback.reason),
-            Ok(Tail::Ended(how)) => {
-                // What comes behind it was written by a process that was being ended.
-                exit = exit.or(Some(match how {
-                    How::Exit(code) => Exit::Code(code),
-                    How::Signal(signal) => Exit::Signal(signal),
-                    How::Timeout(true) => Exit::TimedOut { reaped: true },
-                    How::Timeout(false) => Exit::Code(-1),
-                }));
+impl Told {
+    /// What is in these lines. One that is not at its end yet is none.
+    pub fn of(output: &[u8]) -> Self {
+        let mut told = Self::default();
+        for line in output
+            .split_inclusive(|&b| b == b'\n')
+            .filter(|l| l.ends_with(b"\n"))
+        {
+            match facts::from_json(line) {
+                // The first word counts: another process that says one is a child.
+                Ok(Line::Hello(hello)) => {
+                    told.hello.get_or_insert(hello);
+                }
+                Ok(Line::Site(site)) => told.site = Some(site),
+                Ok(Line::Fallback(fallback)) => told.fallback = Some(fallback.reason),
+                Ok(Line::Ended(How::Exit(code))) => told.ended = Some(Exit::Code(code)),
+                Ok(Line::Ended(How::Signal(signal))) => told.ended = Some(Exit::Signal(signal)),
+                Err(_) => {}
             }
-            Ok(Tail::Fallback(_)) => {}
-            Err(_) if exit.is_none() => protocol.extend_from_slice(line),
-            Err(_) => {}
         }
+        told
     }
-    let ended = Ended {
-        // Without a word about the end there was none that anybody saw.
-        exit: exit.unwrap_or(Exit::Code(-1)),
-        stdout: protocol,
-        stderr: Vec::new(),
-        elapsed: Duration::ZERO,
-    };
-    Came::Proven(Box::new(decode::conclude(&ended, deadline)))
 }
 
-/// Milliseconds since 1970.
-pub fn unix_ms(time: SystemTime) -> u64 {
-    time.duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
-}
-
-/// Our own argv, for the second run.
-pub fn own_argv() -> Vec<CString> {
-    std::env::args_os()
-        .filter_map(|a: OsString| CString::new(a.into_encoded_bytes()).ok())
-        .collect()
+/// The smoke's own lines.
+pub fn protocol(output: &[u8]) -> Vec<u8> {
+    let lines = output.split_inclusive(|&b| b == b'\n');
+    let own = |line: &&[u8]| facts::from_json::<Line>(line).is_err();
+    lines.filter(own).flatten().copied().collect()
 }
 
 #[cfg(test)]
@@ -414,78 +550,136 @@ mod tests {
     use crate::facts::smoke::{SmokeEnd, SmokeOutcome};
 
     #[test]
-    fn strings_are_read_back_by_python() {
-        assert_eq!(python_string(b"a b"), r#""a b""#);
+    fn the_path_is_put_in_front_and_the_old_one_is_kept_as_bytes() {
+        let env = |all: &[&str]| -> Vec<CString> { all.iter().map(|v| CString::new(*v).unwrap()).collect() };
+        let given = env(&["A=1", "PYTHONPATH=/x:/y", "B="]);
+        let old = crate::process::launch::lookup(&given, "PYTHONPATH");
         assert_eq!(
-            python_string("\"\\\n\u{1f600}".as_bytes()),
-            r#""\u0022\u005c\u000a\ud83d\ude00""#
+            with_python_path(&given, "PYTHONPATH=/z", old),
+            env(&["A=1", "PYTHONPATH=/z:/x:/y", "B="])
         );
-        assert_eq!(python_string(b"x\xff"), r#""x\udcff""#);
+        assert_eq!(
+            with_python_path(&given[..1], "PYTHONPATH=/z", None),
+            env(&["A=1", "PYTHONPATH=/z"])
+        );
+        assert_eq!(python_bytes(b"a\"\xff"), r#"b"\x61\x22\xff""#);
     }
 
     #[test]
-    fn pythons_before_3_8_are_told() {
-        for (version, old) in [
-            ("3.7", true),
-            ("2.7.18", true),
-            ("3.8", false),
-            ("3.12.1", false),
-            ("x", false),
+    fn who_will_not_say_a_word_is_known_by_what_it_executes() {
+        for (exe, cmdline, environ, part) in [
+            (
+                "/usr/bin/python3.11",
+                "python\0app.py\0",
+                "A=1\0PYTHONPATH=/zip:/x\0",
+                None,
+            ),
+            (
+                "/usr/bin/python3",
+                "python\0-m\0app\0-I\0",
+                "PYTHONPATH=/zip\0",
+                None,
+            ),
+            ("/bin/sh", "sh\0-I\0", "PYTHONPATH=/zip\0", None),
+            ("/bin/nice", "nice\0python\0-I\0", "PYTHONPATH=/zip\0", None),
+            (
+                "/usr/sbin/nginx",
+                "nginx\0",
+                "PYTHONPATH=/zip\0",
+                Some("is not Python"),
+            ),
+            (
+                "/usr/bin/env",
+                "env\0python\0",
+                "A=1\0",
+                Some("another PYTHONPATH"),
+            ),
+            (
+                "/usr/bin/python3",
+                "python\0",
+                "PYTHONPATH=/app\0PYTHONPATH=/zip\0",
+                Some("another PYTHONPATH"),
+            ),
+            (
+                "/usr/bin/python3",
+                "python\0",
+                "PYTHONPATH=/zipped\0",
+                Some("another PYTHONPATH"),
+            ),
+            (
+                "/usr/bin/python3",
+                "python\0-uI\0a\0",
+                "PYTHONPATH=/zip\0",
+                Some("-E or -I"),
+            ),
+            (
+                "/usr/bin/python3",
+                "python\0-S\0a\0",
+                "PYTHONPATH=/zip\0",
+                Some("-S"),
+            ),
         ] {
-            assert_eq!(is_too_old(version), old, "{version}");
+            let found = why_silent(
+                Path::new(exe),
+                cmdline.as_bytes(),
+                environ.as_bytes(),
+                "PYTHONPATH=/zip",
+            );
+            match part {
+                None => assert_eq!(found, None, "{cmdline:?}"),
+                Some(part) => assert!(
+                    found.as_ref().is_some_and(|f| f.contains(part)),
+                    "{cmdline:?} {found:?}"
+                ),
+            }
         }
     }
 
     #[test]
-    fn the_path_is_put_in_front() {
-        let env: Vec<CString> = ["A=1", "PYTHONPATH=/x:/y", "B="]
-            .map(|v| CString::new(v).unwrap())
-            .into();
-        let text = |env: Vec<CString>| {
-            env.into_iter()
-                .map(|v| v.into_string().unwrap())
-                .collect::<Vec<_>>()
-                .join(" ")
-        };
+    fn lines_of_the_hand_off_are_told_from_the_smokes() {
+        let output = "{\"hello\":{\"pid\":7,\"major\":3,\"minor\":8,\"no_site\":false}}\n{\"site\":{\"prefix\":\"/p\"}}\n\
+                      {\"begin\":{\"entry\":\"spconv\",\"step\":\"forward\",\"device\":0}}\n";
+        let told = Told::of(output.as_bytes());
         assert_eq!(
-            text(with_python_path(&env, 7)),
-            "A=1 PYTHONPATH=/proc/self/fd/7:/x:/y B="
+            told.hello.as_ref().map(|h| (h.pid, h.major, h.minor)),
+            Some((7, 3, 8))
         );
-        assert_eq!(
-            text(with_python_path(&env[..1], 7)),
-            "A=1 PYTHONPATH=/proc/self/fd/7"
-        );
-    }
-
-    #[test]
-    fn results_are_what_separate_lines_would_be() {
-        let begun = "{\"begin\":{\"entry\":\"spconv\",\"step\":\"forward\",\"device\":0}}\n";
-        let run = |tail: &str| match came(format!("{begun}{tail}").as_bytes(), Duration::from_secs(5)) {
-            Came::Proven(run) => *run,
-            Came::Refused(why) => panic!("{why}"),
+        assert_eq!((told.site.unwrap().prefix.as_str(), told.ended), ("/p", None));
+        let run = |tail: &str| {
+            let output = format!("{output}{tail}");
+            conclude(output.as_bytes(), Exit::Cancelled, Duration::from_secs(5))
         };
         assert_eq!(
             run("{\"ended\":{\"signal\":8}}\n").end,
             SmokeEnd::Crashed { signal: 8 }
         );
-        assert_eq!(
-            run("{\"ended\":{\"timeout\":true}}\n").end,
-            SmokeEnd::TimedOut {
-                after_ms: 5000,
-                killed: true
-            }
-        );
-        assert_eq!(run("").end, SmokeEnd::Exited { code: -1 });
+        assert!(matches!(run("").end, SmokeEnd::NotRun { .. }));
         let good = run("{\"passed\":{\"ms\":1}}\n\"done\"\n{\"ended\":{\"exit\":0}}\n");
         assert_eq!(good.end, SmokeEnd::Done);
         assert!(matches!(good.steps[0].outcome, SmokeOutcome::Passed(_)));
-        let late = run(
-            "{\"ended\":{\"timeout\":true}}\n{\"passed\":{\"ms\":1}}\n\"done\"\n{\"ended\":{\"exit\":0}}\n",
-        );
-        assert!(matches!(late.end, SmokeEnd::TimedOut { .. }), "{late:?}");
-        let refused = format!("{begun}{{\"fallback\":{{\"reason\":\"CUDA was touched\"}}}}\n");
+        let refused =
+            Told::of(b"{\"fallback\":{\"reason\":\"CUDA was touched\"}}\n{\"fallback\":{\"reason\":\"cut");
+        assert_eq!(refused.fallback.as_deref(), Some("CUDA was touched"));
+        let two = format!("{output}{}", output.replace(":7", ":8"));
+        assert_eq!(Told::of(two.as_bytes()).hello.unwrap().pid, 7);
+    }
+
+    #[test]
+    fn the_python_that_answers_must_be_the_one_that_was_looked_at() {
+        let site = |prefix: &str| Site {
+            prefix: prefix.into(),
+        };
+        let python = |prefix: Option<&str>| Python {
+            prefix: prefix.map(str::to_string),
+            ..Python::default()
+        };
+        assert_eq!(is_the_same(&site("/usr/lib/.."), &python(Some("/usr"))), Ok(()));
+        let other = is_the_same(&site("/opt/a"), &python(Some("/opt/b"))).unwrap_err();
+        assert!(other.contains("/opt/a") && other.contains("/opt/b"), "{other}");
         assert!(
-            matches!(came(refused.as_bytes(), Duration::ZERO), Came::Refused(why) if why == "CUDA was touched")
+            is_the_same(&site("/usr"), &python(None))
+                .unwrap_err()
+                .contains("was not looked at")
         );
     }
 }

@@ -12,19 +12,10 @@ standard library until it imports what it is to prove.
 
 import errno
 import json
+import math
 import os
 import sys
 import time
-
-# What `import` is called with for an entry, torch apart; all of them need torch.
-IMPORTS = {
-    "torch": (),
-    "spconv": ("spconv.pytorch",),
-    "torchvision": ("torchvision",),
-    "torch-scatter": ("torch_scatter",),
-    # The second one loads mmcv._ext, the compiled half.
-    "mmcv": ("mmcv", "mmcv.ops"),
-}
 
 # Whose version and file are told after such an import, where it is not the module's own.
 TELLS = {"spconv.pytorch": ("cumm", "spconv"), "mmcv.ops": ("mmcv._ext",)}
@@ -195,7 +186,7 @@ class Smoke:
                 os.environ.pop(NVML_CHECK, None)
 
     def import_entry(self, entry, after):
-        if entry not in IMPORTS:
+        if entry not in ENTRIES:
             self.skip(entry, "this smoke does not know it")
             return
         if self.torch is None:
@@ -203,12 +194,14 @@ class Smoke:
             self.torch = True if went_well else "`import torch` failed, and it needs torch"
             if not went_well:
                 return
+            if entry == "torch" and not self.check_numpy(entry):
+                return
         elif self.torch is not True:
             self.skip(entry, self.torch)
             return
         if entry == "spconv" and not self.check_cumm(entry):
             return
-        for module in IMPORTS[entry]:
+        for module in ENTRIES[entry].imports:
             if not self.import_module(entry, module, after):
                 return
 
@@ -244,6 +237,24 @@ class Smoke:
 
         return self.step(entry, "cumm headers", work, importing=True)
 
+    def check_numpy(self, entry):
+        """torch built for numpy 1 imports beside numpy 2 with a warning, and its tensors do not become arrays."""
+        torch, numpy = sys.modules["torch"], sys.modules.get("numpy")
+        # torch imports numpy itself where it is installed.
+        if numpy is None:
+            return True
+
+        def work():
+            try:
+                got = torch.ones(2).numpy().tolist()
+            except Exception as error:
+                versions = (getattr(module, "__version__", None) for module in (torch, numpy))
+                text = "tensor.numpy() fails with torch {} and numpy {}: {}"
+                raise ImportError(text.format(*versions, message_of(error))) from None
+            exactly("tensor.numpy()", got, [1.0, 1.0])
+
+        return self.step(entry, "tensor.numpy()", work, importing=True)
+
     # What needs the GPU.
 
     def skip_gpu(self, reason):
@@ -275,7 +286,7 @@ class Smoke:
         watch = watch_nvrtc()
         for device in devices:
             for entry in self.left():
-                steps = ENTRIES[entry]
+                steps = ENTRIES[entry].steps
                 for number, (step, run) in enumerate(steps):
                     watch.began |= entry == "spconv" and not self.broken
                     more = number + 1 < len(steps) or device != devices[-1]
@@ -299,7 +310,7 @@ class Smoke:
                 torch.cuda.synchronize(device)
                 fields = check() or {}
             # On each device: a receipt may be read where the others are gone.
-            if (entry, step) == ("spconv", ENTRIES["spconv"][-1][0]):
+            if (entry, step) == ("spconv", ENTRIES["spconv"].steps[-1][0]):
                 fields["says"] = "spconv forward OK"
             return fields
 
@@ -541,22 +552,84 @@ def scatter(torch, device, reduce, want):
     return lambda: exactly("the " + reduce, got.tolist(), want)
 
 
+def attention_of(torch, query, key, value):
+    """softmax(QK^T / sqrt(d)) V of one head, densely."""
+    scores = (query @ key.permute(1, 0)).div(math.sqrt(query.shape[1]))
+    return torch.softmax(scores, 1) @ value
+
+
+def flash_attention(torch, device, dtype):
+    from flash_attn import flash_attn_func
+
+    # The keys are more than the 128 that flash-attn takes at once. Large queries prefer few keys to others: with equal
+    # weights nearly every mistake would be a mean of the same values.
+    batch, heads, width = 2, 2, 32
+    query = values(torch, 7, batch, 12, heads, width).mul(8.0).to(dtype)
+    key = values(torch, 8, batch, 150, heads, width).to(dtype)
+    value = values(torch, 9, batch, 150, heads, width).to(dtype)
+    got = flash_attn_func(query.to(device), key.to(device), value.to(device))
+
+    def check():
+        exactly("the shape of the result", list(got.shape), [batch, 12, heads, width])
+        given = [given.double().unbind(0) for given in (query, key, value)]
+        told = []
+        for row, of_batch in enumerate(got.unbind(0)):
+            for head, of_head in enumerate(of_batch.unbind(1)):
+                want = attention_of(torch, *(part[row].unbind(1)[head] for part in given))
+                told.append(compare(torch, of_head, want))
+        return max(told, key=lambda fields: fields["difference"])
+
+    return check
+
+
+class Entry:
+    """One entry of the smoke.
+
+    `imports` is what `import` is called with, torch apart, which all of them need. `steps` are the names and functions of
+    its steps on the GPU. `early` entries are imported in the service's own process where it hands off to itself.
+    """
+
+    def __init__(self, imports, steps, early=False):
+        self.imports, self.steps, self.early = imports, steps, early
+
+
+# In the order of src/packages.rs, which has a row for each of them.
 ENTRIES = {
-    "torch": (
-        ("matmul float32", lambda torch, device: matmul(torch, device, torch.float32)),
-        ("matmul float16", lambda torch, device: matmul(torch, device, torch.float16)),
+    "torch": Entry(
+        (),
+        (
+            ("matmul float32", lambda torch, device: matmul(torch, device, torch.float32)),
+            ("matmul float16", lambda torch, device: matmul(torch, device, torch.float16)),
+        ),
+        early=True,
     ),
-    "spconv": (
-        ("forward float32", lambda torch, device: spconv_forward(torch, device, torch.float32)),
-        ("forward float16", lambda torch, device: spconv_forward(torch, device, torch.float16)),
+    "spconv": Entry(
+        ("spconv.pytorch",),
+        (
+            ("forward float32", lambda torch, device: spconv_forward(torch, device, torch.float32)),
+            ("forward float16", lambda torch, device: spconv_forward(torch, device, torch.float16)),
+        ),
+        early=True,
     ),
-    "torchvision": (("nms", torchvision_nms),),
+    "torchvision": Entry(("torchvision",), (("nms", torchvision_nms),)),
     # torch-scatter's sum is torch's own scatter_add; only the others use its kernels, which a build without nvcc lacks.
-    "torch-scatter": (
-        ("scatter sum", lambda torch, device: scatter(torch, device, "sum", [[6.0, 8.0], [0.0, 0.0], [-4.0, 4.0]])),
-        ("scatter max", lambda torch, device: scatter(torch, device, "max", [[5.0, 6.0], [0.0, 0.0], [3.0, 8.0]])),
+    "torch-scatter": Entry(
+        ("torch_scatter",),
+        (
+            ("scatter sum", lambda torch, device: scatter(torch, device, "sum", [[6.0, 8.0], [0.0, 0.0], [-4.0, 4.0]])),
+            ("scatter max", lambda torch, device: scatter(torch, device, "max", [[5.0, 6.0], [0.0, 0.0], [3.0, 8.0]])),
+        ),
     ),
-    "mmcv": (("nms", mmcv_nms),),
+    # The second import loads mmcv._ext, the compiled half.
+    "mmcv": Entry(("mmcv", "mmcv.ops"), (("nms", mmcv_nms),)),
+    "flash-attn": Entry(
+        ("flash_attn",),
+        (
+            ("attention float16", lambda torch, device: flash_attention(torch, device, torch.float16)),
+            # Every GPU that flash-attn serves has it.
+            ("attention bfloat16", lambda torch, device: flash_attention(torch, device, torch.bfloat16)),
+        ),
+    ),
 }
 
 

@@ -5,6 +5,7 @@ use std::fmt;
 use serde_path_to_error::{Path, Segment};
 
 use super::position::{self, Target};
+use crate::text::{clip, one_line};
 
 /// Why a text is no manifest. `{}` is `at line 3, column 5 (packages.torch): …`; `{:#}` adds the hint.
 ///
@@ -109,27 +110,7 @@ impl fmt::Display for Problem {
 
 /// Text of the manifest as it may stand in a message: printable, at most 60 characters, in backticks.
 pub(super) fn quoted(text: &str) -> String {
-    format!("`{}`", clipped(&printable(text), 60))
-}
-
-/// Text in which everything that a terminal would not show as itself (line breaks, escapes, characters that turn the
-/// direction of writing) is written as Rust would escape it.
-pub(super) fn printable(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '"' | '\'' | '\\' => out.push(c),
-            _ => out.extend(c.escape_debug()),
-        }
-    }
-    out
-}
-
-fn clipped(text: &str, most: usize) -> String {
-    match text.char_indices().nth(most) {
-        Some((at, _)) => format!("{}…", text.get(..at).unwrap_or_default()),
-        None => text.to_string(),
-    }
+    format!("`{}`", one_line(text, 60))
 }
 
 /// Turns serde's error into ours. `text` is what was parsed.
@@ -192,12 +173,12 @@ fn of_type(plain: &str) -> (String, String) {
         .strip_prefix("invalid type: ")
         .and_then(|rest| rest.rsplit_once(", expected "));
     let Some((found, expected)) = parts else {
-        return (clipped(plain, 300), String::new());
+        return (clip(plain, 300), String::new());
     };
     let found = match found {
         "map" => "an object".to_string(),
         "sequence" => "an array".to_string(),
-        other => clipped(other, 80),
+        other => clip(other, 80),
     };
     let hint = match found.split(' ').next() {
         Some("null") => "leave the key out instead",
@@ -211,7 +192,7 @@ fn of_type(plain: &str) -> (String, String) {
 
 /// What people write who have other formats in mind. `behind` is the offset after the offending byte.
 fn of_syntax(text: &str, plain: &str, behind: usize) -> (String, String) {
-    let message = format!("not JSON: {}", clipped(plain, 200));
+    let message = format!("not JSON: {}", clip(plain, 200));
     let hint = match text.as_bytes().get(behind.saturating_sub(1)) {
         Some(b'/' | b'#') => "JSON has no comments",
         Some(b'\'') => "JSON strings stand in double quotes",
@@ -241,7 +222,7 @@ fn display_path(path: &Path) -> String {
             }
             out.push_str(key);
         } else {
-            out.push_str(&format!("[\"{}\"]", clipped(&printable(key), 60)));
+            out.push_str(&format!("[\"{}\"]", one_line(key, 60)));
         }
     }
     out

@@ -134,7 +134,7 @@ pub(super) fn read_object<'de, T: Object, A: MapAccess<'de>>(mut map: A) -> Resu
 
 fn known_key(text: &str, known: &[&'static str], seen: &[&'static str]) -> Result<&'static str, Problem> {
     let Some(&key) = known.iter().find(|k| **k == text) else {
-        let hint = match nearest(text, known) {
+        let hint = match crate::nearest(text, known.iter().copied()) {
             Some(meant) => format!("did you mean `{meant}`?"),
             None => format!("known here: {}", known.join(", ")),
         };
@@ -144,11 +144,6 @@ fn known_key(text: &str, known: &[&'static str], seen: &[&'static str]) -> Resul
         true => Err(twice(text)),
         false => Ok(key),
     }
-}
-
-/// The nearest of `known`; nothing is near a text that is much longer than all of them, and comparing takes time.
-pub(super) fn nearest<'a>(given: &str, known: &[&'a str]) -> Option<&'a str> {
-    (given.len() <= 60).then(|| crate::nearest(given, known.iter().copied()))?
 }
 
 /// A key that the object already has. JSON leaves open which one counts, and readers differ.

@@ -85,7 +85,7 @@ pub(super) fn write_size(bytes: u64) -> String {
 fn parse_size(text: &str) -> Result<u64, Problem> {
     let expected = "write a whole number with a unit, such as \"1GiB\", \"64MiB\" or \"1GB\"";
     let trimmed = text.trim();
-    let refuse = |hint: &str| Err(Problem::value(format!("{} is no size", quoted(text)), hint));
+    let refuse = |hint: &str| Err(Problem::value(format!("{} is not a size", quoted(text)), hint));
     let end = trimmed
         .find(|c: char| !c.is_ascii_digit())
         .unwrap_or(trimmed.len());

@@ -17,9 +17,20 @@ pub(super) fn check_label(text: &str) -> Result<String, Problem> {
         return Ok(text.to_string());
     }
     Err(Problem::value(
-        format!("{} is no name", quoted(text)),
-        "a name is at most 100 ASCII letters, digits, `.`, `_`, `+` and `-`, and starts with a letter or a digit",
+        format!("{} is not a valid name", quoted(text)),
+        A_NAME,
     ))
+}
+
+const A_NAME: &str =
+    "a name is at most 100 ASCII letters, digits, `.`, `_`, `+` and `-`, and starts with a letter or a digit";
+
+/// Whether a manifest may have this name.
+///
+/// # Errors
+/// What a name is.
+pub fn check_name(text: &str) -> Result<(), &'static str> {
+    check_label(text).map(|_| ()).map_err(|_| A_NAME)
 }
 
 /// What our own settings start with. A manifest cannot set them: they are read before the manifest is.
@@ -43,19 +54,31 @@ fn check_variable(name: &str) -> Result<(), Problem> {
         return Ok(());
     }
     Err(Problem::key(
-        format!("{} is no name of an environment variable", quoted(name)),
+        format!("{} is not a valid environment variable name", quoted(name)),
         "a name is made of ASCII letters, digits and `_`, and starts with no digit",
     ))
 }
 
-fn check_value(value: &str) -> Result<String, Problem> {
-    match value.contains('\0') {
-        true => Err(Problem::value(
+/// Most bytes of `NAME=VALUE` with the NUL at its end: `MAX_ARG_STRLEN` of execve(2), 32 pages.
+const LONGEST_VARIABLE: usize = 32 * 4096;
+
+fn check_value(name: &str, value: &str) -> Result<String, Problem> {
+    if value.contains('\0') {
+        return Err(Problem::value(
             "the value of a variable cannot hold a NUL character",
             "remove the \\u0000",
-        )),
-        false => Ok(value.to_string()),
+        ));
     }
+    let bytes = name.len() + 1 + value.len() + 1;
+    if bytes > LONGEST_VARIABLE {
+        return Err(Problem::value(
+            format!(
+                "{name} has {bytes} bytes, and no program can be started with a variable of more than {LONGEST_VARIABLE}"
+            ),
+            "shorten it, or have the service read a file",
+        ));
+    }
+    Ok(value.to_string())
 }
 
 /// The manifest's `env`.
@@ -92,7 +115,7 @@ impl<'de> Visitor<'de> for EnvSeed {
             let Some(name) = next else { return Ok(env) };
             let value = map.next_value_seed(Text {
                 expecting: "a string",
-                parse: check_value,
+                parse: |value: &str| check_value(&name, value),
             })?;
             env.insert(name, value);
         }
@@ -128,6 +151,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_variable_is_no_longer_than_a_program_can_be_given() {
+        let of = |length: usize| check_value("LONG", &"x".repeat(length));
+        let longest = LONGEST_VARIABLE - "LONG=".len() - 1;
+        assert!(of(longest).is_ok());
+        assert!(of(longest + 1).is_err());
+    }
+
+    #[test]
     fn labels_are_short_words() {
         for good in ["a", "pointcept-cu124", "7.x_+-", &"a".repeat(100)] {
             assert!(check_label(good).is_ok(), "{good}");
@@ -155,8 +186,8 @@ mod tests {
         ] {
             assert!(check_variable(bad).is_err(), "{bad:?}");
         }
-        assert!(check_value("a\0b").is_err());
-        assert_eq!(check_value("").unwrap(), "");
+        assert!(check_value("A", "a\0b").is_err());
+        assert_eq!(check_value("A", "").unwrap(), "");
     }
 
     #[test]

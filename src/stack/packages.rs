@@ -8,8 +8,9 @@ use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, Visitor};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
-use super::error::{Problem, printable, quoted};
+use super::error::{Problem, quoted};
 use super::json::{Flag, Object, Text, read_object, twice};
+use crate::text::sanitize;
 
 /// One distribution that must be installed.
 #[derive(Clone, PartialEq, Debug)]
@@ -87,10 +88,10 @@ fn parse_specifier(text: &str) -> Result<VersionSpecifier, Problem> {
         }
         let has_operator = part.starts_with(['=', '!', '<', '>', '~']);
         let reason = match has_operator {
-            true => printable(&error.to_string()),
+            true => sanitize(&error.to_string()),
             false => "it does not start with a comparison operator".to_string(),
         };
-        let mut message = format!("{} is no PEP 440 version specifier", quoted(part));
+        let mut message = format!("{} is not a PEP 440 version specifier", quoted(part));
         if reason.len() <= 160 {
             message = format!("{message}: {reason}");
         }
@@ -158,7 +159,7 @@ fn parse_version(text: &str) -> Result<Option<VersionSpecifiers>, Problem> {
 }
 
 /// Letters, digits and, inside, `-`, `_` and `.`. Source: PyPA, "Names and normalization".
-fn check_name(name: &str) -> Result<(), Problem> {
+pub(super) fn check_name(name: &str) -> Result<(), Problem> {
     let alphanumeric = |b: Option<u8>| b.is_some_and(|b| b.is_ascii_alphanumeric());
     let inner = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
     if alphanumeric(name.bytes().next()) && alphanumeric(name.bytes().last()) && name.bytes().all(inner) {
@@ -169,7 +170,7 @@ fn check_name(name: &str) -> Result<(), Problem> {
         _ => "a name is made of ASCII letters and digits with `-`, `_` and `.` between them",
     };
     Err(Problem::key(
-        format!("{} is no name of a Python distribution", quoted(name)),
+        format!("{} is not a valid Python distribution name", quoted(name)),
         hint,
     ))
 }
@@ -205,7 +206,7 @@ impl<'de> Visitor<'de> for PackagesSeed {
                         Some(earlier) if earlier == name => Err(twice(name)),
                         Some(earlier) => Err(Problem::key(
                             format!("{} and {} are one package", quoted(earlier), quoted(name)),
-                            "remove one of the two; case, `-`, `_` and `.` do not tell packages apart",
+                            "remove one of the two; case, `-`, `_` and `.` do not distinguish packages",
                         )),
                     }
                 },

@@ -1,10 +1,10 @@
 //! The table of `stack show`.
 
-use super::error::printable;
 use super::limits::write_size;
 use super::packages::write_specifiers;
 use super::smoke::write_duration;
 use super::{SmokeEntry, Stack};
+use crate::text::sanitize;
 
 /// The stack as a person reads it: one part a line, in the manifest's order, and what is not checked as well.
 /// `source` says where it came from. Plain text without control characters, ends with a newline.
@@ -12,14 +12,10 @@ pub fn table(stack: &Stack, source: &str) -> String {
     let mut out = Table(String::new());
     out.part("name", [stack.name.clone()]);
     out.part("source", [source.to_string()]);
-    let cuda = [
-        ("runtime", &stack.cuda.runtime),
-        ("nvrtc", &stack.cuda.nvrtc),
-        ("driver", &stack.cuda.driver),
-    ];
-    let cuda = cuda
-        .into_iter()
-        .filter_map(|(name, rule)| Some((name.to_string(), rule.as_ref()?.to_string())));
+    let cuda = stack
+        .cuda
+        .entries()
+        .filter_map(|(name, rule)| Some((name.to_string(), rule?.to_string())));
     out.part("cuda", columns(cuda));
     out.part("archs", stack.archs.iter().map(ToString::to_string));
     out.part(
@@ -47,6 +43,14 @@ pub fn table(stack: &Stack, source: &str) -> String {
         ("memlock".to_string(), format!("{at_least}{limit}"))
     });
     out.part("limits", columns(shm.into_iter().chain(memlock)));
+    // Unlike the other parts, it asks for nothing where it is left out.
+    if !stack.accept.is_empty() {
+        let accepted = stack.accept.iter().map(|entry| {
+            let of = format!("{} of {}", entry.code, entry.subject.name());
+            (of, entry.reason.clone())
+        });
+        out.part("accept", columns(accepted));
+    }
     out.0
 }
 
@@ -107,7 +111,7 @@ impl Table {
 
     /// A value may hold line breaks and escapes for a terminal (an argument of `python -c`): they are shown.
     fn line(&mut self, name: &str, text: &str) {
-        let safe = printable(text);
+        let safe = sanitize(text);
         self.0.push_str(&format!("{name:<8}  {safe}\n"));
     }
 }

@@ -7,52 +7,36 @@ use std::time::Duration;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde::{Serialize, Serializer};
 
-use super::error::{Problem, printable, quoted};
-use super::json::{Flag, Object, Text, Texts, nearest, read_object};
+use super::error::{Problem, quoted};
+use super::json::{Flag, Object, Text, Texts, read_object};
 use super::names::check_label;
+use crate::packages::PACKAGES;
+use crate::text::sanitize;
 
-/// A smoke that comes with this program.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
-pub enum Builtin {
-    /// a tensor operation on the device
-    Torch,
-    /// a sparse convolution against a dense one
-    Spconv,
-    /// a compiled operator of torchvision
-    Torchvision,
-    /// a scatter on the device
-    TorchScatter,
-    /// a compiled operator of mmcv
-    Mmcv,
-}
+/// A smoke that comes with this program: by the name of its package.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Builtin(&'static str);
 
 impl Builtin {
     /// Every one, in the order of the documentation.
-    pub const ALL: [Self; 5] = [
-        Self::Torch,
-        Self::Spconv,
-        Self::Torchvision,
-        Self::TorchScatter,
-        Self::Mmcv,
-    ];
+    pub fn all() -> impl Iterator<Item = Self> {
+        PACKAGES
+            .iter()
+            .filter(|package| package.smoke)
+            .map(|package| Self(package.name))
+    }
 
     /// As manifests and reports write it.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Torch => "torch",
-            Self::Spconv => "spconv",
-            Self::Torchvision => "torchvision",
-            Self::TorchScatter => "torch-scatter",
-            Self::Mmcv => "mmcv",
-        }
+        self.0
     }
 
     fn parse(text: &str) -> Result<Self, Problem> {
-        if let Some(found) = Self::ALL.into_iter().find(|b| b.name() == text) {
+        if let Some(found) = Self::all().find(|b| b.name() == text) {
             return Ok(found);
         }
-        let names = Self::ALL.map(Self::name);
-        let hint = match nearest(text, &names) {
+        let names: Vec<&str> = Self::all().map(Self::name).collect();
+        let hint = match crate::nearest(text, names.iter().copied()) {
             Some(meant) => format!("did you mean `{meant}`?"),
             None => format!(
                 "there are {}; a command of your own is an object with name and argv",
@@ -267,7 +251,7 @@ impl Object for CommandForm {
 /// A report that says `torch OK` has to mean the smoke that comes with this program.
 fn check_own_name(text: &str) -> Result<String, Problem> {
     let name = check_label(text)?;
-    match Builtin::ALL.into_iter().any(|b| b.name() == name) {
+    match Builtin::all().any(|b| b.name() == name) {
         false => Ok(name),
         true => Err(Problem::value(
             format!("{} is the name of a built-in smoke", quoted(&name)),
@@ -305,10 +289,10 @@ fn parse_timeout(text: &str) -> Result<Duration, Problem> {
                     format!("no unit is called {}", quoted(&unit))
                 }
                 humantime::DurationError::UnknownUnit { .. } => "it has no unit".to_string(),
-                other => printable(&other.to_string()),
+                other => sanitize(&other.to_string()),
             };
             Err(Problem::value(
-                format!("{} is no duration: {reason}", quoted(text)),
+                format!("{} is not a duration: {reason}", quoted(text)),
                 shape,
             ))
         }

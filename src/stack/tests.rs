@@ -24,8 +24,17 @@ fn the_embedded_stack_is_the_documented_one() {
     assert_eq!(stack.packages.len(), 12);
     assert_eq!(stack.packages[0].name, "torch");
     assert_eq!(stack.env["SPCONV_DISABLE_JIT"], "1");
-    assert_eq!(stack.smoke, Builtin::ALL.map(SmokeEntry::Builtin));
+    let smoke: Vec<&str> = stack.smoke.iter().map(SmokeEntry::name).collect();
+    assert_eq!(smoke, ["torch", "spconv", "torchvision", "torch-scatter", "mmcv"]);
+    assert!(
+        stack
+            .smoke
+            .iter()
+            .all(|entry| matches!(entry, SmokeEntry::Builtin(_)))
+    );
     assert!(stack.limits.is_empty());
+    let accepted: Vec<&str> = stack.accept.iter().map(|entry| entry.subject.name()).collect();
+    assert_eq!(accepted, ["cumm-cu124"]);
 }
 
 #[test]
@@ -176,7 +185,7 @@ fn damage_is_reported_at_a_place_inside() {
 }
 
 /// The objects of the schema and of the parser, by their place in the schema.
-fn objects() -> [(&'static str, &'static [&'static str]); 5] {
+fn objects() -> [(&'static str, &'static [&'static str]); 6] {
     [
         ("", Manifest::KEYS),
         ("/properties/cuda", CudaRules::KEYS),
@@ -186,12 +195,13 @@ fn objects() -> [(&'static str, &'static [&'static str]); 5] {
         ),
         ("/properties/smoke/items/oneOf/1", smoke::CommandForm::KEYS),
         ("/properties/limits", LimitRules::KEYS),
+        ("/properties/accept/items", accept::Form::KEYS),
     ]
 }
 
 #[test]
 fn the_schema_names_what_the_parser_knows() {
-    let schema: Value = serde_json::from_str(SCHEMA_JSON).unwrap();
+    let schema: Value = serde_json::from_str(&schema()).unwrap();
     for (place, keys) in objects() {
         let object = schema
             .pointer(place)
@@ -208,8 +218,13 @@ fn the_schema_names_what_the_parser_knows() {
         known.sort_unstable();
         assert_eq!(named, known, "{place}");
     }
-    let builtins = schema.pointer("/properties/smoke/items/oneOf/0/enum").unwrap();
-    assert_eq!(*builtins, json!(Builtin::ALL.map(Builtin::name)));
+    let builtins: Vec<&str> = Builtin::all().map(Builtin::name).collect();
+    for place in ["0/enum", "1/properties/name/not/enum"] {
+        let listed = schema
+            .pointer(&format!("/properties/smoke/items/oneOf/{place}"))
+            .unwrap();
+        assert_eq!(*listed, json!(builtins), "{place}");
+    }
     assert_eq!(
         count_closed(&schema),
         objects().len(),
@@ -238,6 +253,7 @@ fn every_known_key_is_read() {
                 "/properties/cuda" => with("cuda", wrong),
                 "/properties/limits" => with("limits", wrong),
                 "/properties/smoke/items/oneOf/1" => with("smoke", json!([wrong])),
+                "/properties/accept/items" => with("accept", json!([wrong])),
                 _ => with("packages", json!({"a": wrong})),
             };
             let error = error(&text);

@@ -8,7 +8,7 @@ use serde::{Serialize, Serializer};
 
 use super::error::{Problem, quoted};
 use super::json::{Object, Text};
-use crate::facts::CudaVersion;
+use crate::facts::{CudaVersion, LibraryKind};
 
 /// The part `cuda` of a manifest; what is `None` is not checked.
 #[derive(Clone, PartialEq, Debug, Default, Serialize)]
@@ -25,6 +25,18 @@ pub struct CudaRules {
 }
 
 impl CudaRules {
+    /// Its keys with their rules, in the manifest's order.
+    pub fn entries(&self) -> impl Iterator<Item = (&'static str, Option<&CudaRule>)> {
+        let rules = [&self.runtime, &self.nvrtc, &self.driver];
+        Self::KEYS.iter().copied().zip(rules.map(Option::as_ref))
+    }
+
+    /// The rule for a library; `None` where its copies are not checked.
+    pub fn of(&self, kind: LibraryKind) -> Option<&CudaRule> {
+        let key = kind.row().rule?;
+        self.entries().find(|(known, _)| *known == key)?.1
+    }
+
     /// Whether nothing is checked.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
@@ -57,26 +69,35 @@ const MAJOR_LIMIT: u64 = 100;
 impl CudaRule {
     /// This version and no other.
     pub fn exactly(version: CudaVersion) -> Self {
-        Self::compared(Op::Exact, "", version)
+        Self::of(&[(Op::Exact, "", version)])
     }
 
     /// This version and every later one.
     pub fn at_least(version: CudaVersion) -> Self {
-        Self::compared(Op::GreaterEq, ">=", version)
+        Self::of(&[(Op::GreaterEq, ">=", version)])
     }
 
-    fn compared(op: Op, sign: &str, version: CudaVersion) -> Self {
-        let comparator = semver::Comparator {
+    /// Both of these versions and those between them.
+    pub fn between(oldest: CudaVersion, newest: CudaVersion) -> Self {
+        Self::of(&[(Op::GreaterEq, ">=", oldest), (Op::LessEq, "<=", newest)])
+    }
+
+    fn of(parts: &[(Op, &str, CudaVersion)]) -> Self {
+        let comparator = |&(op, _, version): &(Op, &str, CudaVersion)| semver::Comparator {
             op,
             major: version.major.into(),
             minor: Some(version.minor.into()),
             patch: None,
             pre: semver::Prerelease::EMPTY,
         };
+        let written: Vec<String> = parts
+            .iter()
+            .map(|(_, sign, version)| format!("{sign}{version}"))
+            .collect();
         Self {
-            written: format!("{sign}{version}"),
+            written: written.join(", "),
             requirement: VersionReq {
-                comparators: vec![comparator],
+                comparators: parts.iter().map(comparator).collect(),
             },
         }
     }
@@ -108,7 +129,7 @@ impl CudaRule {
         };
         let requirement = requirement.map_err(|error| {
             Problem::value(
-                format!("{} is no requirement on a CUDA version: {error}", quoted(written)),
+                format!("{} is not a valid CUDA version requirement: {error}", quoted(written)),
                 "write \"12.4\" for exactly that, or comparisons separated by commas, such as \">=12.4, <13\"",
             )
         })?;
@@ -131,7 +152,7 @@ impl CudaRule {
             true => Ok(rule),
             false => Err(Problem::value(
                 format!("no CUDA version meets {}", quoted(written)),
-                "the comparisons exclude each other; mend one",
+                "the comparisons exclude each other; change one",
             )),
         }
     }
@@ -179,7 +200,7 @@ fn beyond(key: &str, written: &str) -> Problem {
             "write the CUDA version that the driver has to serve, such as \">=12.4\"",
         ),
         _ => Problem::value(
-            format!("{} is no CUDA version", quoted(written)),
+            format!("{} is not a CUDA version", quoted(written)),
             "write MAJOR.MINOR, such as \"12.4\"",
         ),
     }
@@ -241,6 +262,10 @@ mod tests {
         }
         assert_eq!(exact, CudaRule::exactly(version(12, 4)));
         assert!(rule("12").matches(version(12, 9)) && !rule("12").matches(version(13, 0)));
+        let between = CudaRule::between(version(12, 4), version(12, 9));
+        assert_eq!(rule(&between.to_string()), between);
+        assert!(between.matches(version(12, 4)) && between.matches(version(12, 9)));
+        assert!(!between.matches(version(12, 3)) && !between.matches(version(12, 10)));
     }
 
     #[test]

@@ -34,13 +34,16 @@ common+=("-Clink-arg=-Wl,--build-id=none")
 # CARGO_ENCODED_RUSTFLAGS takes the place of .cargo/config.toml's flags, and its separator lets a path hold blanks.
 encoded() { local IFS=$'\x1f'; printf '%s' "$*"; }
 
+# Tables for unwinding, which an aborting panic never reads.
+unwinding=(-Cforce-unwind-tables=no "-Clink-arg=-Wl,--no-eh-frame-hdr" "-Clink-arg=-Wl,-T,$PWD/tests/build/no-unwind.ld")
+
 echo "building the helper for glibc $glibc_floor and later"
 env PATH="$tools/bin:$PATH" \
   CARGO_ZIGBUILD_ZIG_PATH="$tools/ziglang/zig" \
   CARGO_ZIGBUILD_CACHE_DIR="$target/zig/cargo-zigbuild" \
   ZIG_GLOBAL_CACHE_DIR="$target/zig/global" \
   ZIG_LOCAL_CACHE_DIR="$target/zig/local" \
-  CARGO_ENCODED_RUSTFLAGS="$(encoded "${common[@]}" -Ctarget-feature=-crt-static)" \
+  CARGO_ENCODED_RUSTFLAGS="$(encoded "${common[@]}" -Ctarget-feature=-crt-static "${unwinding[@]}")" \
   cargo zigbuild --quiet --locked --release --no-default-features --features helper --bin cuda-helper \
   --target "$triple.$glibc_floor" --target-dir "$target/helper"
 helper=$target/helper/$triple/release/cuda-helper
@@ -53,12 +56,15 @@ libc=$(getconf GNU_LIBC_VERSION | cut -d ' ' -f 2)
 if [[ $(printf '%s\n' "$libc" 2.36 | sort -V | head -n 1) != 2.36 ]]; then
   relocations=-Crelocation-model=static
 fi
-# Tables for unwinding, which an aborting panic never reads.
-unwinding=(-Cforce-unwind-tables=no "-Clink-arg=-Wl,--no-eh-frame-hdr" "-Clink-arg=-Wl,-T,$PWD/tests/build/no-unwind.ld")
+# Instructions that many functions share become functions (the outliner of LLVM), and those again: 50 KB. What is
+# marked #[inline] is inlined where that is small: 1.5 KB.
+smaller=(-Cllvm-args=-enable-machine-outliner=always -Cllvm-args=-machine-outliner-reruns=4
+  -Cllvm-args=-inlinehint-threshold=5)
 # Functions of the same bytes are kept once (--icf): rustc makes many, and nothing here compares their addresses.
 echo "building the entrypoint"
 env CUDA_ENTRYPOINT_HELPER_BIN="$helper" \
-  CARGO_ENCODED_RUSTFLAGS="$(encoded "${common[@]}" -Ctarget-feature=+crt-static -Clink-arg=-Wl,--icf=all "$relocations" "${unwinding[@]}")" \
+  CARGO_ENCODED_RUSTFLAGS="$(encoded "${common[@]}" -Ctarget-feature=+crt-static -Clink-arg=-Wl,--icf=all "$relocations" "${unwinding[@]}" \
+    "${smaller[@]}")" \
   cargo build --quiet --locked --release --bin cuda-entrypoint --target "$triple" --target-dir "$target/dist-build"
 
 tests/build/verify.sh "$target/dist-build/$triple/release/cuda-entrypoint" "$helper"

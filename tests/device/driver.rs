@@ -177,15 +177,7 @@ fn a_library_that_the_driver_needs_is_named() {
 #[test]
 fn a_driver_without_its_functions_is_none_of_nvidias() {
     for function in ["cuInit", "cuDeviceGetCount", "cuDriverGetVersion"] {
-        let mut bytes = fs::read(fakes::fake_driver_dir().join("libcuda.so.1")).unwrap();
-        let name = format!("\0{function}\0").into_bytes();
-        let places: Vec<usize> = (0..bytes.len() - name.len())
-            .filter(|&at| bytes[at..at + name.len()] == name[..])
-            .collect();
-        assert!(!places.is_empty());
-        for at in places {
-            bytes[at + 1] = b'X';
-        }
+        let bytes = fakes::without("libcuda.so.1", function);
         let checked = Machine::new("{}").libcuda(&bytes).prove(82, &[]);
         let observed = format!("{function}: the library does not export this function");
         checked.says(

@@ -140,7 +140,7 @@ fn errors_with_findings_of_their_own() {
         [
             "cuInit returned 100 (CUDA_ERROR_NO_DEVICE): no CUDA-capable device is detected",
             "at least one visible GPU",
-            "shows this container no GPU",
+            "no GPU is visible in this container",
             "request a GPU",
         ],
     );
@@ -206,12 +206,13 @@ fn errors_of_nvml_beside_a_driver_that_works() {
         let machine = Machine::where_call("nvmlInit_v2", &format!(r#"{{"returns": {number}}}"#));
         let observed = format!("nvmlInit_v2 returned {number}");
         let checked = machine.prove(0, &[]);
-        checked.says("nvml-missing", "info", [&observed, "success", cause, hint]);
-        assert_eq!(checked.report["verdict"], "pass");
+        checked.says("nvml-missing", "warn", [&observed, "success", cause, hint]);
+        assert_eq!(checked.report["verdict"], "warn");
     }
-    // These two are the GPU's.
+    // These are the GPU's, and of a driver that was replaced.
     for (number, code, cause, hint) in [
         (15, "gpu-unhealthy", "fell off the bus", "Xid 79"),
+        (16, "gpu-unhealthy", "must be reset", "nvidia-smi -r"),
         (
             18,
             "gpu-not-ready",
@@ -229,30 +230,39 @@ fn errors_of_nvml_beside_a_driver_that_works() {
 
 #[test]
 fn errors_of_nvml_on_one_gpu() {
-    for (call, number, code, cause) in [
-        (
-            "nvmlDeviceGetHandleByIndex_v2",
-            15,
-            "gpu-unhealthy",
-            "fell off the bus",
-        ),
-        ("nvmlDeviceGetName", 15, "gpu-unhealthy", "fell off the bus"),
-        (
-            "nvmlDeviceGetTotalEccErrors",
-            999,
-            "gpu-not-ready",
-            "cgroup lost its devices",
-        ),
+    let lost = ("gpu-unhealthy", "fell off the bus", 82);
+    let unknown = ("gpu-not-ready", "cgroup lost its devices", 0);
+    for (call, number, (code, cause, exit)) in [
+        ("nvmlDeviceGetHandleByIndex_v2", 15, lost),
+        ("nvmlDeviceGetName", 15, lost),
+        ("nvmlDeviceGetName", 999, unknown),
+        ("nvmlDeviceGetTotalEccErrors", 999, unknown),
     ] {
         let machine = Machine::new(&format!(
             r#"{{"devices": [{{"repeat": 3}}], "calls": {{"{call}": {{"device": 2, "returns": {number}}}}}}}"#
         ));
-        let checked = machine.prove(82, &[]);
+        let checked = machine.prove(exit, &[]);
         let observed = format!("{call} returned {number}");
-        checked.says(code, "fail", [&observed, "success", cause, ""]);
+        let status = if exit == 0 { "warn" } else { "fail" };
+        checked.says(code, status, [&observed, "success", cause, ""]);
         let subject = checked.problem(code)["subject"].as_str().unwrap();
         assert!(subject.starts_with("GPU 2"), "{subject}");
     }
+}
+
+#[test]
+fn an_nvml_that_cannot_be_loaded_is_told_from_none() {
+    let machine = Machine::new("{}").nvml("no library".repeat(100).as_bytes());
+    let words = [
+        "invalid ELF header",
+        "libnvidia-ml.so.1",
+        "is there and cannot be loaded",
+        "NVIDIA runtime",
+    ];
+    machine.prove(0, &[]).says("nvml-missing", "warn", words);
+    let checked = machine.check(&["--stage", "health"]);
+    assert_eq!(checked.exit(), 82, "{checked}");
+    checked.says("driver-missing", "fail", words);
 }
 
 #[test]

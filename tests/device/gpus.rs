@@ -13,7 +13,7 @@ fn a_count_of_zero_is_no_gpu() {
         [
             "cuDeviceGetCount returned 0; CUDA_VISIBLE_DEVICES is unset; NVIDIA_VISIBLE_DEVICES is unset; NVML sees 0 GPUs",
             "at least one visible GPU",
-            "shows this container no GPU",
+            "no GPU is visible in this container",
             "request a GPU",
         ],
     );
@@ -328,7 +328,7 @@ fn of_several_gpus_the_unsupported_ones_are_named() {
 fn a_capability_that_the_driver_does_not_tell_is_unknown() {
     let machine = Machine::new(r#"{"calls": {"cuDeviceGetAttribute": {"returns": 1}}}"#);
     let checked = machine.prove(82, &[]);
-    checked.says("arch-unsupported", "unknown", ["", "7.5", "did not tell", ""]);
+    checked.says("arch-unsupported", "unknown", ["", "7.5", "did not report", ""]);
 }
 
 #[test]

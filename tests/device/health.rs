@@ -125,6 +125,12 @@ fn the_gpu_policy_holds_here_too() {
     let checked = health(&Machine::without_driver(), &["--gpu", "off"]);
     assert_eq!(checked.exit(), 0, "{checked}");
     checked.says("nvml-missing", "skip", ["", "", "not asked: --gpu off", ""]);
+    // NVML is in the image or mounted, and there was never a GPU: what the start let pass does not end the service.
+    let nothing = Machine::new(r#"{"devices": [], "calls": {"nvmlInit_v2": {"returns": 9}}}"#);
+    let checked = health(&nothing, &["--gpu", "optional"]);
+    assert_eq!(checked.exit(), 0, "{checked}");
+    checked.says("gpu-not-ready", "warn", ["nvmlInit_v2 returned 9", "", "", ""]);
+    assert_eq!(health(&nothing, &[]).exit(), 82);
     // A sick GPU is one that is there.
     let sick = Machine::new(r#"{"devices": [{"ecc": 1}]}"#);
     assert_eq!(health(&sick, &["--gpu", "optional"]).exit(), 82);

@@ -50,15 +50,15 @@ fn signals_that_do_not_come_from_the_library_have_their_own_hint() {
 
 #[test]
 fn a_crash_while_loading_is_told_as_that() {
-    for (function, step, what) in [
-        ("load libcuda", "dlopen libcuda.so.1", "the driver"),
-        ("load libnvidia-ml", "dlopen libnvidia-ml.so.1", "NVML"),
+    for (function, step, what, exit, status) in [
+        ("load libcuda", "dlopen libcuda.so.1", "the driver", 82, "fail"),
+        ("load libnvidia-ml", "dlopen libnvidia-ml.so.1", "NVML", 0, "warn"),
     ] {
         let machine = Machine::where_call(function, r#"{"signal": 11}"#);
         let observed = format!("SIGSEGV in {step}");
         let message = format!("the process that asks {what} ended in {step}");
-        let checked = machine.prove(82, &[]);
-        checked.says("helper-crashed", "fail", [&observed, "an answer", &message, ""]);
+        let checked = machine.prove(exit, &[]);
+        checked.says("helper-crashed", status, [&observed, "an answer", &message, ""]);
     }
 }
 
@@ -91,15 +91,15 @@ fn a_crash_in_the_middle_keeps_what_was_said_before() {
 #[test]
 fn a_crash_of_nvml_does_not_hide_what_cuda_said() {
     let machine = Machine::where_call("nvmlInit_v2", r#"{"signal": 11}"#);
-    let checked = machine.prove(82, &[]);
+    let checked = machine.prove(0, &[]);
     checked.says(
         "helper-crashed",
-        "fail",
+        "warn",
         [
             "SIGSEGV in nvmlInit_v2",
             "an answer",
             "the process that asks NVML ended in nvmlInit_v2",
-            "",
+            "CUDA answers, so the service starts",
         ],
     );
     assert_eq!(checked.problem("helper-crashed")["subject"], "NVML");
@@ -142,10 +142,24 @@ fn a_deadline_counts_behind_a_failure_of_its_stage_and_before_the_next() {
     let machine = Machine::new(r#"{"devices": [], "calls": {"nvmlInit_v2": {"hang": true}}}"#);
     let checked = machine.prove(82, &["--device-timeout", "1s"]);
     assert_eq!(checked.codes("fail"), ["gpu-missing", "helper-timeout"]);
-    // NVML hangs; the GPU is of an architecture that is not supported: the device stage comes first.
+    // CUDA shows a GPU, so a hanging NVML is a warning, and what is wrong with the GPU counts.
     let machine = Machine::new(r#"{"devices": [{"cc": "12.0"}], "calls": {"nvmlInit_v2": {"hang": true}}}"#);
+    let checked = machine.prove(83, &["--device-timeout", "1s"]);
+    assert_eq!(checked.codes("fail"), ["arch-unsupported"]);
+    assert!(checked.codes("warn").contains(&"helper-timeout"), "{checked}");
+    // Nothing else is wrong: the service starts.
+    let machine = Machine::where_call("nvmlInit_v2", r#"{"hang": true}"#);
+    let checked = machine.prove(0, &["--device-timeout", "1s"]);
+    checked.says(
+        "helper-timeout",
+        "warn",
+        ["no answer from nvmlInit_v2 after 1 s", "", "", "CUDA answers"],
+    );
+    machine.prove(85, &["--device-timeout", "1s", "--deny", "helper-timeout"]);
+    // The driver hangs: no GPU is known to work.
+    let machine = Machine::where_call("cuInit", r#"{"hang": true}"#);
     let checked = machine.prove(85, &["--device-timeout", "1s"]);
-    assert_eq!(checked.codes("fail"), ["helper-timeout", "arch-unsupported"]);
+    assert_eq!(checked.codes("fail"), ["helper-timeout"]);
 }
 
 #[test]

@@ -125,6 +125,35 @@ fn health_opens_those_that_are_there_and_does_not_ask_cuda() {
     assert!(!machine.path("asked").exists());
 }
 
+/// A probe under `--gpu optional`: a GPU whose node is there was given to the container, and is gone.
+#[test]
+fn a_gpu_that_is_gone_fails_the_probe_and_one_that_never_was_does_not() {
+    Need::DeviceNodes.demand();
+    for script in [
+        r#"{"devices": []}"#,
+        r#"{"calls": {"nvmlInit_v2": {"returns": 9}}}"#,
+        r#"{"calls": {"nvmlInit_v2": {"returns": 999}}}"#,
+    ] {
+        let machine = with_nvml_alone(script);
+        let options = ["--stage", "health", "--gpu", "optional", "--report", "-"];
+        let command = machine.command("check", &options);
+        for (node, exit) in [
+            ("true", 0),
+            ("touch /dev/nvidiactl", 0),
+            ("touch /dev/nvidiactl /dev/nvidia3", 82),
+        ] {
+            let script = format!("{node} && \"$@\"");
+            let checked = Checked::of(in_own_dev(&machine, &script, &command, nothing), None);
+            assert_eq!(checked.exit(), exit, "{node}: {checked}");
+        }
+    }
+    // The same at the start: what was never there does not end it, and CUDA decides about the rest.
+    let machine = with_nvml_alone(r#"{"devices": []}"#);
+    let command = machine.command("run", &["--gpu", "optional", "--", "true"]);
+    let output = in_own_dev(&machine, "\"$@\"", &command, nothing);
+    assert!(output.status.success(), "{output:?}");
+}
+
 /// Whoever makes it: one that came to be after the start began was not given to the container.
 #[test]
 fn one_that_nvml_makes_is_none_that_the_container_was_given() {

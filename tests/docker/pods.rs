@@ -36,7 +36,7 @@ fn serves(pod: &Pod) {
     pod.is_up();
     let message = pod.message("check");
     assert!(
-        message.starts_with("pass, with warnings: stack demo-cu124"),
+        message.starts_with("pass: stack demo-cu124 (/etc/cuda-entrypoint/stack.json)"),
         "{message}"
     );
 
@@ -216,7 +216,7 @@ fn the_binary_comes_from_an_init_container() {
     pod.exec_when_up("service", &["sh", "-c", "grep -q python3 /proc/1/comm"]);
     let logs = pod.logs("service");
     assert!(
-        logs.contains("stack my-stack (/etc/cuda-entrypoint/stack.json)") && logs.contains("NVIDIA H200"),
+        logs.contains("stack my-stack (…/stack.json)") && logs.contains("NVIDIA H200"),
         "{logs}"
     );
     let health = &[

@@ -86,9 +86,9 @@ fn it_serves_where_there_is_a_gpu_or_none_is_needed() {
     assert_eq!(with_gpu.stdout, "served\n");
     let ok = with_gpu.stderr.lines().last().unwrap();
     for each in [
-        "cuda-entrypoint: ok: CUDA runtime 12.4, CUDA nvrtc 12.4",
+        "cuda-entrypoint: ok: CUDA runtime 12.4, ",
         "NVIDIA H200 (9.0)",
-        "stack demo-cu124 (/etc/cuda-entrypoint/stack.json)",
+        "stack demo-cu124 (…/stack.json)",
         "exec /opt/venv/bin/python",
     ] {
         assert!(ok.contains(each), "no {each:?} in {with_gpu:#?}");

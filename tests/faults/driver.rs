@@ -2,27 +2,40 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
 
 use crate::support::device::Machine;
 use crate::support::fakes;
+use crate::support::run::{RUN, Run, Running, World, kill};
 use crate::support::sandbox;
 
 #[test]
 fn what_a_driver_writes_between_the_facts_is_no_fact() {
     // Past standard output, into whatever is open: the facts' own pipe among it.
     for (behaviour, observed) in [
-        (r#"{"scribble": "garbage\n"}"#, "nonsense after cuInit: line"),
-        (r#"{"scribble": "\"no fact\"\n"}"#, "nonsense after cuInit: line"),
+        (
+            r#"{"scribble": "garbage\n"}"#,
+            "unexpected output after cuInit: line",
+        ),
+        (
+            r#"{"scribble": "\"no fact\"\n"}"#,
+            "unexpected output after cuInit: line",
+        ),
         (
             r#"{"scribble": "{\"device\":{\"ord", "exit": 0}"#,
-            "nonsense after cuInit: line",
+            "unexpected output after cuInit: line",
         ),
         (
             r#"{"scribble": "{\"device\":{\"ordinal\":0,\"name\":\"forged\"}}\n\"done\"\n", "exit": 1}"#,
             "exit status 1",
         ),
         // What comes behind the last line is none of ours.
-        (r#"{"scribble": "\"done\"\n"}"#, "nonsense after exit: line"),
+        (
+            r#"{"scribble": "\"done\"\n"}"#,
+            "unexpected output after exit: line",
+        ),
     ] {
         let machine = Machine::where_call("cuInit", behaviour);
         machine.prove(82, &[]).says(
@@ -82,17 +95,78 @@ fn a_pipe_that_the_driver_closes_is_an_end() {
     );
 }
 
+/// As under `docker pause`, on a machine that swaps, or where somebody debugs.
+#[test]
+fn a_standstill_is_not_the_drivers_hang() {
+    // In the call, and as soon as there is a helper: then the entrypoint does not wait for it yet.
+    let kinds = [(false, true), (true, true), (false, false), (true, false)];
+    std::thread::scope(|scope| {
+        for (all_stand_still, in_call) in kinds {
+            scope.spawn(move || stands_still(all_stand_still, in_call));
+        }
+    });
+}
+
+fn stands_still(all_stand_still: bool, in_call: bool) {
+    // The standstill ends before the deadline, and what is left to be done after it.
+    let slow = r#"{"calls": {"cuInit": {"delay_ms": 1000}, "cuDeviceGetCount": {"delay_ms": 2500}}}"#;
+    let world = World::new();
+    let mut command = world.entrypoint(&RUN[1..]);
+    command.args(["--device-timeout", "6s", "--", "echo", "started"]);
+    let running = Running::start(world.with_gpu(&mut command, slow));
+    let helper = if in_call {
+        running.helper_in_driver()
+    } else {
+        running.child_that(|_| true)
+    };
+    let mut stopped = vec![running.pid()];
+    if all_stand_still {
+        stopped.push(helper);
+    }
+    stopped.iter().for_each(|pid| kill(*pid, Signal::SIGSTOP));
+    std::thread::sleep(Duration::from_secs(5));
+    stopped.iter().for_each(|pid| kill(*pid, Signal::SIGCONT));
+    running
+        .finish()
+        .exits(0)
+        .prints("started\n")
+        .does_not_say("hangs");
+}
+
+/// The loader would print to the descriptor that the facts could go to, or run nothing at all.
+#[test]
+fn what_steers_the_loader_is_not_the_helpers() {
+    let world = World::new();
+    for (name, value) in [
+        ("LD_SHOW_AUXV", "1"),
+        ("LD_DEBUG", "all"),
+        ("LD_DEBUG", "statistics"),
+        ("LD_VERBOSE", "1"),
+        ("LD_WARN", "1"),
+        ("LD_BIND_NOW", "1"),
+        ("LD_PROFILE", "libcuda.so.1"),
+        ("LD_AUDIT", "/nowhere.so"),
+        ("RUST_MIN_STACK", "16384"),
+        ("RUST_MIN_STACK", "1"),
+    ] {
+        let mut command = world.entrypoint(&RUN[1..]);
+        command.args(["--", "/bin/true"]);
+        let run = Run::of(world.with_gpu(command.env(name, value), "{}"));
+        run.exits(0).says("ok: driver");
+    }
+}
+
 #[test]
 fn an_exit_before_any_fact_is_no_answer() {
-    for (function, step) in [
-        ("load libcuda", "dlopen libcuda.so.1"),
-        ("load libnvidia-ml", "dlopen libnvidia-ml.so.1"),
+    for (function, step, exit, status) in [
+        ("load libcuda", "dlopen libcuda.so.1", 82, "fail"),
+        ("load libnvidia-ml", "dlopen libnvidia-ml.so.1", 0, "warn"),
     ] {
         let machine = Machine::where_call(function, r#"{"exit": 0}"#);
         let observed = format!("exit status 0 in {step}");
         machine
-            .prove(82, &[])
-            .says("helper-crashed", "fail", [&observed, "an answer", step, ""]);
+            .prove(exit, &[])
+            .says("helper-crashed", status, [&observed, "an answer", step, ""]);
     }
 }
 

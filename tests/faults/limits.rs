@@ -3,10 +3,12 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
+use nix::sys::signal::Signal;
+
 use crate::support::device::Machine;
 use crate::support::needs::Need;
 use crate::support::probe::launcher;
-use crate::support::run::{ENTRYPOINT, RUN, Run, World};
+use crate::support::run::{ENTRYPOINT, RUN, Run, Running, World};
 use crate::support::sandbox;
 use crate::support::scene::Scene;
 
@@ -129,6 +131,125 @@ fn an_environment_too_large_for_the_helper_is_told_from_a_loader_that_is_missing
         .says("enableServiceLinks")
         .does_not_say("loader")
         .does_not_say("temporary file");
+}
+
+/// `run` or another command under these limits of a shell's.
+fn under(world: &World, limits: &str, arguments: &[&str]) -> Run {
+    let mut command = world.command("bash");
+    command.args(["-c", &format!("{limits}; exec \"$0\" \"$@\""), ENTRYPOINT]);
+    Run::of(world.with_gpu(command.args(arguments), "{}"))
+}
+
+/// SIGXFSZ comes to who writes, and its default is the end.
+#[test]
+fn a_limit_on_the_size_of_files_is_an_error_of_the_write_alone() {
+    let files = [
+        "--report",
+        "report.json",
+        "--receipt",
+        "receipt.json",
+        "--termination-log",
+        "termination",
+    ];
+    let service = [
+        "--",
+        "sh",
+        "-c",
+        "grep -E '^Sig(Pnd|Blk|Ign)' /proc/self/status; echo started",
+    ];
+    for blocks in [0, 1] {
+        let world = World::new();
+        let limit = format!("ulimit -f {blocks}");
+        let run = |options: &[&str]| {
+            under(
+                &world,
+                &limit,
+                &[&["run", "--stack", "stack.json"], options, &files, &service].concat(),
+            )
+        };
+        let served = |run: &Run| {
+            run.exits(0);
+            let text = run.text();
+            assert!(text.ends_with("started\n"), "{text}");
+            // Nothing of it is left to the service.
+            assert_eq!(text.matches("0000000000000000").count(), 3, "{text}");
+        };
+        let quiet = run(&["--gpu", "off"]);
+        served(&quiet);
+        quiet
+            .says("cannot write the report to report.json: File too large")
+            .says("ulimit -f");
+        // The helper is written to a memory file, which counts as well.
+        let warned = run(&["--mode", "warn"]);
+        served(&warned);
+        warned
+            .says("helper-crashed")
+            .says("raise the limit on the size of files");
+        run(&[])
+            .exits(82)
+            .prints("")
+            .says("raise the limit on the size of files")
+            .says("helper-crashed");
+        served(&run(&["--mode", "off"]));
+        under(&world, &limit, &["install", "installed"])
+            .exits(73)
+            .says("raise the limit on the size of files");
+        assert_eq!(fs::read_dir(world.path("installed")).unwrap().count(), 0);
+    }
+}
+
+#[test]
+fn a_smoke_beyond_the_limit_on_the_size_of_files_is_the_operators() {
+    let world = World::new();
+    let stack = r#"{"schema": 1, "name": "t", "smoke": [{"name": "writer", "argv": ["sh", "-c", "exec head -c 100000000 /dev/zero > big"]}]}"#;
+    world.write("own.json", stack);
+    let arguments = [
+        "run", "--gpu", "off", "--stack", "own.json", "--", "echo", "started",
+    ];
+    under(&world, "ulimit -f 10000", &arguments)
+        .exits(82)
+        .prints("")
+        .says("smoke-device")
+        .says("observed: SIGXFSZ")
+        .says("raise the limit on the size of files");
+}
+
+/// The limit on processor time sends a signal, as anybody may.
+#[test]
+fn a_limit_on_processor_time_is_named() {
+    let world = World::new();
+    world.write("own.json", r#"{"schema": 1, "name": "t", "smoke": [{"name": "spinner", "argv": ["sh", "-c", "while :; do :; done"]}]}"#);
+    let arguments = [
+        "run", "--gpu", "off", "--stack", "own.json", "--", "echo", "started",
+    ];
+    under(&world, "ulimit -S -t 1", &arguments)
+        .exits(82)
+        .prints("")
+        .says("smoke-device")
+        .says("observed: SIGXCPU")
+        .says("raise the limit on processor time");
+    let mut command = world.command("bash");
+    let line = "ulimit -S -t 1000; exec \"$0\" \"$@\"";
+    command.args([
+        "-c",
+        line,
+        ENTRYPOINT,
+        "run",
+        "--stack",
+        "stack.json",
+        "--",
+        "echo",
+        "started",
+    ]);
+    world.with_gpu(&mut command, r#"{"calls": {"cuInit": {"hang": true}}}"#);
+    let running = Running::start(&mut command);
+    running.helper_in_driver();
+    running.kill(Signal::SIGXCPU);
+    running
+        .finish()
+        .exits(152)
+        .says("ended by SIGXCPU during the checks")
+        .says("raise the limit on processor time");
 }
 
 /// The driver wants more than there is: an error of its own, or the end of the helper, and never of this process.

@@ -62,6 +62,26 @@ fn without_a_folder_for_temporary_files_a_memory_file_does() {
     serves(&world, &[], none, &[]);
 }
 
+/// Rust's runtime would put /dev/null in the place of a closed stream, and abort where there is none.
+#[test]
+fn without_dev_closed_streams_stay_closed_and_the_service_starts() {
+    let world = World::new();
+    let told = "exec 9>told; for n in 0 1 2; do [ ! -e /proc/$$/fd/$n ] || echo $n >&9; done";
+    let as_pid_1: &[&str] = &["--pid", "--fork", "--mount-proc"];
+    for (namespaces, options) in [(as_pid_1, &[][..]), (&[], &["--init"]), (&[], &["--mode", "off"])] {
+        for closed in ["", "0", "1", "2", "01", "02", "12", "012"] {
+            let close: String = closed.chars().map(|n| format!(" {n}>&-")).collect();
+            // Root's own shell is behind it still.
+            let prepare = format!("mount -t tmpfs none /dev\nexec {close}");
+            let run = after(&world, namespaces, &prepare, options, &["sh", "-c", told]);
+            run.exits(0);
+            let open: String = "012".chars().filter(|n| !closed.contains(*n)).collect();
+            let seen = world.read("told").unwrap().replace('\n', "");
+            assert_eq!(seen, open, "{options:?} {closed}: {}", run.stderr);
+        }
+    }
+}
+
 #[test]
 fn without_memory_files_the_first_folder_that_takes_a_file_does() {
     let world = World::new();

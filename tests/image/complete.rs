@@ -16,8 +16,8 @@ fn torch() -> (Image, Value) {
     image.write(
         "torch-2.5.0.dist-info/RECORD",
         "../../../bin/torchrun,sha256=x,213\ntorch/__init__.py,sha256=x,90412\n\
-         torch/_C.cpython-311-x86_64-linux-gnu.so,sha256=x,37913\ntorch/version.py,sha256=x,5\n\
-         \"torch/lib/libtorch,cpu.so.2\",sha256=x,1\ntorch/include/a.h,sha256=x,1\nnvidia/__init__.py,sha256=x,0\n\
+         torch/_C.cpython-311-x86_64-linux-gnu.so,sha256=x,0\ntorch/version.py,sha256=x,5\n\
+         \"torch/lib/libtorch,cpu.so.2\",sha256=x,0\ntorch/include/a.h,sha256=x,1\nnvidia/__init__.py,sha256=x,0\n\
          torch-2.5.0.dist-info/RECORD,,\n",
     );
     image.write("torch/__init__.py", "");

@@ -9,6 +9,8 @@ use serde_json::json;
 
 use crate::support::cuda;
 use crate::support::image::{CUDART, Checked, Image, NVRTC, c_library, cuda_124, entrypoint};
+use crate::support::run::copy_program;
+use crate::support::surroundings;
 
 /// Names that auditwheel and torchvision's build give to their copies.
 const SPCONVS: &str = "spconv_cu124.libs/libcudart-8774224f.so.12.4.127";
@@ -53,8 +55,8 @@ fn another_cuda_under_the_name_of_12_4_is_refused() {
             .says("✓ nvidia-cuda-runtime-cu12 is 12.4.127\n")
             .says(&format!(
                 "{CUDART} says that it is CUDA {version}, and the manifest asks for 12.4 [cudart-version]\n    \
-                 observed: CUDA {version}\n    required: CUDA 12.4\n    hint:     In the Dockerfile: pip install the nvidia-cuda-runtime-cu12 wheel \
-                 of CUDA 12.4.\n"
+                 observed: CUDA {version}\n    required: CUDA 12.4\n    hint:     In the Dockerfile: pip install --force-reinstall \
+                 --no-deps 'nvidia-cuda-runtime-cu12==12.4.*'.\n"
             ))
             .says(&format!("{NVRTC} says that it is CUDA {version}"))
             .says("fail: cudart-version (exit 81); cuda-entrypoint explain cudart-version says more");
@@ -250,7 +252,7 @@ fn a_library_that_wants_a_driver_is_left_open() {
     let checked = image.check(&cuda_124());
     checked
         .is(0, &["cudart-version unknown"])
-        .says("tells its version only where there is a driver: cudaRuntimeGetVersion returned 35");
+        .says("reports its version only where a driver is installed: cudaRuntimeGetVersion returned 35");
     assert_eq!(
         checked.problem("cudart-version")["observed"],
         "cudaRuntimeGetVersion returned 35"
@@ -324,7 +326,7 @@ fn a_library_that_the_service_may_not_read_is_refused() {
         .join(format!("env/lib/python3.11/site-packages/{CUDART}"));
     fs::set_permissions(&library, fs::Permissions::from_mode(0o000)).unwrap();
     let binary = elsewhere.path().join("cuda-entrypoint");
-    fs::copy(env!("CARGO_BIN_EXE_cuda-entrypoint"), &binary).unwrap();
+    copy_program(env!("CARGO_BIN_EXE_cuda-entrypoint"), &binary);
     open_to_all(&binary);
     let results = elsewhere.path().join("results");
     fs::create_dir(&results).unwrap();
@@ -334,8 +336,7 @@ fn a_library_that_the_service_may_not_read_is_refused() {
     fs::write(&stack, cuda_124().to_string()).unwrap();
 
     let mut command = Command::new(&binary);
-    command
-        .env_clear()
+    surroundings::keep(command.env_clear())
         .current_dir("/")
         .args(["check", "--stage", "image", "--stack"]);
     command
@@ -351,8 +352,9 @@ fn a_library_that_the_service_may_not_read_is_refused() {
         command.uid(65534).gid(65534);
     }
     Checked::of(command.output().unwrap(), &report, &message, elsewhere.path())
-        .is(81, &["cudart-version fail"])
-        .says("cannot open shared object file: Permission denied");
+        .is(81, &["file-unreadable fail", "cudart-version unknown"])
+        .says("cannot open shared object file: Permission denied")
+        .says("chmod a+rX");
 }
 
 /// An environment without wheels of CUDA, as on nvidia/cuda base images with a CPU-agnostic application.
@@ -417,7 +419,7 @@ fn no_copy_anywhere_is_missing() {
             "✗ libcudart is found nowhere: libcudart.so.14: cannot open shared object file: No such file \
              or directory [library-missing]\n",
         )
-        .says("hint:     Install the wheel that brings libcudart for CUDA 14.0, or base the image on a CUDA runtime image.");
+        .says("hint:     In the Dockerfile: pip install --force-reinstall --no-deps 'nvidia-cuda-runtime==14.0.*', or base the image on a runtime image of CUDA 14.0.");
 }
 
 #[test]
@@ -447,4 +449,135 @@ fn without_python_the_loader_is_asked() {
         .arg(image.manifest(&manifest))
         .env("LD_LIBRARY_PATH", &system);
     image.run_check(command).is(0, &[]).says("is CUDA 12.4");
+}
+
+/// torch 2.5.0, which pins cuDNN 9.1.0.70, and that wheel with a cuDNN that says that it is `number`.
+fn with_cudnn(number: u32) -> (Image, serde_json::Value) {
+    let image = Image::empty();
+    image.wheel("torch", "2.5.0", "cp311-cp311-linux_x86_64");
+    image.wheel("nvidia-cudnn-cu12", "9.1.0.70", "py3-none-manylinux2014_x86_64");
+    image.write(
+        "torch-2.5.0.dist-info/METADATA",
+        "Name: torch\nVersion: 2.5.0\nRequires-Dist: nvidia-cudnn-cu12 ==9.1.0.70 ; platform_system == \"Linux\"\n",
+    );
+    // As the real one: a shim that asks its sub-library, and aborts where there is none.
+    let shim = "#include <dlfcn.h>\n#include <stdlib.h>\n\
+                size_t cudnnGetVersion(void) {\n\
+                    void *graph = dlopen(\"libcudnn_graph.so.9\", RTLD_NOW);\n\
+                    if (!graph) abort();\n\
+                    return ((size_t (*)(void)) dlsym(graph, \"cudnnGetVersion\"))();\n\
+                }";
+    let folder = image.site().join("nvidia/cudnn/lib");
+    link(
+        &folder.join("libcudnn.so.9"),
+        shim,
+        &["-Wl,-rpath,$ORIGIN", "-ldl"],
+    );
+    graph(&folder, number);
+    let manifest = json!({"schema": 1, "name": "test", "packages": {"torch": "==2.5.0"}});
+    (image, manifest)
+}
+
+/// The sub-library that answers, in a folder.
+fn graph(folder: &std::path::Path, number: u32) {
+    let source = format!("#include <stddef.h>\nsize_t cudnnGetVersion(void) {{ return {number}; }}");
+    link(&folder.join(GRAPH), &source, &["-Wl,-soname,libcudnn_graph.so.9"]);
+}
+
+const GRAPH: &str = "libcudnn_graph.so.9";
+const CUDNN: &str = "nvidia/cudnn/lib/libcudnn.so.9";
+
+fn link(output: &std::path::Path, source: &str, flags: &[&str]) {
+    fs::create_dir_all(output.parent().unwrap()).unwrap();
+    let input = output.with_extension("c");
+    fs::write(&input, source).unwrap();
+    let mut command = Command::new("cc");
+    command
+        .args(["-shared", "-fPIC", "-o"])
+        .arg(output)
+        .arg(&input)
+        .args(flags);
+    assert!(command.status().unwrap().success(), "{command:?}");
+    fs::remove_file(input).unwrap();
+}
+
+#[test]
+fn cudnn_is_the_release_that_torch_pins() {
+    let (image, manifest) = with_cudnn(90_100);
+    image
+        .check(&manifest)
+        .is(0, &[])
+        .says(&format!("✓ libcudnn: {CUDNN} is cuDNN 9.1.0\n"));
+    let (image, manifest) = with_cudnn(90_300);
+    let checked = image.check(&manifest);
+    checked
+        .is(81, &["cudnn-version fail"])
+        .says(&format!(
+            "{CUDNN} says that it is cuDNN 9.3.0, and torch 2.5.0 asks for nvidia-cudnn-cu12==9.1.0.70 [cudnn-version]\n"
+        ))
+        .says("hint:     In the Dockerfile: pip install --force-reinstall --no-deps 'nvidia-cudnn-cu12==9.1.0.70'.\n");
+    // Nobody has said which one it must be.
+    let mut silent = manifest.clone();
+    silent["packages"] = json!({"nvidia-cudnn-cu12": "*"});
+    image.check(&silent).is(0, &[]);
+    silent["packages"] = json!({"nvidia-cudnn-cu12": "==9.1.0.70"});
+    image
+        .check(&silent)
+        .is(81, &["cudnn-version fail"])
+        .says("and the manifest asks for nvidia-cudnn-cu12==9.1.0.70 [cudnn-version]\n");
+}
+
+#[test]
+fn a_sub_library_of_cudnn_in_front_is_named() {
+    let (image, manifest) = with_cudnn(90_100);
+    let front = image.root().join("front");
+    let checked = |receipt: bool| {
+        image.check_with(&manifest, |command| {
+            command.env("LD_LIBRARY_PATH", &front);
+            if receipt {
+                command.arg("--receipt").arg(image.root().join("receipt.json"));
+            }
+        })
+    };
+    fs::create_dir(&front).unwrap();
+    checked(true).is(0, &[]).says("image written");
+    checked(true).is(0, &[]).says("image as proven ");
+    // By another of the names that it is looked for under, and then by the one that leads to it.
+    fs::write(front.join("libcudnn_graph.so.9.1.0"), "").unwrap();
+    let anew = checked(true);
+    anew.is(0, &[]);
+    assert!(
+        anew.stderr.contains("libcudnn_graph.so.9.1.0 is new"),
+        "{}",
+        anew.stderr
+    );
+    graph(&front, 90_300);
+    let stray = front.join(GRAPH);
+    for receipt in [true, false] {
+        let checked = checked(receipt);
+        checked
+            .is(81, &["cudnn-version fail"])
+            .says(&format!(
+                "{CUDNN} loads front/{GRAPH}, which says that it is cuDNN 9.3.0"
+            ))
+            .says("hint:     Take front out of LD_LIBRARY_PATH");
+        let answer = &checked.report["facts"]["image"]["libraries"][0]["answer"];
+        assert_eq!(answer["release"], "9.3.0");
+        assert_eq!(answer["sublibrary"], stray.to_str().unwrap());
+    }
+}
+
+#[test]
+fn a_cudnn_without_its_sub_library_leaves_the_others_judged() {
+    let (image, mut manifest) = with_cudnn(90_100);
+    image.put(CUDART, &cuda::cudart("12.4"));
+    manifest["cuda"] = json!({"runtime": "12.4"});
+    fs::remove_file(image.site().join("nvidia/cudnn/lib").join(GRAPH)).unwrap();
+    image
+        .check(&manifest)
+        .is(81, &["cudnn-version fail"])
+        .says(&format!("✓ libcudart: {CUDART} is CUDA 12.4\n"))
+        .says(&format!(
+            "{CUDNN}: loading it crashed with SIGABRT [cudnn-version]"
+        ));
 }

@@ -5,5 +5,7 @@
 mod complete;
 mod debian;
 mod libraries;
+mod metadata;
+mod owners;
 mod python;
 mod wheels;

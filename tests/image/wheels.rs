@@ -7,8 +7,9 @@ use serde_json::{Value, json};
 
 use crate::support::image::{Checked, Image, c_library, demo_manifest, entrypoint, real_stack};
 
-/// What even the good stack says: pip's metadata asks for packages that the demo leaves out, and for another cumm.
-const USUAL: [&str; 3] = ["requires-dist warn"; 3];
+/// What even the good stack says: pip's metadata asks for packages that the demo leaves out, and for another cumm, which the
+/// manifest accepts.
+const USUAL: [&str; 3] = ["requires-dist warn", "requires-dist info", "requires-dist warn"];
 
 const COMPILES: &str = "an import compiles C++, and fails without nvcc";
 
@@ -80,9 +81,9 @@ fn run_becomes_the_service_with_the_variables_of_the_manifest() {
     let (ok, warnings): (Vec<&str>, Vec<&str>) = stderr.lines().partition(|line| line.contains(": ok: "));
     let [ok] = ok[..] else { panic!("{stderr}") };
     assert!(
-        ok.starts_with(
-            "cuda-entrypoint: ok: CUDA runtime 12.4, CUDA nvrtc 12.4, 3 warnings; stack demo-cu124 ("
-        ),
+        ok.starts_with("cuda-entrypoint: ok: ")
+            && ok.contains(&format!("Python {}, ", image.env().display()))
+            && ok.contains("2 warnings; stack demo-cu124 ("),
         "{ok}"
     );
     assert!(
@@ -93,7 +94,7 @@ fn run_becomes_the_service_with_the_variables_of_the_manifest() {
         warnings[0],
         "cuda-entrypoint: warning: CUMM_DISABLE_JIT was set to another value; the manifest's is used"
     );
-    assert_eq!(warnings.len(), 4, "{stderr}");
+    assert_eq!(warnings.len(), 3, "{stderr}");
     assert!(
         warnings[1..]
             .iter()
@@ -228,6 +229,7 @@ fn a_build_for_another_cuda_is_no_substitute() {
         &[
             "package-missing fail",
             "package-cuda-tag fail",
+            "requires-dist info",
             "requires-dist warn",
             "library-missing skip",
         ],
@@ -247,7 +249,8 @@ fn another_version_is_refused() {
     image
         .check(&demo_manifest())
         .is(81, &with_usual(&["package-version fail"], &[]))
-        .says("✗ spconv-cu124 is 2.3.6, and the manifest asks for ==2.3.8 [package-version]\n    observed: 2.3.6\n    required: ==2.3.8\n");
+        .says("✗ spconv-cu124 is 2.3.6, and the manifest asks for ==2.3.8 [package-version]\n    observed: 2.3.6 (Python: ")
+        .says(")\n    required: ==2.3.8\n");
 }
 
 /// A version is what the metadata says, not what its folder is called.
@@ -266,7 +269,8 @@ fn a_package_without_metadata_is_not_installed() {
     image
         .check(&demo_manifest())
         .is(81, &with_usual(&["package-missing fail"], &[]))
-        .says("✗ nvidia-cuda-nvrtc-cu12 is not installed [package-missing]\n    observed: not installed\n    required: ==12.4.127\n");
+        .says("✗ nvidia-cuda-nvrtc-cu12 is not installed [package-missing]\n    observed: not installed (Python: ")
+        .says(")\n    required: ==12.4.127\n");
 }
 
 #[test]
@@ -280,20 +284,59 @@ fn wheels_of_another_interpreter_are_refused() {
     }
     image
         .check(&demo_manifest())
-        .is(81, &with_usual(&["python-version fail"; 2], &[]))
-        .says("✗ cumm-cu124 is a wheel for cp310-cp310-manylinux_2_28_x86_64, and Python here is 3.11.9 [python-version]\n")
+        .is(81, &with_usual(&["python-version fail"], &[]))
+        .says("✗ cumm-cu124 is a wheel for cp310-cp310-manylinux_2_28_x86_64, and Python here is 3.11.9; the same holds for spconv-cu124 [python-version]\n")
         .says("hint:     Install with the pip of this very interpreter (python3.11 -m pip install …)");
 }
 
-/// The manifest's own requirement of cumm is met, and nobody pins the pair: then pip's metadata counts.
+/// A pin on both sides accepts nothing: only `accept` does, with its reason, and `--deny` overrules it.
 #[test]
-fn a_pair_that_nobody_pins_is_refused() {
-    let mut manifest = demo_manifest();
-    manifest["packages"]["cumm-cu124"] = json!(">=0.7");
-    let checked = Image::real().check(&manifest);
+fn a_pair_that_the_manifest_does_not_accept_is_refused() {
+    let accepting = demo_manifest();
+    let mut manifest = accepting.clone();
+    manifest.as_object_mut().unwrap().remove("accept");
+    let refused = [
+        "requires-dist warn",
+        "requires-dist fail",
+        "requires-dist warn",
+        UNASKED[0],
+    ];
+    let image = Image::real();
+    image
+        .check(&manifest)
+        .is(81, &refused)
+        .says("✗ spconv-cu124 2.3.8 requires cumm-cu124>=0.7.11, <0.8.0, and cumm-cu124 is 0.8.2 [requires-dist]\n")
+        .says("{\"code\": \"requires-dist\", \"package\": \"cumm-cu124\", \"reason\": \"…\"}");
+    let checked = image.check(&accepting);
     checked
-        .is(81, &["requires-dist warn", "requires-dist fail", "requires-dist warn", UNASKED[0]])
-        .says("✗ spconv-cu124 2.3.8 requires cumm-cu124>=0.7.11, <0.8.0, and cumm-cu124 is 0.8.2 [requires-dist]\n");
+        .is(0, &with_usual(&[], &[]))
+        .says("accepted: tested together: ");
+    let accepted: Vec<&Value> = checked.report["findings"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|finding| finding.get("accepted"))
+        .collect();
+    assert_eq!(accepted, [&accepting["accept"][0]["reason"]]);
+    let lenient = image.check_with(&accepting, |command| {
+        command.args(["--warn", "requires-dist"]);
+    });
+    lenient.is(0, &with_usual(&[], &[]));
+}
+
+/// An exception that outlives its cause is seen, and is no problem.
+#[test]
+fn an_accept_entry_that_matches_nothing_is_named() {
+    let mut manifest = demo_manifest();
+    let entry = json!({"code": "library-shadowed", "library": "libnccl.so.2", "reason": "ours is newer"});
+    manifest["accept"].as_array_mut().unwrap().push(entry);
+    Image::real()
+        .check(&manifest)
+        .is(
+            0,
+            &[&with_usual(&[], &[])[..], &["library-shadowed info"]].concat(),
+        )
+        .says("the accept entry for library-shadowed of library libnccl.so.2 matched nothing");
 }
 
 /// One copy of five answers another version: only the library itself could tell.
@@ -305,11 +348,11 @@ fn a_wrong_copy_inside_a_wheel_is_found() {
     image.put(copy, &c_library(image.root(), "nvrtc", source));
     let checked = image.check(&demo_manifest());
     checked
-        .is(81, &with_usual(&[], &["nvrtc-version fail"]))
+        .is(81, &with_usual(&["file-owner info"], &["nvrtc-version fail"]))
         .says(&format!(
             "{copy} says that it is CUDA 12.8, and the manifest asks for 12.4 [nvrtc-version]\n"
         ))
-        .says("hint:     In the Dockerfile: install the build of cumm_cu124 that is made for CUDA 12.4.");
+        .says("hint:     In the Dockerfile: pip install --force-reinstall --no-deps 'cumm-cu124==0.8.2', and no later step");
 }
 
 #[test]
@@ -327,4 +370,43 @@ fn severities_are_the_callers_to_change() {
         command.args(["--deny", "requires-dist"]);
     });
     strict.is(81, &[&["requires-dist fail"; 3][..], &UNASKED].concat());
+}
+
+/// An image that is somebody else's is told so before everything that follows from the wrong manifest.
+#[test]
+fn an_image_that_the_embedded_manifest_does_not_describe_is_told_to_capture_its_own() {
+    const FIRST: &str =
+        "this image is not pointcept-cu124; `cuda-entrypoint stack capture` writes its own manifest\n";
+    let image = Image::empty();
+    image.wheel("torch", "2.5.0", "cp311-cp311-manylinux1_x86_64");
+    let check = || {
+        let mut command = entrypoint();
+        command
+            .args(["check", "--stage", "image", "--python"])
+            .arg(image.env());
+        image.run_check(command)
+    };
+    let checked = check();
+    assert_eq!(checked.exit, 81, "{}", checked.table);
+    assert!(
+        checked.table.starts_with(&format!("cuda-entrypoint: {FIRST}")),
+        "{}",
+        checked.table
+    );
+    assert!(checked.termination.contains(FIRST), "{}", checked.termination);
+    let mut command = entrypoint();
+    command
+        .args(["run", "--gpu", "off", "--python"])
+        .arg(image.env())
+        .args(["--", "true"]);
+    let stderr = String::from_utf8(command.output().unwrap().stderr).unwrap();
+    assert!(
+        stderr.starts_with(&format!("cuda-entrypoint: {FIRST}")),
+        "{stderr}"
+    );
+    // A manifest of its own is not doubted, whatever fails.
+    let own = json!({"schema": 1, "name": "own", "packages": {"torch": "*", "a": "*", "b": "*"}});
+    let checked = image.check(&own);
+    assert_eq!(checked.exit, 81, "{}", checked.table);
+    assert!(!checked.table.contains("this image is not"), "{}", checked.table);
 }

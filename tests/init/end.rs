@@ -8,13 +8,7 @@ use nix::sys::signal::Signal;
 use super::{Talk, supervised, ways};
 use crate::support::needs::Need;
 use crate::support::probe::{counter, orphans};
-use crate::support::run::{Run, Running, World, children, eventually, kill};
-
-/// The state of a process, of which `Z` is a zombie; none where it is gone.
-fn state(pid: u32) -> Option<char> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat.rsplit(") ").next()?.chars().next()
-}
+use crate::support::run::{Run, Running, World, children, eventually, kill, state};
 
 #[test]
 fn every_exit_code_is_passed_on() {
@@ -64,8 +58,9 @@ fn ten_thousand_orphans_are_reaped() {
 fn an_orphan_becomes_its_child_and_is_reaped() {
     for (way, started) in ways() {
         let world = World::new();
-        // A daemon that a shell has left behind; it says who its parent is now.
-        let daemon = "(setsid sh -c 'while [ $(cut -d\" \" -f4 /proc/$$/stat) = '$$' ]; do sleep 0.01; done; cut -d\" \" -f4 /proc/$$/stat; echo $$' & ) ; sleep 100";
+        // A daemon that a shell has left behind; it says who its parent is once that is no shell.
+        let daemon = "(setsid sh -c 'parent() { cut -d\" \" -f4 /proc/$$/stat; }; \
+                        while [ \"$(cat /proc/$(parent)/comm)\" = sh ]; do sleep 0.01; done; parent; echo $$' & ) ; sleep 100";
         let mut talk = Talk::start(&mut started(&world, &[], &["sh", "-c", daemon]));
         let (parent, orphan) = (talk.line(), talk.line());
         let entrypoint = talk.entrypoint();

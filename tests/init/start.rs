@@ -1,12 +1,16 @@
 //! What the service is started with, and what is said when it cannot be started.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use nix::sys::signal::Signal;
 
 use super::{Talk, ways};
+use crate::support::device::Machine;
+use crate::support::needs::Need;
 use crate::support::probe::{Told, launcher, probe, probe_without_loader};
 use crate::support::run::{ENTRYPOINT, Run, Running, World, eventually, kill};
+use crate::support::sandbox;
 
 /// What the probe is started with behind the entrypoint with these options, and behind nothing but the launcher.
 fn told(world: &World, how: &[&str], options: &[&str]) -> Told {
@@ -153,16 +157,61 @@ fn what_cannot_be_executed_is_told_as_without_it() {
 
 #[test]
 fn where_no_process_can_be_made_that_is_told() {
+    let machine = Machine::new("{}");
+    fs::set_permissions(machine.path(""), fs::Permissions::from_mode(0o777)).unwrap();
+    Need::Root.demand();
+    // No child at all.
+    let machine = machine.sandbox(sandbox::one_process);
+    let ran = machine.run(&["--init", "--gpu", "off"]);
+    assert_eq!(ran.exit(), 82, "{ran}");
+    let said = String::from_utf8_lossy(&ran.output.stderr).into_owned();
+    assert!(ran.output.stdout.is_empty(), "{ran}");
+    for part in [
+        "no process could be made for the service: EAGAIN",
+        "raise the limit on processes",
+        "leave --init out",
+    ] {
+        assert!(said.contains(part), "{said}");
+    }
+}
+
+/// What is not to be kept from starting starts in the place of this process.
+#[test]
+fn where_no_process_can_be_made_warn_and_off_start_the_service_in_place() {
     let world = World::new();
-    // Room for standard input, output and error alone.
-    let mut command = world.command(launcher());
-    command.args([
-        "--files", "3", "--", ENTRYPOINT, "run", "--init", "--mode", "off", "--",
-    ]);
-    let run = Run::of(command.arg(probe()));
-    run.exits(70)
-        .says("no process could be made for the service")
-        .says("leave --init out");
+    let lenient: [&[&str]; 3] = [
+        &["--init", "--mode", "off"],
+        &[
+            "--init=group",
+            "--mode",
+            "warn",
+            "--gpu",
+            "off",
+            "--stack",
+            "stack.json",
+        ],
+        &["--init", "--mode", "warn", "--wait", "soon"],
+    ];
+    for options in lenient {
+        // Room for standard input, output and error alone.
+        let mut command = world.command(launcher());
+        command
+            .args(["--files", "3", "--", ENTRYPOINT, "run"])
+            .args(options);
+        let run = Run::of(command.arg("--").arg(probe()));
+        run.exits(0);
+        let told = Told::parse(run.text());
+        // As if there had been no --init, and no attempt either.
+        assert_eq!(
+            (told.ppid, told.subreaper, told.blocked),
+            (std::process::id(), 0, 0),
+            "{options:?}"
+        );
+        if options[2] != "warn" || options.len() < 7 {
+            run.says("no process could be made for the service")
+                .says("without --init");
+        }
+    }
 }
 
 #[test]
@@ -170,7 +219,7 @@ fn a_setting_that_makes_no_sense_is_told_and_opens_the_break_glass() {
     let world = World::new();
     Run::of(&mut world.run(&["--init=maybe"], &["true"]))
         .exits(64)
-        .says("--init: `maybe` is none of off, on, group, service");
+        .says("invalid value `maybe` for --init (expected off, on, service or group)");
     let mut command = world.run(&["--mode", "off"], &["sh", "-c", "echo $PPID"]);
     let run = Run::of(command.env("CUDA_ENTRYPOINT_INIT", "maybe"));
     run.exits(0).prints(&format!("{}\n", std::process::id()));

@@ -64,9 +64,9 @@ def self_test():
     good["tests/a.rs"] = "// kill(2)\n#[allow(unsafe_code)]\nfn a() { unsafe { kill() } }\n"
     assert not list(problems(good, cargo)), list(problems(good, cargo))
     for path, text, part in [
-        ("src/init.rs", "fn a() {\n  unsafe { b() }\n}\n", "src/init.rs:2: `unsafe` outside"),
-        ("src/init.rs", "#![allow(unsafe_code)] // because\n", "is allowed outside"),
-        ("src/init.rs", "#[cfg_attr(test, allow(dead_code, unsafe_code))] // because\n", "is allowed outside"),
+        ("src/process/init.rs", "fn a() {\n  unsafe { b() }\n}\n", "src/process/init.rs:2: `unsafe` outside"),
+        ("src/process/init.rs", "#![allow(unsafe_code)] // because\n", "is allowed outside"),
+        ("src/process/init.rs", "#[cfg_attr(test, allow(dead_code, unsafe_code))] // because\n", "is allowed outside"),
         ("src/bin/cuda-helper/foreign/abi.rs", "#![allow(unsafe_code)] // because\n", "is allowed outside"),
         ("src/sys.rs", fenced + "#[allow(clippy::undocumented_unsafe_blocks)]\n", "says why"),
         ("src/sys.rs", "#![allow(unsafe_code)]\n", "without a reason"),

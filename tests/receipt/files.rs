@@ -10,6 +10,8 @@ use serde_json::Value;
 
 use super::{refused, used, written};
 use crate::support::needs::Need;
+use crate::support::run::{ENTRYPOINT, copy_program};
+use crate::support::surroundings;
 
 /// A folder that everybody may write to, as an emptyDir is, a binary that everybody may execute, and a manifest.
 struct World(tempfile::TempDir);
@@ -17,11 +19,7 @@ struct World(tempfile::TempDir);
 impl World {
     fn new() -> Self {
         let world = Self(tempfile::tempdir().unwrap());
-        // By another process: what a thread here holds open for writing while another forks cannot be executed.
-        let mut copy = Command::new("cp");
-        copy.arg(env!("CARGO_BIN_EXE_cuda-entrypoint"))
-            .arg(world.path("cuda-entrypoint"));
-        assert!(copy.status().unwrap().success());
+        copy_program(ENTRYPOINT, world.path("cuda-entrypoint"));
         fs::write(world.path("stack.json"), r#"{"schema": 1, "name": "t"}"#).unwrap();
         fs::set_permissions(world.0.path(), Permissions::from_mode(0o777)).unwrap();
         world
@@ -42,7 +40,7 @@ impl World {
             .arg("/dev/null")
             .arg("--receipt")
             .arg(self.path(receipt));
-        command.env_clear().current_dir("/");
+        surroundings::keep(command.env_clear()).current_dir("/");
         change(&mut command);
         let output = command.output().unwrap();
         let said = String::from_utf8(output.stderr).unwrap();
@@ -84,6 +82,16 @@ fn roots_word_counts_for_all_and_a_users_for_himself() {
         fs::write(world.path("by-1000"), before).unwrap();
         std::os::unix::fs::chown(world.path("by-1000"), Some(1000), Some(1000)).unwrap();
     }
+}
+
+#[test]
+fn drafts_of_writers_that_were_killed_are_removed() {
+    let world = World::new();
+    for name in [".r.0123456789abcdef.draft", ".r.9f"] {
+        fs::write(world.path(name), "half").unwrap();
+    }
+    world.check("r", |_| {});
+    assert!(names_of(world.0.path()).iter().all(|name| !name.starts_with('.')));
 }
 
 #[test]
@@ -152,7 +160,7 @@ fn what_is_no_file_is_neither_read_nor_replaced() {
         assert_eq!(written(&report), [""; 0]);
         assert!(said.contains(&format!("{name} is not used: {why}")), "{said}");
         assert!(
-            said.contains("warning: receipt: ") && said.contains("no regular file"),
+            said.contains("warning: receipt: ") && said.contains("not a regular file"),
             "{said}"
         );
         let after = fs::symlink_metadata(world.path(name)).unwrap();

@@ -239,7 +239,11 @@ fn another_driver_boot_or_time_is_told() {
     unknown(&machine, "25 h old, and a GPU's proof counts for 24 h");
     edit(&|device| device["written"]["at"] = json!(now + 3600));
     unknown(&machine, "s in the future: the clock was set back");
-    edit(&|device| device["key"]["libcuda"] = json!("1 1"));
+    edit(&|device| {
+        let first = device["key"]["basis"]["libcuda"][0].take();
+        let (path, _) = first.as_str().unwrap().split_once('\t').unwrap();
+        device["key"]["basis"]["libcuda"][0] = json!(format!("{path}\t1 1"));
+    });
     unknown(&machine, "libcuda.so.1 is another file now");
     known(&machine);
 }
@@ -261,9 +265,7 @@ fn health_is_asked_anew() {
     let silent = script("12", "").replace(r#""calls": {"#, r#""calls": {"nvmlInit_v2": {"returns": 999}, "#);
     change(&machine, &silent);
     let checked = start(&machine);
-    assert!(
-        refused(&checked.report)[0].contains("NVML does not say what is there: nvmlInit_v2 returned 999")
-    );
+    assert!(refused(&checked.report)[0].contains("NVML does not list its GPUs: nvmlInit_v2 returned 999"));
     assert_eq!(checked.exit(), 82, "{checked}");
     assert_eq!(checked.report["facts"]["device"]["helper"]["end"], "done");
     // `health` asks in any case.
@@ -502,7 +504,7 @@ fn without_a_gpu_there_is_an_image_part_alone() {
     );
     let why = checked.report["receipt"]["not_written"].as_str().unwrap();
     assert!(
-        why.starts_with("the GPUs: NVML does not say what is there: nvmlInit_v2 returned 4"),
+        why.starts_with("the GPUs: NVML does not list its GPUs: nvmlInit_v2 returned 4"),
         "{why}"
     );
 }
@@ -515,7 +517,7 @@ fn an_nvml_that_hangs_is_given_up_and_libcuda_asked() {
     change(&machine, &hang);
     let checked = start_with(&machine, &["--device-timeout", "1s"]);
     assert!(
-        refused(&checked.report)[0].contains("NVML does not say what is there"),
+        refused(&checked.report)[0].contains("NVML does not list its GPUs"),
         "{checked}"
     );
     assert_eq!(checked.exit(), 82, "{checked}"); // libcuda's second answer
@@ -585,5 +587,28 @@ fn a_smoke_that_was_handed_off_is_recorded_too() {
     assert_eq!(
         (used(&report), written(&report)),
         (vec!["image", "device"], vec!["device", "smoke"])
+    );
+}
+
+#[test]
+fn an_nvml_that_hangs_is_asked_once_and_cuda_then() {
+    let gpus = patient("0", "");
+    let machine = machine(&gpus);
+    assert_eq!(written(&start(&machine).report), ALL);
+    // A third process would hear that the GPU is lost.
+    let nvml = r#""nvmlInit_v2": [{"hang": true}, {"returns": 15}], "cuInit": "#;
+    fs::remove_file(machine.path("state")).unwrap_or_default();
+    change(&machine, &gpus.replace(r#""cuInit": "#, nvml));
+    let checked = start_with(&machine, &["--device-timeout", "2s"]);
+    assert_eq!(checked.exit(), 0, "{checked}");
+    checked.says(
+        "helper-timeout",
+        "warn",
+        ["no answer from nvmlInit_v2 after 2 s", "", "", "CUDA answers"],
+    );
+    let refused = refused(&checked.report).join("; ");
+    assert!(
+        refused.contains("device: NVML does not list its GPUs"),
+        "{refused}"
     );
 }

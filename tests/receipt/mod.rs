@@ -1,5 +1,6 @@
 //! Receipts through the binary: what a second start takes over, and every change that keeps it from doing so.
 
+mod basis;
 mod files;
 mod gpus;
 mod libraries;

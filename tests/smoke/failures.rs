@@ -113,7 +113,7 @@ const FAILURES: &[Failure] = &[
         exit: 82,
         code: "smoke-device",
         observed: "uncorrectable ECC error encountered",
-        message: "hardware error",
+        message: "an uncorrectable ECC error was met (CUDA error 214)",
         hint: "drain the node",
         ..failure(
             "ECC",
@@ -124,7 +124,7 @@ const FAILURES: &[Failure] = &[
         exit: 82,
         code: "smoke-device",
         observed: "Error 802: system not yet initialized",
-        message: "torch: init failed: the NVSwitch fabric is not ready",
+        message: "torch: init failed: the NVSwitch fabric is not up",
         hint: "nvidia-fabricmanager",
         ..failure(
             "802",
@@ -135,11 +135,112 @@ const FAILURES: &[Failure] = &[
         exit: 82,
         code: "smoke-device",
         observed: "CUDA unknown error",
-        message: "the driver is in a broken state",
+        message: "/dev/nvidia-uvm is missing, or the driver is wedged (CUDA error 999)",
         hint: "nvidia-modprobe",
         ..failure(
             "999",
             r#"{"init": {"raise": "RuntimeError", "message": "CUDA unknown error - this may be due to an incorrectly set up environment, e.g. changing env variable CUDA_VISIBLE_DEVICES after program start. Setting the available devices to be zero."}}"#,
+        )
+    },
+    Failure {
+        exit: 82,
+        code: "smoke-device",
+        observed: "RuntimeError: CUDA driver initialization failed",
+        message: "the driver could not be initialised",
+        hint: "reload the driver or reboot the node",
+        ..failure(
+            "3",
+            r#"{"init": {"raise": "RuntimeError", "message": "CUDA driver initialization failed, you might not have a CUDA gpu."}}"#,
+        )
+    },
+    Failure {
+        exit: 82,
+        code: "smoke-device",
+        observed: "invalid device ordinal",
+        message: "a device number is out of range (CUDA error 101)",
+        hint: "correct CUDA_VISIBLE_DEVICES",
+        ..failure(
+            "101",
+            r#"{"init": {"raise": "RuntimeError", "message": "CUDA error: invalid device ordinal\nGPU device may be out of range, do you have enough GPUs?"}}"#,
+        )
+    },
+    Failure {
+        exit: 82,
+        code: "smoke-device",
+        observed: "MPS client failed to connect",
+        message: "the MPS control daemon cannot be reached (CUDA error 805)",
+        hint: "start nvidia-cuda-mps-control",
+        ..failure(
+            "805",
+            r#"{"init": {"raise": "RuntimeError", "message": "CUDA error: MPS client failed to connect to the MPS control daemon or the MPS server"}}"#,
+        )
+    },
+    Failure {
+        exit: 82,
+        code: "smoke-device",
+        observed: "GPU fabric is not ready",
+        message: "is still being set up (CUDA error 919)",
+        hint: "--wait 5m",
+        ..failure(
+            "919",
+            r#"{"matmul float32": {"raise": "RuntimeError", "message": "CUDA error: GPU fabric is not ready within the probe wait budget; application may retry (see CUDA_FABRIC_INIT_TIMEOUT_MS)"}}"#,
+        )
+    },
+    Failure {
+        exit: 82,
+        code: "smoke-device",
+        observed: "GPU is lost",
+        message: "a GPU fell off the bus (NVML error 15)",
+        hint: "look for Xid 79",
+        ..failure(
+            "a GPU that is lost",
+            r#"{"init": {"raise": "RuntimeError", "message": "Unable to determine the device handle for GPU0000:01:00.0: GPU is lost.  Reboot the system to recover this GPU"}}"#,
+        )
+    },
+    Failure {
+        exit: 82,
+        code: "smoke-device",
+        observed: "No space left on device (28)",
+        message: "the container's shared memory (/dev/shm) is full or too small",
+        hint: "--shm-size",
+        ..failure(
+            "a full /dev/shm",
+            r#"{"import spconv": {"raise": "RuntimeError", "message": "unable to write to file </torch_739_144252761_4>: No space left on device (28)"}}"#,
+        )
+    },
+    Failure {
+        exit: 82,
+        code: "smoke-device",
+        observed: "SIGBUS in forward float32 on GPU 0",
+        message: "a page of a mapped file cannot be had",
+        hint: "--shm-size",
+        ..failure("SIGBUS", r#"{"forward float32": {"raise_signal": 7}}"#)
+    },
+    Failure {
+        exit: 82,
+        code: "smoke-device",
+        observed: "SIGXCPU in forward float32 on GPU 0",
+        message: "more processor time than its limit allows",
+        hint: "ulimit -t",
+        ..failure("SIGXCPU", r#"{"forward float32": {"raise_signal": 24}}"#)
+    },
+    Failure {
+        observed: "an illegal memory access was encountered",
+        message: "spconv: forward float32 on GPU 0 failed",
+        hint: "compare the builds",
+        ..failure(
+            "an illegal memory access",
+            r#"{"forward float32": {"raise": "RuntimeError", "message": "CUDA error: an illegal memory access was encountered"}}"#,
+        )
+    },
+    Failure {
+        code: "smoke-import",
+        observed: "undefined symbol: ncclCommWindowRegister",
+        message: "torch: import torch raised an error: libtorch_cuda.so needs ncclCommWindowRegister, and the loader finds another libnccl",
+        hint: "another copy of libnccl",
+        ..failure(
+            "another NCCL",
+            r#"{"import torch": {"raise": "ImportError", "message": "/v/torch/lib/libtorch_cuda.so: undefined symbol: ncclCommWindowRegister"}}"#,
         )
     },
     Failure {
@@ -190,7 +291,7 @@ const FAILURES: &[Failure] = &[
     },
     Failure {
         code: "smoke-import",
-        observed: "is none of the protocol",
+        observed: "does not match the protocol",
         message: "the smoke's answer makes no sense in import torch",
         hint: "descriptors that are not its own",
         ..failure(

@@ -25,7 +25,10 @@ fn a_gpu_that_becomes_free_is_waited_for() {
     assert_eq!(ran.output.stdout, b"started\n");
     let said = String::from_utf8_lossy(&ran.output.stderr).into_owned();
     assert_eq!(said.matches("waiting up to ").count(), 2, "{said}");
-    assert!(said.contains("torch: init failed: the GPU is taken"), "{said}");
+    assert!(
+        said.contains("torch: init failed: all GPUs are busy or unavailable"),
+        "{said}"
+    );
     // Nothing is left of the first tries.
     let steps = ran.report["facts"]["smoke"]["builtin"]["steps"]
         .as_array()

@@ -19,6 +19,7 @@ spec.loader.exec_module(smoke)
 
 import cases  # noqa: E402
 import device_kernels as kernels  # noqa: E402
+import flash_attn  # noqa: E402
 import torch  # noqa: E402
 from rounding import rounded  # noqa: E402
 
@@ -466,6 +467,63 @@ for name, change in OF_ANY.items():
 for name, change in OTHER_PLACES.items():
     WRONG_SUMS[name], WRONG_LARGEST[name] = change(kernels.scatter_sum), change(kernels.scatter_max)
 
+# One head: rows of queries, of keys and of values.
+
+
+def of_given(change):
+    """Wrong reading of what was given."""
+    return lambda query, key, value, kind: flash_attn.attention(*change(query, key, value), kind)
+
+
+def of_attention(change):
+    return lambda *given: change(flash_attn.attention(*given))
+
+
+def masked(query, key, value, kind):
+    """Each query sees the keys up to its own place alone, as in a causal model."""
+    ends = range(len(key) - len(query) + 1, len(key) + 1)
+    rows = [flash_attn.attention([row], key[:end], value[:end], kind) for row, end in zip(query, ends)]
+    return [row for (row,) in rows]
+
+
+def blockwise(query, key, value, kind):
+    """Each block of keys has its own largest score, and nothing is scaled down for the next one."""
+    halves = [
+        flash_attn.attention(query, key[part], value[part], kind) for part in (slice(0, 128), slice(128, None))
+    ]
+    return [[(one + two) / 2 for one, two in zip(*rows)] for rows in zip(*halves)]
+
+
+RIGHT_ATTENTION = {
+    "as it is": flash_attn.attention,
+    "blocks of 32 keys": functools.partial(flash_attn.attention, block=32),
+    "all keys at once": functools.partial(flash_attn.attention, block=1000),
+}
+WRONG_ATTENTION = {
+    "no scale": functools.partial(flash_attn.attention, scale=1.0),
+    "the scale of width 64": functools.partial(flash_attn.attention, scale=1 / 8),
+    "the scale is not a root": functools.partial(flash_attn.attention, scale=1 / 32),
+    "powers of 2": functools.partial(flash_attn.attention, weigh=lambda score: 2.0**score),
+    "no weights": functools.partial(flash_attn.attention, weigh=lambda score: 1.0),
+    "the keys of the last block are left out": of_given(lambda q, k, v: (q, k[:128], v[:128])),
+    "the keys of the first block are left out": of_given(lambda q, k, v: (q, k[128:], v[128:])),
+    "the last 8 keys are left out": of_given(lambda q, k, v: (q, k[:-8], v[:-8])),
+    "blocks are not scaled": blockwise,
+    "keys are masked": masked,
+    "keys backwards": of_given(lambda q, k, v: (q, k[::-1], v)),
+    "keys for values": of_given(lambda q, k, v: (q, k, k)),
+    "values for keys": of_given(lambda q, k, v: (q, v, v)),
+    "queries of the next row": of_given(lambda q, k, v: (q[1:] + q[:1], k, v)),
+    "half of the width": of_given(lambda q, k, v: ([row[:16] for row in q], k, v)),
+    "columns swapped": of_attention(lambda rows: [row[::-1] for row in rows]),
+    "the last row is left out": of_attention(lambda rows: rows[:-1] + [[0.0] * len(rows[0])]),
+    "nothing is written": of_attention(lambda rows: [[0.0] * len(row) for row in rows]),
+    "stale memory": of_attention(lambda rows: [stale(row) for row in rows]),
+    "no number": of_attention(lambda rows: [[math.nan] * len(row) for row in rows]),
+    "3 % too large": of_attention(lambda rows: [[1.03 * number for number in row] for row in rows]),
+    "3 % too small": of_attention(lambda rows: [[0.97 * number for number in row] for row in rows]),
+}
+
 # What the types differ in is rounding, and the smoke compares them alike: of the wrong kernels a few are enough.
 FEW = "factors of E4M3|z and x swapped|left is read by columns|nothing is written|stale memory|no number|3 % too large"
 
@@ -487,6 +545,8 @@ GROUPS = (
     ("mmcv nms", "mmcv", "nms", RIGHT_BOXES, WRONG_BOXES, UNTOLD_BOXES),
     ("scatter sum", "torch-scatter", "scatter sum", {"as it is": kernels.scatter_sum}, WRONG_SUMS, {}),
     ("scatter max", "torch-scatter", "scatter max", {"as it is": kernels.scatter_max}, WRONG_LARGEST, UNTOLD_LARGEST),
+    ("attention float16", "flash-attn", "attention float16", RIGHT_ATTENTION, WRONG_ATTENTION, {}),
+    ("attention bfloat16", "flash-attn", "attention bfloat16", RIGHT_ATTENTION, few(WRONG_ATTENTION), {}),
 )
 
 
@@ -535,8 +595,18 @@ def check_devices(entry):
     check_passes(lines, entry, 0)
     assert [fields["ordinal"] for fields in of(lines, "device")] == [0, 1]
     steps = [(fields["step"], fields["device"]) for fields in of(lines, "begin") if "device" in fields]
-    names = [step for step, _ in smoke.ENTRIES[entry]]
+    names = [step for step, _ in smoke.ENTRIES[entry].steps]
     assert steps == [(step, device) for device in (0, 1) for step in names], steps
+
+
+def check_old_device():
+    """flash-attn's own words on a GPU that it does not serve, and nothing after them."""
+    flash_attn.capability = (7, 5)
+    lines = smoked("flash-attn")
+    flash_attn.capability = (9, 0)
+    failed = of(lines, "failed")
+    assert [fields["message"] for fields in failed] == ["FlashAttention only supports Ampere GPUs or newer."], failed
+    assert of(lines, "begin")[-1]["step"] == "attention float16", lines[-3:]
 
 
 for entry in sys.argv[2:]:
@@ -548,4 +618,6 @@ for entry in sys.argv[2:]:
         cases.check_all(smoke, torch)
     if entry == "spconv":
         check_layouts()
+    if entry == "flash-attn":
+        check_old_device()
 print("all of it holds")

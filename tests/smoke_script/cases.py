@@ -1,8 +1,11 @@
 """What must hold of the smoke's numbers, of its sites and of its comparison, with any torch: arithmetic.py holds it of
 the stand-in for torch, references.py of a real one."""
 
+import functools
 import itertools
 import math
+import sys
+import types
 
 # scrambled(torch, 6, 1), by whole numbers of Python.
 SCRAMBLED = [364079405, 4280460961, 2266890630, 111708980, 12390515, 2846255883]
@@ -86,7 +89,73 @@ def check_comparison(smoke, torch):
     assert (str(error), error.difference) == ("the sum: [1.0, 2.0] instead of [1.0, 0.0]", None)
 
 
+def found(numbers, places):
+    return functools.reduce(lambda part, place: part[place], places, numbers.tolist())
+
+
+def check_layouts(smoke, torch):
+    """The weight's axes are known by their lengths, each of them; other lengths are none of a layout."""
+    into, out = smoke.CHANNELS_IN, smoke.CHANNELS_OUT
+    for shape in ((out, 3, 3, 3, into), (3, 3, 3, into, out), (3, 3, 3, out, into)):
+        weight = smoke.values(torch, 6, *shape)
+        kernel = smoke.dense_kernel(weight, into, out)
+        assert tuple(kernel.shape) == (out, into, 3, 3, 3)
+        # One number, by either order of the axes.
+        places = {out: 4, into: 2}
+        ends = [places[length] for length in shape if length != 3]
+        at = (ends[0], 0, 1, 2, ends[1]) if shape[0] == out else (0, 1, 2, *ends)
+        assert found(kernel, (4, 2, 0, 1, 2)) == found(weight, at), shape
+    for shape in ((out, 3, 3, 3, into + 1), (out + 1, 3, 3, 3, into), (3, 3, 3, into, out + 1), (3, 3, 3, out, into + 1)):
+        raised(smoke.Wrong, lambda: smoke.dense_kernel(smoke.values(torch, 6, *shape), into, out))
+
+
+def watched(smoke, algo):
+    """What watches this module in the place of spconv's."""
+    before = sys.modules.get("spconv.algo")
+    sys.modules["spconv.algo"] = algo
+    try:
+        return smoke.watch_nvrtc()
+    finally:
+        sys.modules.pop("spconv.algo")
+        if before:
+            sys.modules["spconv.algo"] = before
+
+
+def check_watch(smoke):
+    """Every way of spconv's to define the function that compiles is watched, and still returns what it returns."""
+
+    class Static:
+        @staticmethod
+        def _compile_nvrtc_module(desp):
+            return "static", desp
+
+    class Class:
+        @classmethod
+        def _compile_nvrtc_module(cls, desp):
+            return cls, desp
+
+    class Plain:
+        def _compile_nvrtc_module(self, desp):
+            return self, desp
+
+    algo = types.ModuleType("spconv.algo")
+    # Nothing to watch, so that nobody knows.
+    assert watched(smoke, algo).told() == {"calls": None, "kernels": []}
+    algo.Static, algo.Class, algo.Plain = Static, Class, Plain
+    algo._compile_nvrtc_module = lambda desp: ("module", desp)
+    watch = watched(smoke, algo)
+    assert watch.told() == {"calls": 0, "kernels": []}
+    plain = Plain()
+    assert Static._compile_nvrtc_module("a") == ("static", "a")
+    assert Class._compile_nvrtc_module("b") == (Class, "b")
+    assert plain._compile_nvrtc_module("c") == (plain, "c")
+    assert algo._compile_nvrtc_module("d") == ("module", "d")
+    assert watch.told() == {"calls": 4, "kernels": ["a", "b", "c", "d"]}
+
+
 def check_all(smoke, torch):
+    check_layouts(smoke, torch)
+    check_watch(smoke)
     check_numbers(smoke, torch)
     check_sites(smoke, torch)
     check_comparison(smoke, torch)

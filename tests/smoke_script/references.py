@@ -107,7 +107,7 @@ if used("spconv"):
 if used("torchvision"):
     smoke.torchvision_nms(torch, CPU)()
 if used("torch_scatter"):
-    for _, run in smoke.ENTRIES["torch-scatter"]:
+    for _, run in smoke.ENTRIES["torch-scatter"].steps:
         run(torch, CPU)()
 if used("mmcv"):
     smoke.mmcv_nms(torch, CPU)()

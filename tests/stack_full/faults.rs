@@ -12,7 +12,7 @@ use crate::support::image::c_library;
 
 const CORE: &str = "spconv/core_cc.cpython-311-x86_64-linux-gnu.so";
 
-/// The usual warning, with these in front of it and behind it in the report's order.
+/// The usual exception, with these in front of it and behind it in the report's order.
 fn with_usual<'a>(before: &[&'a str], after: &[&'a str]) -> Vec<&'a str> {
     [before, &USUAL, after].concat()
 }
@@ -34,7 +34,7 @@ fn torch_2_4_1() {
     ] {
         copy.write(to, fs::read(from.join(name)).unwrap());
     }
-    let own = &["requires-dist warn"; 2][..];
+    let own = &["requires-dist fail"; 2][..];
     // What torch 2.4.1 was built with, and what was built with torch 2.5.0.
     let others = &["requires-dist fail"; 11][..];
     let found = [
@@ -59,11 +59,11 @@ fn torchvision_of_another_torch() {
     let before = [
         "package-version fail",
         "package-cuda-tag fail",
-        "requires-dist warn",
+        "requires-dist fail",
     ];
     copy.check(&manifest())
         .is(81, &with_usual(&before, &["cudart-version fail"]))
-        .says("! torchvision 0.19.1 requires torch==2.4.1, and torch is 2.5.0 ")
+        .says("✗ torchvision 0.19.1 requires torch==2.4.1, and torch is 2.5.0 ")
         .says("torchvision.libs/libcudart.7ec1eba6.so.12 says that it is CUDA 12.1, and the manifest asks for 12.4 ");
 }
 
@@ -193,7 +193,7 @@ fn a_library_that_was_cut_off() {
     copy.check(&manifest())
         .is(81, &with_usual(&[], &found))
         .says(&format!(
-            "✗ it cannot be told which kernels {CORE} holds: damaged ELF file: "
+            "✗ the kernels cannot be determined: {CORE} holds: damaged ELF file: "
         ));
 }
 

@@ -11,7 +11,7 @@ use std::{env, fs};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::fakes;
+use crate::support::{fakes, surroundings};
 
 /// Nothing to do for the image stage.
 pub const MANIFEST: &str =
@@ -87,6 +87,16 @@ impl Machine {
         self.driver(folder)
     }
 
+    /// The same for libnvidia-ml.so.1, beside the healthy libcuda.
+    pub fn nvml(self, contents: &[u8]) -> Self {
+        let folder = self.path("driver");
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join("libnvidia-ml.so.1"), contents).unwrap();
+        let libcuda = fakes::fake_driver_dir().join("libcuda.so.1");
+        fs::copy(libcuda, folder.join("libcuda.so.1")).unwrap();
+        self.driver(folder)
+    }
+
     /// A variable of the container.
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.env.push((name.into(), value.into()));
@@ -132,6 +142,7 @@ impl Machine {
                 command.env_remove(&name);
             }
         }
+        surroundings::keep(command);
         if let Some(folder) = &self.driver {
             command.env("LD_LIBRARY_PATH", folder);
             if self.path("script.json").exists() {
@@ -192,7 +203,7 @@ impl Machine {
         let fakes = fs::canonicalize(fakes::fake_driver_dir()).unwrap();
         let mut lines: Vec<String> = Vec::new();
         for line in text.lines() {
-            let line = line
+            let line = without_information(line)
                 .replace(self.dir.path().to_str().unwrap(), "[machine]")
                 .replace(fakes.to_str().unwrap(), "[driver]")
                 .replace(fakes::fake_driver_dir().to_str().unwrap(), "[driver]")
@@ -322,5 +333,21 @@ impl std::fmt::Display for Checked {
             "{}\n{findings:#}\nstdout: {out}\nstderr: {err}",
             self.output.status
         )
+    }
+}
+
+/// A line of totals without what is for information: that counts the machine's own limits.
+pub fn without_information(line: &str) -> String {
+    let is_count = |part: &&str| {
+        part.split_once(' ')
+            .is_some_and(|(count, _)| count.parse::<u64>().is_ok())
+    };
+    let parts: Vec<&str> = line.split(", ").collect();
+    match parts.iter().all(is_count) {
+        true => {
+            let kept = parts.iter().filter(|part| !part.ends_with(" for information"));
+            kept.copied().collect::<Vec<_>>().join(", ")
+        }
+        false => line.to_string(),
     }
 }

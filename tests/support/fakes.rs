@@ -36,6 +36,20 @@ pub fn fake_driver_dir() -> &'static Path {
     })
 }
 
+/// One of the two libraries, which does not export this function.
+pub fn without(library: &str, function: &str) -> Vec<u8> {
+    let mut bytes = fs::read(fake_driver_dir().join(library)).unwrap();
+    let name = format!("\0{function}\0").into_bytes();
+    let places: Vec<usize> = (0..bytes.len() - name.len())
+        .filter(|&at| bytes[at..at + name.len()] == name[..])
+        .collect();
+    assert!(!places.is_empty(), "{library} has no {function}");
+    for at in places {
+        bytes[at + 1] = b'X';
+    }
+    bytes
+}
+
 /// The helper as a file: the one that `CUDA_ENTRYPOINT_HELPER_BIN` names, else one with this machine's glibc.
 pub fn helper_binary() -> PathBuf {
     static HELPER: OnceLock<PathBuf> = OnceLock::new();

@@ -6,6 +6,8 @@
 //! | --- | --- |
 //! | `CUDA_ENTRYPOINT_TEST_ALL=1` | a test that cannot run has failed |
 //! | `CUDA_ENTRYPOINT_TEST_SUMMARY=FILE` | the last lines are added to this file, for who prints them after all else |
+//! | `CUDA_ENTRYPOINT_TEST_RETRIES=N` | a test that fails runs again, N times at most; one that passes then is named in the last lines |
+//! | `CUDA_ENTRYPOINT_TEST_TIMES=FILE` | each test's seconds and path are added to this file, a line each |
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -13,7 +15,9 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
 use std::process::ExitCode;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 use std::{backtrace, env, fmt, thread};
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
@@ -76,6 +80,7 @@ pub fn main() -> ExitCode {
     let conclusion = libtest_mimic::run(&arguments, trials.collect());
     if !arguments.list {
         say(&needs::summary());
+        say(&flaky());
     }
     conclusion.exit_code()
 }
@@ -103,9 +108,49 @@ fn text_of(payload: &dyn Any) -> &str {
         .unwrap_or("a panic without a text")
 }
 
+/// The tests that failed first and then passed, with why they failed.
+static FLAKY: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
 fn run(test: &Test) -> Result<Completion, Failed> {
+    let retries = env::var("CUDA_ENTRYPOINT_TEST_RETRIES")
+        .ok()
+        .and_then(|n| n.parse().ok());
+    let mut outcome = run_once(test);
+    for _ in 0..retries.unwrap_or(0) {
+        let Err(failure) = outcome else { break };
+        outcome = run_once(test);
+        if outcome.is_ok() {
+            let why = failure.message().unwrap_or_default();
+            FLAKY
+                .lock()
+                .unwrap()
+                .push(format!("  {}: {}\n", test.path(), why.trim_end()));
+        }
+    }
+    outcome
+}
+
+/// The last lines on tests that do not pass each time; empty where there is none.
+fn flaky() -> String {
+    let tests = FLAKY.lock().unwrap();
+    match tests.len() {
+        0 => String::new(),
+        count => format!(
+            "flaky: {}, failed at first and passed when run again\n{}",
+            needs::tests(count),
+            tests.concat()
+        ),
+    }
+}
+
+fn run_once(test: &Test) -> Result<Completion, Failed> {
     CURRENT.set(Some((test.path(), None)));
+    let started = Instant::now();
     let outcome = panic::catch_unwind(AssertUnwindSafe(test.run));
+    append(
+        "CUDA_ENTRYPOINT_TEST_TIMES",
+        &format!("{:.2} {}\n", started.elapsed().as_secs_f64(), test.path()),
+    );
     let (_, failure) = CURRENT.take().unwrap_or_default();
     let Err(payload) = outcome else {
         return Ok(Completion::Completed);
@@ -138,12 +183,16 @@ macro_rules! tell {
 
 /// Prints the last lines, or leaves them to the caller.
 fn say(lines: &str) {
-    let file = env::var_os("CUDA_ENTRYPOINT_TEST_SUMMARY");
-    let kept = file.is_some_and(|file| {
-        let opened = OpenOptions::new().create(true).append(true).open(file);
-        opened.is_ok_and(|mut file| file.write_all(lines.as_bytes()).is_ok())
-    });
-    if !kept && !lines.is_empty() {
+    if !append("CUDA_ENTRYPOINT_TEST_SUMMARY", lines) && !lines.is_empty() {
         println!("{lines}");
     }
+}
+
+/// Adds a text to the file that a variable names; `false` where there is none or it cannot be written.
+fn append(variable: &str, text: &str) -> bool {
+    let Some(file) = env::var_os(variable) else {
+        return false;
+    };
+    let opened = OpenOptions::new().create(true).append(true).open(file);
+    opened.is_ok_and(|mut file| file.write_all(text.as_bytes()).is_ok())
 }

@@ -12,6 +12,7 @@ use tempfile::TempDir;
 
 use crate::support::cuda;
 use crate::support::folders;
+use crate::support::surroundings;
 
 /// Where libcudart lies in an environment, below site-packages.
 pub const CUDART: &str = "nvidia/cuda_runtime/lib/libcudart.so.12";
@@ -21,7 +22,7 @@ pub const NVRTC: &str = "nvidia/cuda_nvrtc/lib/libnvrtc.so.12";
 /// The binary under test with nothing of this process's environment but what it needs to find programs.
 pub fn entrypoint() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_cuda-entrypoint"));
-    command.env_clear().env("PATH", "/usr/bin:/bin");
+    surroundings::keep(command.env_clear()).env("PATH", "/usr/bin:/bin");
     command
 }
 
@@ -346,7 +347,7 @@ pub fn demo_manifest() -> Value {
     serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
 }
 
-/// Compiles C to a shared library in `folder`.
+/// Compiles C to a shared library in `folder`. What it does not define is looked for when it is called.
 pub fn c_library(folder: &Path, name: &str, source: &str) -> PathBuf {
     let (input, output) = (
         folder.join(format!("{name}.c")),
@@ -354,7 +355,10 @@ pub fn c_library(folder: &Path, name: &str, source: &str) -> PathBuf {
     );
     fs::write(&input, source).unwrap();
     let mut command = Command::new("cc");
-    command.args(["-shared", "-fPIC", "-o"]).arg(&output).arg(&input);
+    command
+        .args(["-shared", "-fPIC", "-Wl,-z,lazy", "-o"])
+        .arg(&output)
+        .arg(&input);
     let status = command
         .status()
         .unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));

@@ -54,12 +54,14 @@ pub enum Need {
     AtomicRename,
     /// access control lists on the file system of temporary files
     Acl,
+    /// Pythons of other versions
+    Pythons,
 }
 
 use Need::*;
 
 /// How many kinds there are.
-const KINDS: usize = Acl as usize + 1;
+const KINDS: usize = Pythons as usize + 1;
 
 /// For unshare(1): root in namespaces of its own, with mounts and processes.
 pub const USER_NAMESPACES: [&str; 6] = [
@@ -196,7 +198,11 @@ impl Need {
                 "as root: modprobe fuse; in a container: --device /dev/fuse --cap-add SYS_ADMIN",
                 &[],
             ),
-            MemfdNoexec => row("vm.memfd_noexec", "Linux 6.3 or newer", &[]),
+            MemfdNoexec => row(
+                "vm.memfd_noexec",
+                "run the tests as root, on Linux 6.3 or newer",
+                &[],
+            ),
             Populate => row("MADV_POPULATE_WRITE", "Linux 5.14 or newer", &[]),
             UnlinkedFile => row(
                 "O_TMPFILE",
@@ -211,6 +217,11 @@ impl Need {
             Acl => row(
                 "access control lists",
                 "TMPDIR=FOLDER on a file system that has them",
+                &[],
+            ),
+            Pythons => row(
+                "other Pythons",
+                "CUDA_ENTRYPOINT_TEST_PYTHONS=PATH:... names them, where none is on PATH or among pyenv's",
                 &[],
             ),
         }
@@ -263,10 +274,10 @@ impl Need {
                     "true",
                 ])
             }
-            MemfdNoexec => match Path::new("/proc/sys/vm/memfd_noexec").exists() {
-                true => Ok(()),
-                false => Err("this kernel does not have it".into()),
-            },
+            MemfdNoexec => {
+                let script = "echo 2 >/proc/sys/vm/memfd_noexec";
+                works(&[&["unshare"][..], &USER_NAMESPACES, &["sh", "-c", script]].concat())
+            }
             Populate => match kernel() >= (5, 14) {
                 true => Ok(()),
                 false => Err("this kernel does not have it".into()),
@@ -281,7 +292,7 @@ impl Need {
                     .map_err(|error| format!("{}: {error}", folder.display()))
             }
             // The test finds out.
-            AtomicRename | Acl => Ok(()),
+            AtomicRename | Acl | Pythons => Ok(()),
         }
     }
 }
@@ -372,6 +383,6 @@ pub fn summary() -> String {
     text
 }
 
-fn tests(count: usize) -> String {
+pub fn tests(count: usize) -> String {
     format!("{count} {}", if count == 1 { "test" } else { "tests" })
 }

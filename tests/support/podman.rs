@@ -82,9 +82,9 @@ fn has_sys_resource() -> bool {
 
 /// The first call makes the store, and finds out whether podman can start a container here.
 fn store() -> &'static Store {
-    static STORE: OnceLock<Store> = OnceLock::new();
+    static STORE: OnceLock<Result<Store, String>> = OnceLock::new();
     Need::Podman.demand();
-    STORE.get_or_init(|| {
+    let made = STORE.get_or_init(|| {
         let mut refusals = String::new();
         // Native overlay does not work on top of another overlay, as in a container's own file system.
         for driver in ["overlay", "vfs"] {
@@ -103,12 +103,18 @@ fn store() -> &'static Store {
                 outcome(command.args(["/cuda-entrypoint", "--version"])).map(|_| ())
             });
             match trial {
-                Ok(()) => return store,
+                Ok(()) => return Ok(store),
                 Err(error) => refusals += &format!("\nwith the storage driver {driver}: {error}"),
             }
         }
-        panic!("podman starts no container here; {ADVICE}{refusals}");
-    })
+        tell!("podman starts no container here; {ADVICE}{refusals}");
+        let last = refusals.trim().lines().last().unwrap_or_default().trim();
+        Err(format!("it starts no container here: {last}"))
+    });
+    match made {
+        Ok(store) => store,
+        Err(reason) => Need::Podman.lacking(reason.as_str()),
+    }
 }
 
 fn janitor(folder: &Path, driver: &str) -> Child {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use super::fakes;
+use super::{fakes, surroundings};
 
 /// The entrypoint that cargo built for these tests.
 pub const ENTRYPOINT: &str = env!("CARGO_BIN_EXE_cuda-entrypoint");
@@ -30,7 +30,7 @@ pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:
 /// A manifest that asks for nothing and sets one variable.
 pub const TINY: &str = r#"{"schema": 1, "name": "t", "env": {"T_JIT": "1"}}"#;
 /// Nothing here takes longer unless it hangs.
-const HANGS_AFTER: Duration = Duration::from_secs(60);
+const HANGS_AFTER: Duration = Duration::from_secs(180);
 /// Names the [`World`] of a process, so that what is left behind can be found.
 const MARK: &str = "TEST_WORLD";
 
@@ -78,8 +78,7 @@ impl World {
     pub fn copy(&self, from: &Path, name: &str) -> PathBuf {
         let path = self.path(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        let status = Command::new("cp").arg(from).arg(&path).status().unwrap();
-        assert!(status.success());
+        copy_program(from, &path);
         path
     }
 
@@ -92,8 +91,7 @@ impl World {
     /// Some program in a clean environment and this folder.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
-        command
-            .env_clear()
+        surroundings::keep(command.env_clear())
             .env("PATH", PATH)
             .env(MARK, self.dir.path())
             .current_dir(self.dir.path());
@@ -361,6 +359,12 @@ fn reader(mut pipe: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
     })
 }
 
+/// A copy that may be executed at once, which another process makes: see [`World::program`].
+pub fn copy_program(from: impl AsRef<Path>, to: impl AsRef<Path>) {
+    let status = Command::new("cp").arg(from.as_ref()).arg(to.as_ref()).status();
+    assert!(status.unwrap().success());
+}
+
 pub fn kill(pid: u32, signal: nix::sys::signal::Signal) {
     let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap());
     nix::sys::signal::kill(pid, signal).unwrap();
@@ -392,4 +396,10 @@ pub fn children(pid: u32) -> Vec<u32> {
             .collect()
     };
     lists.flat_map(numbers).collect()
+}
+
+/// The state of a process, of which `Z` is a zombie; none where it is gone.
+pub fn state(pid: u32) -> Option<char> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit(") ").next()?.chars().next()
 }

@@ -90,6 +90,16 @@ pub fn no_signalfd() {
     install(refusing!(libc::SYS_signalfd4 => libc::EPERM));
 }
 
+/// As profiles for old kernels do, and Yama.
+pub fn no_ptrace() {
+    install(refusing!(libc::SYS_ptrace => libc::EPERM));
+}
+
+/// Nobody leads a process group.
+pub fn no_setpgid() {
+    install(refusing!(libc::SYS_setpgid => libc::EPERM));
+}
+
 /// Kernels before 5.11, and profiles before that.
 pub fn no_close_range() {
     install(refusing!(libc::SYS_close_range => libc::ENOSYS));
@@ -173,6 +183,11 @@ pub fn fifteen_descriptors() {
 /// Descriptors up to 15.
 pub fn sixteen_descriptors() {
     limit(libc::RLIMIT_NOFILE, 16);
+}
+
+/// Descriptors up to 19.
+pub fn twenty_descriptors() {
+    limit(libc::RLIMIT_NOFILE, 20);
 }
 
 /// No process can be made; threads can, since they are made by other calls or with other flags.

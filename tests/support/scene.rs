@@ -220,6 +220,8 @@ impl Scene {
 
     /// Text without what differs from run to run and from machine to machine.
     pub fn readable(&self, text: &str) -> String {
+        let lines = text.split('\n').map(super::device::without_information);
+        let text = lines.collect::<Vec<_>>().join("\n");
         let text = text
             .replace(self.placed("{dir}").as_str(), "[dir]")
             .replace(&format!("python{}", version()), "python3.X")
@@ -247,7 +249,8 @@ impl Scene {
     }
 }
 
-/// The Python behind whatever wrapper `python3` is, as `python3 -V` finds it on the tests' own `PATH`.
+/// The Python behind whatever wrapper `python3` is, as `python3 -V` finds it on the tests' own `PATH`; or the one that
+/// `CUDA_ENTRYPOINT_TEST_PYTHON` names.
 pub fn base_python() -> &'static Path {
     &python().0
 }
@@ -262,7 +265,9 @@ fn python() -> &'static (PathBuf, String) {
     PYTHON.get_or_init(|| {
         let world = World::new();
         let ask = "import os, sys; print(os.path.realpath(sys._base_executable)); print('%d.%d' % sys.version_info[:2])";
-        let run = Run::of(world.command("python3").args(["-I", "-c", ask]));
+        let given = std::env::var_os("CUDA_ENTRYPOINT_TEST_PYTHON");
+        let python = given.unwrap_or_else(|| "python3".into());
+        let run = Run::of(world.command(python).args(["-I", "-c", ask]));
         run.exits(0);
         let mut lines = run.text().lines().map(str::to_string);
         (lines.next().unwrap().into(), lines.next().unwrap())

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
+use cuda_entrypoint::discover::machine::DRIVER_FOLDERS;
 use nix::libc;
 
 /// What a machine's owner may have set, and what none of the tests means.
@@ -40,6 +41,9 @@ const OWN: [&str; 8] = [
     "CUDA_ENTRYPOINT_WHEELS",
 ];
 
+/// Files that a development build of the binary looks past, with a colon between them.
+const HIDDEN: &str = "CUDA_ENTRYPOINT_TEST_HIDDEN";
+
 /// Once, while this process has one thread.
 pub fn prepare() {
     let starts = |name: &OsString, prefixes: &[&str]| {
@@ -52,17 +56,48 @@ pub fn prepare() {
             unsafe { env::remove_var(&name) };
         }
     }
+    if let Some(path) = without_environments() {
+        // SAFETY: there is one thread.
+        unsafe { env::set_var("PATH", path) };
+    }
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
-    let (nodes, folders) = (nodes(), driver_folders());
-    if nodes.is_empty() && folders.is_empty() {
+    let folders = library_folders();
+    if nodes().is_empty() && folders.is_empty() {
         return;
     }
     if let Err(error) = hide(&folders) {
-        eprintln!(
-            "this machine has an NVIDIA driver or its device nodes, and they cannot be hidden: {error}; tests of a machine \
-             without them will fail: run the tests as root, in a container with `--privileged`"
-        );
+        // What a namespace does not hide, the binaries of these tests look past.
+        eprintln!("this machine's CUDA is hidden from the development build alone: {error}");
     }
+    let left: Vec<PathBuf> = nodes()
+        .into_iter()
+        .chain(library_folders().iter().flat_map(|folder| library_files(folder)))
+        .map(|path| fs::canonicalize(&path).unwrap_or(path))
+        .collect();
+    let left = env::join_paths(left).unwrap();
+    // SAFETY: there is one thread.
+    unsafe { env::set_var(HIDDEN, left) };
+}
+
+/// Gives a command whose environment was cleared what it needs to look past this machine's GPU.
+pub fn keep(command: &mut Command) -> &mut Command {
+    let hidden = env::var_os(HIDDEN).map(|value| (HIDDEN, value));
+    command.envs(hidden)
+}
+
+/// `PATH` without the programs of an activated environment of Python's or conda's, whose packages are not the tests'. None
+/// where that would leave no Python.
+fn without_environments() -> Option<OsString> {
+    let path = env::var_os("PATH")?;
+    let is_environment = |bin: &Path| {
+        let root = bin.parent();
+        root.is_some_and(|root| root.join("pyvenv.cfg").exists() || root.join("conda-meta").exists())
+    };
+    let kept: Vec<PathBuf> = env::split_paths(&path)
+        .filter(|bin| !is_environment(bin))
+        .collect();
+    let has_python = kept.iter().any(|bin| bin.join("python3").exists());
+    has_python.then(|| env::join_paths(kept).ok())?
 }
 
 /// Device nodes of a GPU.
@@ -77,10 +112,11 @@ fn nodes() -> Vec<PathBuf> {
         .collect()
 }
 
-const DRIVER: [&str; 2] = ["libcuda.so", "libnvidia-ml.so"];
+/// What the tests bring themselves, or do not want there.
+const LIBRARIES: [&str; 4] = ["libcuda.so", "libnvidia-ml.so", "libcudart", "libnvrtc"];
 
-/// Folders in which the loader would find a driver: those of its cache and its usual ones.
-fn driver_folders() -> Vec<PathBuf> {
+/// Folders in which the loader or the entrypoint would find one of them.
+fn library_folders() -> Vec<PathBuf> {
     let usual = [
         "/lib64",
         "/usr/lib64",
@@ -99,27 +135,37 @@ fn driver_folders() -> Vec<PathBuf> {
         folders.extend(files.filter_map(|(_, file)| Some(Path::new(file.trim()).parent()?.to_path_buf())));
         break;
     }
-    // The toolkit mounts WSL's there, and the entrypoint looks for it.
-    folders.push("/usr/lib/wsl/lib".into());
+    // Where the entrypoint looks for a driver that the loader does not find.
+    folders.extend(DRIVER_FOLDERS.iter().map(PathBuf::from));
+    // Toolkits, of which cuda is a link to one.
+    let entries = fs::read_dir("/usr/local").into_iter().flatten().flatten();
+    for toolkit in entries.map(|entry| entry.path()) {
+        if toolkit
+            .file_name()
+            .is_some_and(|name| name.to_string_lossy().starts_with("cuda"))
+        {
+            folders.extend(["lib64", "targets/x86_64-linux/lib"].map(|lib| toolkit.join(lib)));
+        }
+    }
     let mut folders: Vec<PathBuf> = folders.iter().filter_map(|f| fs::canonicalize(f).ok()).collect();
     folders.sort();
     folders.dedup();
-    folders.retain(|folder| !driver_files(folder).is_empty());
+    folders.retain(|folder| !library_files(folder).is_empty());
     folders
 }
 
-fn driver_files(folder: &Path) -> Vec<PathBuf> {
+fn library_files(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let paths = entries.map(|entry| entry.path());
     paths
         .filter(|path| {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
-            DRIVER.iter().any(|driver| name.starts_with(driver))
+            LIBRARIES.iter().any(|library| name.starts_with(library))
         })
         .collect()
 }
 
-/// Goes into a mount namespace whose /dev has no GPU and whose folders have no driver.
+/// Goes into a mount namespace whose /dev has no GPU and whose folders have neither a driver nor a toolkit's libraries.
 fn hide(folders: &[PathBuf]) -> Result<(), String> {
     // SAFETY: there is one thread.
     if unsafe { libc::unshare(libc::CLONE_NEWNS) } != 0 {
@@ -133,6 +179,8 @@ set -e
 mount --make-rprivate /
 # The old /dev stays in reach while the new one takes from it what every container has.
 hidden=$(mktemp -d)
+# What is mounted stays; its folder is not left behind.
+trap 'umount -l "$hidden"; rmdir "$hidden"' EXIT
 mount -t tmpfs none "$hidden"
 mkdir "$hidden/dev" "$hidden/new"
 mount --rbind /dev "$hidden/dev"
@@ -155,29 +203,23 @@ mkdir "$hidden/new/pts"
 mount -t devpts -o newinstance,ptmxmode=0666 none "$hidden/new/pts"
 ln -s pts/ptmx "$hidden/new/ptmx"
 mount --rbind "$hidden/new" /dev
-# An overlay, so that each path stays what it is but for the driver's.
+# An overlay, so that each path stays what it is but for these libraries.
 number=0
 for folder in "$@"; do
   number=$((number + 1))
   mkdir "$hidden/upper$number" "$hidden/work$number"
   mount -t overlay -o "lowerdir=$folder,upperdir=$hidden/upper$number,workdir=$hidden/work$number" none "$folder"
-  rm -f "$folder"/libcuda.so* "$folder"/libnvidia-ml.so*
+  for library in $LIBRARIES; do rm -f "$folder/$library"*; done
 done
-# What is mounted stays; its folder is not left behind.
-umount -l "$hidden"
-rmdir "$hidden"
 "#;
     let output = Command::new("sh")
         .args(["-c", script, "sh"])
         .args(folders)
+        .env("LIBRARIES", LIBRARIES.join(" "))
         .output()
         .map_err(|error| format!("sh: {error}"))?;
-    if !output.status.success() {
-        return Err(String::from_utf8_lossy(&output.stderr).trim().to_string());
-    }
-    let left = [nodes(), driver_folders()].concat();
-    match left.is_empty() {
+    match output.status.success() {
         true => Ok(()),
-        false => Err(format!("{left:?} are still there")),
+        false => Err(String::from_utf8_lossy(&output.stderr).trim().to_string()),
     }
 }

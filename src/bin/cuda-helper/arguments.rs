@@ -6,9 +6,18 @@ use std::os::unix::ffi::OsStrExt;
 use cuda_entrypoint::facts::LibraryKind;
 
 /// Shown with every usage error.
-pub const USAGE: &str = "usage: cuda-helper [--fd N] libraries {cudart|nvrtc}=PATH...\n       \
-                         cuda-helper [--fd N] driver\n       \
-                         cuda-helper [--fd N] nvml";
+pub fn usage() -> String {
+    let name = "cuda-helper [--fd N]";
+    format!(
+        "usage: {name} libraries {{{}}}=PATH...\n       {name} driver\n       {name} nvml",
+        kinds()
+    )
+}
+
+fn kinds() -> String {
+    let words: Vec<&str> = LibraryKind::ALL.iter().map(|kind| kind.row().word).collect();
+    words.join("|")
+}
 
 /// A command line that makes sense.
 pub struct Arguments {
@@ -78,19 +87,14 @@ fn descriptor(arg: Option<OsString>) -> Result<i32, String> {
 }
 
 fn wanted(arg: &OsStr) -> Result<Wanted, String> {
-    let kinds: [(&[u8], LibraryKind); 2] =
-        [(b"cudart=", LibraryKind::Cudart), (b"nvrtc=", LibraryKind::Nvrtc)];
-    kinds
-        .into_iter()
-        .find_map(|(prefix, kind)| {
-            let path = arg
-                .as_bytes()
-                .strip_prefix(prefix)
-                .filter(|path| !path.is_empty())?;
-            Some(Wanted {
-                kind,
-                path: OsStr::from_bytes(path).to_owned(),
-            })
-        })
-        .ok_or_else(|| format!("expected cudart=PATH or nvrtc=PATH, found {arg:?}"))
+    match LibraryKind::of_argument(arg.as_bytes()) {
+        Some((kind, path)) if !path.is_empty() => Ok(Wanted {
+            kind,
+            path: OsStr::from_bytes(path).to_owned(),
+        }),
+        _ => Err(format!(
+            "expected KIND=PATH with a kind of {}, found {arg:?}",
+            kinds()
+        )),
+    }
 }

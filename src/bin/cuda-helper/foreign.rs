@@ -17,10 +17,12 @@ use std::fs::File;
 use std::io::Read;
 use std::mem::ManuallyDrop;
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::{fs, ptr};
 
 use cuda_entrypoint::facts::CallError;
-use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
+use cuda_entrypoint::hidden;
+use libloading::os::unix::{Library, RTLD_LAZY, RTLD_LOCAL, RTLD_NOW};
 
 use crate::output::Output;
 use crate::text;
@@ -67,6 +69,25 @@ impl<'a> Foreign<'a> {
         name: &OsStr,
         explain: fn(&Foreign, c_int) -> Explanation,
     ) -> Result<Self, String> {
+        Self::open_bound(out, name, RTLD_NOW, explain)
+    }
+
+    /// The same where functions that the library itself misses count only once it calls them: NVML's users open it so
+    /// (NVIDIA's go-nvml), and shims of it leave some open.
+    pub fn open_lazily(
+        out: &'a Output,
+        name: &OsStr,
+        explain: fn(&Foreign, c_int) -> Explanation,
+    ) -> Result<Self, String> {
+        Self::open_bound(out, name, RTLD_LAZY, explain)
+    }
+
+    fn open_bound(
+        out: &'a Output,
+        name: &OsStr,
+        binding: c_int,
+        explain: fn(&Foreign, c_int) -> Explanation,
+    ) -> Result<Self, String> {
         let shown = bounded(name.as_bytes());
         out.step(format!("dlopen {shown}"));
         // The loader would wait for a writer of a FIFO for ever.
@@ -74,7 +95,7 @@ impl<'a> Foreign<'a> {
             return Err(format!("{shown}: cannot load this: not a regular file"));
         }
         // SAFETY: runs the library's constructors. That they may do harm is why this process exists.
-        let library = unsafe { Library::open(Some(name), RTLD_NOW | RTLD_LOCAL) }.map_err(|error| {
+        let library = unsafe { Library::open(Some(name), binding | RTLD_LOCAL) }.map_err(|error| {
             let message = std::error::Error::source(&error).map(ToString::to_string);
             let mut message = bounded(message.unwrap_or_else(|| error.to_string()).as_bytes());
             // The loader passes over such a file and then says that there is none.
@@ -88,12 +109,22 @@ impl<'a> Foreign<'a> {
         let handle = library.into_raw();
         // SAFETY: the handle is the one that this very type gave out.
         let library = ManuallyDrop::new(unsafe { Library::from_raw(handle) });
-        Ok(Self {
+        let foreign = Self {
             handle,
             library,
             explain,
             out,
-        })
+        };
+        if hidden::IS_POSSIBLE
+            && foreign
+                .path()
+                .is_some_and(|path| hidden::is_hidden(Path::new(&path)))
+        {
+            return Err(format!(
+                "{shown}: cannot open shared object file: No such file or directory"
+            ));
+        }
+        Ok(foreign)
     }
 
     /// The file that was mapped, symbolic links resolved.

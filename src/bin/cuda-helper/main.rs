@@ -4,9 +4,9 @@
 //! crashes then takes a child with it and not the container's PID 1.
 //!
 //! ```text
-//! cuda-helper [--fd N] libraries cudart=PATH nvrtc=PATH...   each copy's own version
-//! cuda-helper [--fd N] driver                                libcuda.so.1 and the devices that it shows
-//! cuda-helper [--fd N] nvml                                  libnvidia-ml.so.1, the GPUs that it shows, their nodes
+//! cuda-helper [--fd N] libraries KIND=PATH...   each copy's own version, such as cudart=PATH
+//! cuda-helper [--fd N] driver                   libcuda.so.1 and the devices that it shows
+//! cuda-helper [--fd N] nvml                     libnvidia-ml.so.1, the GPUs that it shows, their nodes
 //! ```
 //!
 //! What it finds goes to descriptor N (1 if not given) as one [`cuda_entrypoint::facts::HelperLine`] a line, in JSON.
@@ -35,7 +35,7 @@ fn main() -> ExitCode {
     let arguments = match Arguments::parse(std::env::args_os().skip(1)) {
         Ok(arguments) => arguments,
         Err(problem) => {
-            eprintln!("cuda-helper: {problem}\n{}", arguments::USAGE);
+            eprintln!("cuda-helper: {problem}\n{}", arguments::usage());
             return ExitCode::from(USAGE);
         }
     };

@@ -8,6 +8,7 @@ use std::fs::{self, OpenOptions};
 use std::path::Path;
 
 use cuda_entrypoint::facts::{DeviceNode, HelperLine};
+use cuda_entrypoint::hidden::is_hidden;
 
 use crate::foreign::driver::MOST_DEVICES;
 use crate::output::Output;
@@ -16,6 +17,9 @@ use crate::output::Output;
 pub fn open(out: &Output, dev: &Path) {
     for name in names(dev) {
         let path = dev.join(name);
+        if is_hidden(&path) {
+            continue;
+        }
         out.step(format!("open {}", path.display()));
         // The standard library adds O_CLOEXEC.
         let opened = OpenOptions::new().read(true).write(true).open(&path);

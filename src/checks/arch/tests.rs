@@ -44,7 +44,7 @@ fn each_kind_of_service_has_its_finding() {
         );
         assert_eq!(finding.required, list.parse::<ArchList>().unwrap().to_string());
         assert_eq!(finding.hint.is_empty(), status == Status::Pass);
-        assert_eq!(finding.code.exit_code(), 83);
+        assert_eq!(finding.code.exit_code().code(), 83);
     }
 }
 

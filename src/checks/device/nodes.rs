@@ -4,7 +4,7 @@ use nix::errno::Errno;
 
 use super::concerns_us;
 use crate::check::{Code, Finding, Severity};
-use crate::config::Gpu;
+use crate::cli::config::Gpu;
 use crate::facts::{DeviceNode, Facts};
 
 /// A finding for each node that CUDA needs here and that does not open. Where libcuda itself was asked and shows its
@@ -27,13 +27,13 @@ pub fn judge(gpu: Gpu, facts: &Facts, alone: bool) -> Vec<Finding> {
     let closed = device.opened.iter().filter_map(|node| Some((node, node.errno?)));
     for (node, errno) in closed.filter(|(node, _)| is_needed(node, facts, alone)) {
         let errno = Errno::from_raw(errno);
-        let (message, hint, can_mend) = meaning(errno);
+        let (message, hint, retryable) = meaning(errno);
         let finding = Finding::problem_as(Code::GpuNotReady, severity, node.path.clone())
             .observed(format!("open: {errno}"))
             .required("a node that opens for reading and writing")
             .message(format!("{} cannot be opened: {message}", node.path))
             .hint(hint);
-        findings.push(if can_mend { finding.can_mend() } else { finding });
+        findings.push(if retryable { finding.retryable() } else { finding });
     }
     findings
 }

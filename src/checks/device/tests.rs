@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::facts::read::FromJson;
 
 /// Facts from JSON: `device` and `environment` as a report shows them.
-fn facts(device: serde_json::Value, environment: serde_json::Value) -> Facts {
+pub(super) fn facts(device: serde_json::Value, environment: serde_json::Value) -> Facts {
     let mut whole = json!({
         "driver": {"path": "/usr/lib/libcuda.so.1", "api_version": "12.4", "device_count": 1},
         "devices": [{"ordinal": 0, "name": "NVIDIA H200", "capability": "9.0", "pci_bus_id": "0000:3b:00.0"}],
@@ -54,7 +54,7 @@ fn without_driver(more: serde_json::Value, environment: serde_json::Value) -> Fi
     }
     let findings = judged(&facts(device, environment));
     let finding = one(&findings, Code::DriverMissing).clone();
-    assert_eq!((finding.status, finding.can_mend), (Status::Fail, false));
+    assert_eq!((finding.status, finding.retryable), (Status::Fail, false));
     assert_eq!(finding.observed, ABSENT);
     finding
 }
@@ -163,7 +163,7 @@ fn what_a_variable_hides_is_told_from_what_is_not_there() {
     let node = json!({"nodes": ["/dev/nvidia0", "/dev/nvidiactl"]});
     let shared_nodes = json!({"nodes": ["/dev/nvidia-uvm", "/dev/nvidiactl"]});
     let mig = json!({"nvml_devices": [{"index": 0, "mig_enabled": true, "mig_instances": 0}]});
-    for (device, environment, hint, can_mend) in [
+    for (device, environment, hint, retryable) in [
         (json!({}), json!({}), "request a GPU", true),
         (
             gpu.clone(),
@@ -241,7 +241,7 @@ fn what_a_variable_hides_is_told_from_what_is_not_there() {
             "{device} {environment}: {}",
             finding.hint
         );
-        assert_eq!(finding.can_mend, can_mend, "{device} {environment}");
+        assert_eq!(finding.retryable, retryable, "{device} {environment}");
         assert!(
             finding.observed.starts_with("cuInit returned 100"),
             "{}",
@@ -289,7 +289,7 @@ fn every_end_of_the_helper_has_its_finding() {
             json!({"end": "garbled", "detail": "line 2 is no fact", "step": "cuInit"}),
             Code::HelperCrashed,
             82,
-            "nonsense after cuInit: line 2 is no fact",
+            "unexpected output after cuInit: line 2 is no fact",
         ),
         (
             json!({"end": "not-started", "detail": "memory file: EPERM"}),
@@ -298,13 +298,19 @@ fn every_end_of_the_helper_has_its_finding() {
             "memory file: EPERM",
         ),
         (
-            json!({"end": "timed-out", "step": "cuInit", "after_ms": 60000, "killed": true}),
+            json!({"end": "timed-out", "step": "cuInit", "after_ms": 60000, "killed": true, "in_all": false}),
             Code::HelperTimeout,
             85,
             "no answer from cuInit after 60 s",
         ),
         (
-            json!({"end": "timed-out", "step": "cuInit", "after_ms": 1500, "killed": false}),
+            json!({"end": "timed-out", "step": "cuInit", "after_ms": 600000, "killed": true, "in_all": true}),
+            Code::HelperTimeout,
+            85,
+            "not done: at cuInit after 600 s",
+        ),
+        (
+            json!({"end": "timed-out", "step": "cuInit", "after_ms": 1500, "killed": false, "in_all": false}),
             Code::HelperTimeout,
             85,
             "after 1500 ms; it sits in the kernel and could not be killed",
@@ -326,7 +332,7 @@ fn every_end_of_the_helper_has_its_finding() {
         }
         assert_eq!(Outcome::of(&findings).exit_code, exit, "{end}");
         // A hang may end by itself; the rest stays.
-        assert_eq!(finding.can_mend, code == Code::HelperTimeout);
+        assert_eq!(finding.retryable, code == Code::HelperTimeout);
 
         // NVML's own run ends in the same ways.
         let nvml = json!({"nvml_helper": end, "nvml": null, "nvml_devices": []});
@@ -362,6 +368,102 @@ fn what_was_not_started_is_not_judged() {
     let nothing = json!({"helper": {"end": "not-run"}, "nvml_helper": {"end": "not-run"}, "driver": null, "devices": [],
                          "nvml": null, "nvml_devices": []});
     assert_eq!(judged(&facts(nothing, json!({}))), []);
+}
+
+/// What is wrong with NVML, beside a CUDA that shows its GPU.
+fn nvml_trouble(device: serde_json::Value) -> Vec<Finding> {
+    let mut findings = judged(&facts(device, json!({})));
+    findings.retain(|f| f.status != Status::Pass);
+    findings
+}
+
+#[test]
+fn of_slow_calls_none_is_blamed() {
+    let late = |in_all: bool| {
+        let end = json!({"end": "timed-out", "step": "nvmlDeviceGetName of GPU 7", "after_ms": 5000, "killed": true, "in_all": in_all});
+        let found = nvml_trouble(json!({"nvml_helper": end, "nvml": null, "nvml_devices": []}));
+        assert_eq!((found.len(), found[0].status), (1, Status::Warn), "{found:#?}");
+        found[0].clone()
+    };
+    let slow = late(true);
+    assert!(
+        !slow.message.contains("hangs") && slow.message.contains("takes too long in all"),
+        "{slow:?}"
+    );
+    assert!(slow.required.contains("ten times --device-timeout"), "{slow:?}");
+    assert!(slow.hint.contains("CUDA_ENTRYPOINT_DEVICE_TIMEOUT"), "{slow:?}");
+    let hangs = late(false);
+    assert!(
+        hangs.message.ends_with("nvmlDeviceGetName of GPU 7 hangs"),
+        "{hangs:?}"
+    );
+    assert!(
+        hangs.required.ends_with("within 5 s once CUDA has answered"),
+        "{hangs:?}"
+    );
+    // More time for each call would change nothing.
+    assert!(!hangs.hint.contains("TIMEOUT"), "{hangs:?}");
+}
+
+#[test]
+fn what_nvml_does_not_count_is_not_said_to_be_none() {
+    let said = |gpu: serde_json::Value| {
+        let findings = judged(&facts(json!({"nvml_devices": [gpu]}), json!({})));
+        let mut of_health = findings.into_iter().filter(|f| f.code == Code::GpuUnhealthy);
+        let finding = of_health.next().unwrap();
+        assert_eq!(of_health.next(), None);
+        (finding.status, finding.observed + &finding.message)
+    };
+    let pci = "0000:3b:00.0";
+    let (status, all) =
+        said(json!({"index": 0, "pci_bus_id": pci, "ecc_uncorrected": 0, "remap_pending": false}));
+    assert_eq!(status, Status::Pass);
+    assert!(
+        all.contains("no uncorrected ECC error, no pending row remap"),
+        "{all}"
+    );
+    let (_, ecc) = said(json!({"index": 0, "pci_bus_id": pci, "ecc_uncorrected": 0}));
+    assert!(ecc.contains("ECC") && !ecc.contains("remap"), "{ecc}");
+    let (_, remaps) = said(json!({"index": 0, "pci_bus_id": pci, "remap_pending": false}));
+    assert!(!remaps.contains("ECC") && remaps.contains("remap"), "{remaps}");
+    let (status, none) = said(json!({"index": 0, "pci_bus_id": pci}));
+    assert_eq!(status, Status::Pass);
+    assert!(none.contains("counts neither"), "{none}");
+    // Not even a handle.
+    let (status, nothing) = said(json!({"index": 0}));
+    assert_eq!(status, Status::Unknown);
+    assert!(nothing.contains("lacks the functions"), "{nothing}");
+}
+
+#[test]
+fn an_nvml_that_the_loader_passes_over_is_told_from_none() {
+    let error = "libnvidia-ml.so.1: cannot open shared object file: No such file or directory";
+    let with = |elsewhere: serde_json::Value, environment: serde_json::Value| {
+        let device =
+            json!({"nvml": {"load_error": error}, "nvml_devices": [], "driver_elsewhere": elsewhere});
+        one(&judged(&facts(device, environment)), Code::NvmlMissing).clone()
+    };
+    let none = with(json!(["/opt/x/libcuda.so.1"]), json!({}));
+    assert_eq!(none.status, Status::Info);
+    assert!(none.message.starts_with("NVML is not there"), "{none:?}");
+    let copies = json!(["/opt/x/libnvidia-ml.so.1"]);
+    let refused = with(copies.clone(), json!({"LD_LIBRARY_PATH": "/opt/x"}));
+    assert_eq!(refused.status, Status::Warn);
+    assert!(
+        refused.message.starts_with("NVML is there and cannot be loaded"),
+        "{refused:?}"
+    );
+    assert!(
+        refused
+            .hint
+            .contains("/opt/x/libnvidia-ml.so.1 is there, and the loader passes it over"),
+        "{refused:?}"
+    );
+    let elsewhere = with(copies, json!({}));
+    assert!(
+        elsewhere.hint.contains("add /opt/x to LD_LIBRARY_PATH"),
+        "{elsewhere:?}"
+    );
 }
 
 #[test]
@@ -404,6 +506,21 @@ fn a_mig_instance_has_the_address_of_its_gpu() {
     let findings = judged(&facts(device, json!({})));
     let finding = one(&findings, Code::GpuUnhealthy);
     assert!(finding.subject.starts_with("GPU 0"), "{}", finding.subject);
+}
+
+#[test]
+fn under_optional_a_gpu_that_is_gone_is_told_from_none() {
+    let error = json!({"call": "nvmlInit_v2", "code": 9, "name": "", "description": ""});
+    let statuses = |nodes: serde_json::Value, gpu: Gpu| {
+        let nvml = json!({"nodes": nodes, "nvml": {"error": error}, "nvml_devices": []});
+        let findings = judge_health(gpu, &facts(nvml, json!({})));
+        findings.iter().map(|f| f.status).collect::<Vec<_>>()
+    };
+    for shared in [json!([]), json!(["/dev/nvidiactl", "/dev/nvidia-uvm"])] {
+        assert_eq!(statuses(shared.clone(), Gpu::Optional), [Status::Warn]);
+        assert_eq!(statuses(shared, Gpu::Required), [Status::Fail]);
+    }
+    assert_eq!(statuses(json!(["/dev/nvidia0"]), Gpu::Optional), [Status::Fail]);
 }
 
 #[test]
@@ -581,7 +698,7 @@ fn closed_nodes(gpu: Gpu, alone: bool, opened: serde_json::Value) -> Vec<(String
     let checked = of_nodes.map(|f| {
         assert_eq!(f.code, Code::GpuNotReady);
         assert!(f.observed.starts_with("open: E") && !f.hint.is_empty(), "{f:?}");
-        (f.subject, f.status, f.can_mend)
+        (f.subject, f.status, f.retryable)
     });
     checked.collect()
 }

@@ -5,9 +5,10 @@
 
 use std::fmt;
 
-use super::{Scene, clean, listed};
+use super::{ImageContext, listed, torch_tag};
 use crate::check::{Code, Finding, Severity};
 use crate::facts::{CudaVersion, Distribution};
+use crate::packages;
 use crate::stack::CudaRule;
 
 /// What a build is for.
@@ -62,15 +63,18 @@ struct Tag {
     source: String,
 }
 
-pub fn judge(scene: &Scene<'_>) -> Vec<Finding> {
+pub fn judge(scene: &ImageContext<'_>) -> Vec<Finding> {
     let Some(rule) = &scene.stack.cuda.runtime else {
         return Vec::new();
     };
     let mut findings = Vec::new();
-    let mut good = Vec::new();
+    let (mut good, mut others) = (Vec::new(), Vec::new());
     for dist in scene.installed.values() {
         let tags = tags(dist);
         match tags.iter().find(|tag| !tag.build.fits(rule)) {
+            Some(wrong) if !mixes(dist) && is_for_another(&tags) => {
+                others.push((*dist, wrong.build));
+            }
             Some(wrong) => findings.push(mismatch(scene, rule, dist, &tags, wrong)),
             None if tags.is_empty() => {}
             None => good.push(format!(
@@ -80,8 +84,9 @@ pub fn judge(scene: &Scene<'_>) -> Vec<Finding> {
             )),
         }
     }
+    findings.extend(self_contained(rule, &others));
     if !good.is_empty() {
-        let names = clean(&listed(&good, 40));
+        let names = listed(&good, 40);
         findings.push(
             Finding::pass(Code::PackageCudaTag, "packages")
                 .observed(names)
@@ -92,7 +97,69 @@ pub fn judge(scene: &Scene<'_>) -> Vec<Finding> {
     findings
 }
 
-fn mismatch(scene: &Scene<'_>, rule: &CudaRule, dist: &Distribution, tags: &[Tag], wrong: &Tag) -> Finding {
+/// Whether a package's libraries come into one process with torch's CUDA: torch itself, what belongs to its family, and
+/// what requires it. Others bring the CUDA that they need, under names that no library of another major version has.
+pub fn mixes(dist: &Distribution) -> bool {
+    let requires_torch = |line: &String| {
+        let name = line.trim_start().get(..5);
+        let is_end = |rest: &str| !rest.starts_with(|c: char| c.is_ascii_alphanumeric() || "-_.".contains(c));
+        name.is_some_and(|name| name.eq_ignore_ascii_case("torch"))
+            && line.trim_start().get(5..).is_some_and(is_end)
+    };
+    packages::of(&dist.name).is_some_and(|package| package.family)
+        || dist.name.starts_with("torch")
+        // Its core library is loaded by transformer-engine-torch.
+        || dist.name.starts_with("transformer-engine")
+        || torch_tag::is_there(dist)
+        || dist.requires.iter().any(requires_torch)
+}
+
+/// Whether the tags agree that it is for CUDA at all, and for one version of it.
+fn is_for_another(tags: &[Tag]) -> bool {
+    let is_cuda = |tag: &Tag| matches!(tag.build, Build::Cuda(_) | Build::CudaMajor(_));
+    let first = tags.first();
+    tags.iter()
+        .all(|tag| is_cuda(tag) && first.is_none_or(|first| first.build.agrees(tag.build)))
+}
+
+fn self_contained(rule: &CudaRule, others: &[(&Distribution, Build)]) -> Option<Finding> {
+    let shown: Vec<String> = others
+        .iter()
+        .map(|(dist, build)| format!("{} {} for {build}", dist.name, dist.version))
+        .collect();
+    let list = listed(&shown, 40);
+    let (subject, message) = match others {
+        [] => return None,
+        [(dist, build)] => (
+            dist.name.as_str(),
+            format!(
+                "{} {} is built for {build}, and brings what it needs of it beside CUDA {rule}",
+                dist.name, dist.version
+            ),
+        ),
+        several => (
+            "packages",
+            format!(
+                "{} packages are built for another CUDA than {rule}, and bring what they need of it: {list}",
+                several.len()
+            ),
+        ),
+    };
+    Some(
+        Finding::info(Code::PackageCudaTag, subject)
+            .observed(list)
+            .required(format!("CUDA {rule}, for packages that share torch's process"))
+            .message(message),
+    )
+}
+
+fn mismatch(
+    scene: &ImageContext<'_>,
+    rule: &CudaRule,
+    dist: &Distribution,
+    tags: &[Tag],
+    wrong: &Tag,
+) -> Finding {
     let ours = scene.rule(&dist.name).is_some();
     // A package that the manifest does not name may be meant for the CPU; one for another CUDA brings its libraries.
     let severity = if wrong.build == Build::Cpu && !ours {
@@ -135,10 +202,10 @@ fn mismatch(scene: &Scene<'_>, rule: &CudaRule, dist: &Distribution, tags: &[Tag
         .map(|t| format!("{} ({})", t.build, t.source))
         .collect();
     Finding::problem_as(Code::PackageCudaTag, severity, dist.name.clone())
-        .observed(clean(&observed.join(", ")))
+        .observed(observed.join(", "))
         .required(format!("CUDA {rule}"))
-        .message(clean(&message))
-        .hint(clean(&hint))
+        .message(message)
+        .hint(hint)
 }
 
 fn tags(dist: &Distribution) -> Vec<Tag> {
@@ -319,7 +386,10 @@ mod tests {
             packages: vec![rule("torch", "*")],
             ..stack()
         };
-        judge(&Scene::new(&stack, &image(|i| i.distributions = dists).image))
+        judge(&ImageContext::new(
+            &stack,
+            &image(|i| i.distributions = dists).image,
+        ))
     }
 
     #[test]
@@ -330,7 +400,7 @@ mod tests {
             ("spconv-cu113", "2.3.6", Status::Fail),
             ("torch-scatter", "2.1.2+pt22cu121", Status::Fail),
             ("nvidia-cublas-cu12", "12.4.5.8", Status::Pass),
-            ("nvidia-cublas-cu11", "11.10.3.66", Status::Fail),
+            ("nvidia-cublas-cu11", "11.10.3.66", Status::Info),
             ("torch", "2.5.0+cpu", Status::Fail),
             ("pyg-lib", "0.4.0+pt25cpu", Status::Warn),
             ("torch", "2.5.0+rocm6.1", Status::Fail),
@@ -340,6 +410,39 @@ mod tests {
             assert_eq!(findings[0].status, expected, "{name} {version}");
         }
         assert_eq!(with(vec![dist("numpy", "1.26.4")]), []);
+    }
+
+    #[test]
+    fn what_brings_its_own_cuda_is_information() {
+        for (name, version) in [
+            ("cupy-cuda11x", "13.6.0"),
+            ("nvidia-dali-cuda110", "1.53.0"),
+            ("faiss-gpu-cu11", "1.12.0"),
+            ("tensorrt-cu13", "10.13.0"),
+            ("nvidia-cutlass-dsl-libs-cu13", "4.8.0"),
+            ("cuml-cu13", "25.10.0"),
+        ] {
+            let findings = with(vec![dist(name, version)]);
+            assert_eq!(findings[0].status, Status::Info, "{name}");
+            let linked = Distribution {
+                requires: vec!["numpy".into(), "torch >=2".into()],
+                ..dist(name, version)
+            };
+            assert_eq!(with(vec![linked])[0].status, Status::Fail, "{name}");
+            let beside = Distribution {
+                requires: vec!["torchmetrics".into(), "torch-geometric".into(), "torch.x".into()],
+                ..dist(name, version)
+            };
+            assert_eq!(with(vec![beside])[0].status, Status::Info, "{name}");
+        }
+        for (name, version) in [
+            ("transformer-engine-cu13", "2.0"),
+            ("torchcodec", "0.1+cu130"),
+            ("ext", "1.0+pt25cu130"),
+            ("cumm-cu118", "0.7.11"),
+        ] {
+            assert_eq!(with(vec![dist(name, version)])[0].status, Status::Fail, "{name}");
+        }
     }
 
     #[test]
@@ -391,6 +494,6 @@ mod tests {
     #[test]
     fn without_a_runtime_rule_nothing_is_compared() {
         let facts = image(|i| i.distributions = vec![dist("spconv-cu113", "2.3.6")]);
-        assert_eq!(judge(&Scene::new(&Stack::default(), &facts.image)), []);
+        assert_eq!(judge(&ImageContext::new(&Stack::default(), &facts.image)), []);
     }
 }

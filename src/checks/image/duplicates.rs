@@ -5,14 +5,12 @@ use std::path::Path;
 
 use pep440_rs::Version;
 
-use super::{Scene, clean, cuda_tag, listed};
+use super::{ImageContext, accepts, cuda_tag, listed, owners};
 use crate::check::{Code, Finding};
 use crate::facts::Distribution;
+use crate::packages;
 
-/// Packages whose untagged name is a build of its own (for the CPU), and not a name for all of them.
-const UNTAGGED_BUILDS: [&str; 2] = ["cumm", "spconv"];
-
-pub fn judge(scene: &Scene<'_>) -> Vec<Finding> {
+pub fn judge(scene: &ImageContext<'_>) -> Vec<Finding> {
     if scene.stack.packages.is_empty() {
         return Vec::new();
     }
@@ -47,7 +45,7 @@ fn agree(dists: &[&Distribution]) -> bool {
 }
 
 /// Two metadata folders of one name in one folder: pip upgrades, uninstalls and reads one of them by chance.
-fn same_name(scene: &Scene<'_>) -> Vec<Finding> {
+fn same_name(scene: &ImageContext<'_>) -> Vec<Finding> {
     let mut by_place: BTreeMap<(&str, &Path), Vec<&Distribution>> = BTreeMap::new();
     for dist in &scene.image.distributions {
         by_place.entry((&dist.name, folder(dist))).or_default().push(dist);
@@ -59,20 +57,29 @@ fn same_name(scene: &Scene<'_>) -> Vec<Finding> {
             let versions: Vec<String> = dists.iter().map(|d| d.version.clone()).collect();
             let paths: Vec<String> = dists.iter().map(|d| d.path.clone()).collect();
             let versions = listed(&versions, 8);
+            let in_place = owners::version_in_place(scene, name);
+            let there = in_place.map_or_else(String::new, |version| format!("; its libraries are those of {version}"));
+            // The one that the manifest asks for, else the one whose files are there, else the newest.
+            let newest = dists.iter().max_by_key(|d| d.version.parse::<Version>().ok());
+            let wanted = dists.iter().find(|d| scene.rule(name).is_some_and(|rule| rule.specifiers.is_some() && accepts(rule, d)));
+            let keep = wanted.map(|d| d.version.as_str()).or(in_place);
+            let keep = keep.or(newest.map(|d| d.version.as_str())).unwrap_or_default();
+            // pip removes one record each time.
+            let removal = vec![format!("pip uninstall -y {name}"); dists.len()].join(" && ");
             Finding::problem(Code::PackageDuplicate, name)
-                .observed(clean(&listed(&paths, 8)))
+                .observed(listed(&paths, 8))
                 .required("one metadata folder for each name")
-                .message(clean(&format!("{name} is installed {} times in {}: {versions}", dists.len(), folder.display())))
-                .hint(clean(&format!(
-                    "Run pip uninstall {name} until it is gone, then install it once; do not copy one site-packages \
+                .message(format!("{name} is installed {} times in {}: {versions}{there}", dists.len(), folder.display()))
+                .hint(format!(
+                    "In the Dockerfile: {removal} && pip install --no-deps '{name}=={keep}'. Do not copy one site-packages \
                      over another."
-                )))
+                ))
         })
         .collect()
 }
 
 /// Builds of one package for several CUDAs share their import name, so the files of whichever came last are there.
-fn same_import(scene: &Scene<'_>) -> Vec<Finding> {
+fn same_import(scene: &ImageContext<'_>) -> Vec<Finding> {
     let mut builds: BTreeMap<String, Vec<&Distribution>> = BTreeMap::new();
     for dist in scene.installed.values() {
         // NVIDIA's wheels of two majors lie in one namespace on purpose; package-cuda-tag judges them.
@@ -80,9 +87,9 @@ fn same_import(scene: &Scene<'_>) -> Vec<Finding> {
             continue;
         }
         let untagged = || {
-            UNTAGGED_BUILDS
-                .contains(&dist.name.as_str())
-                .then(|| dist.name.clone())
+            packages::of(&dist.name)
+                .filter(|package| package.untagged_build.get().is_some())
+                .map(|package| package.name.to_string())
         };
         if let Some(base) = cuda_tag::without_cuda(&dist.name).or_else(untagged) {
             builds.entry(base).or_default().push(dist);
@@ -98,37 +105,42 @@ fn same_import(scene: &Scene<'_>) -> Vec<Finding> {
                 .collect();
             let names = listed(&names, 8);
             let all: Vec<&str> = dists.iter().map(|d| d.name.as_str()).collect();
+            // The one that the manifest names, else the newest.
+            let named = dists.iter().find(|d| scene.rule(&d.name).is_some());
+            let keep = named.or_else(|| dists.iter().max_by_key(|d| d.version.parse::<Version>().ok()));
+            let keep = keep.map_or_else(String::new, |d| format!("{}=={}", d.name, d.version));
             Finding::problem(Code::PackageDuplicate, base.clone())
-                .observed(clean(&names))
+                .with(all.iter().copied().chain([base.as_str()]))
+                .observed(&names)
                 .required(format!("one build of {base}"))
-                .message(clean(&format!(
+                .message(format!(
                     "several builds of {base} are installed over each other: {names}"
-                )))
-                .hint(clean(&format!(
-                    "Run pip uninstall {}, then install the one that the manifest names.",
+                ))
+                .hint(format!(
+                    "In the Dockerfile: pip uninstall -y {} && pip install --no-deps '{keep}'.",
                     all.join(" ")
-                )))
+                ))
         })
         .collect()
 }
 
 /// A folder that Python looks into first has the import name of one of the manifest's packages, without being its
 /// installation: what is judged everywhere else here is not what is imported.
-fn overtaken(scene: &Scene<'_>) -> Vec<Finding> {
+fn overtaken(scene: &ImageContext<'_>) -> Vec<Finding> {
     let ours = scene.stack.packages.iter();
     let installed = ours.filter_map(|rule| scene.installed.get(rule.normalized.as_str()));
     installed
         .filter(|dist| !dist.hidden_by.is_empty())
         .map(|dist| {
-            let winner = clean(&listed(&dist.hidden_by, 3));
+            let winner = listed(&dist.hidden_by, 3);
             let folder = folder(dist).display();
             Finding::problem(Code::PackageDuplicate, dist.name.clone())
                 .observed(winner.clone())
-                .required(clean(&format!("{} as installed in {folder}", dist.name)))
-                .message(clean(&format!(
+                .required(format!("{} as installed in {folder}", dist.name))
+                .message(format!(
                     "Python imports {winner}, which hides {} {} in {folder}",
                     dist.name, dist.version
-                )))
+                ))
                 .hint(
                     "Take its folder out of PYTHONPATH (or start the service in another folder), or remove or rename \
                      the file: the folder that comes first wins.",
@@ -138,7 +150,7 @@ fn overtaken(scene: &Scene<'_>) -> Vec<Finding> {
 }
 
 /// A name in two folders of `sys.path` is how overlays work: the first one wins, and that is worth knowing.
-fn hidden(scene: &Scene<'_>) -> Option<Finding> {
+fn hidden(scene: &ImageContext<'_>) -> Option<Finding> {
     let shadowed: Vec<String> = scene
         .image
         .distributions
@@ -159,7 +171,7 @@ fn hidden(scene: &Scene<'_>) -> Option<Finding> {
         .collect();
     (!shadowed.is_empty()).then(|| {
         Finding::info(Code::PackageDuplicate, "sys.path")
-            .observed(clean(&listed(&shadowed, 8)))
+            .observed(listed(&shadowed, 8))
             .required("the first folder wins")
             .message(format!(
                 "{} distributions are hidden by another folder of sys.path",
@@ -176,7 +188,10 @@ mod tests {
     use crate::stack::Stack;
 
     fn with(dists: Vec<Distribution>) -> Vec<Finding> {
-        judge(&Scene::new(&stack(), &image(|i| i.distributions = dists).image))
+        judge(&ImageContext::new(
+            &stack(),
+            &image(|i| i.distributions = dists).image,
+        ))
     }
 
     fn at(folder: &str, dist: Distribution) -> Distribution {
@@ -271,7 +286,7 @@ mod tests {
     fn another_file_of_the_import_name_wins() {
         let hidden = |name: &str| {
             let facts = image(|i| dist_mut(i, name).hidden_by = vec!["/app/x/__init__.py".into()]);
-            judge(&Scene::new(&stack(), &facts.image))
+            judge(&ImageContext::new(&stack(), &facts.image))
         };
         let findings = hidden("torch");
         assert_eq!(of(&findings, Code::PackageDuplicate), [(Status::Fail, "torch")]);
@@ -289,6 +304,6 @@ mod tests {
     #[test]
     fn without_packages_in_the_manifest_nothing_is_judged() {
         let facts = image(|i| i.distributions = vec![dist("torch", "1"), dist("torch", "2")]);
-        assert_eq!(judge(&Scene::new(&Stack::default(), &facts.image)), []);
+        assert_eq!(judge(&ImageContext::new(&Stack::default(), &facts.image)), []);
     }
 }

@@ -1,28 +1,20 @@
 //! `editable-trap`: what makes the import of spconv or cumm compile C++, or already did.
 
-use super::{Scene, clean};
+use super::ImageContext;
 use crate::check::{Code, Finding, Severity};
 use crate::facts::{EditableTrap, TrapKind};
+use crate::packages;
 
-/// Each stops one package's compilation, and only when it is exactly `1`.
-const VARIABLES: [&str; 2] = ["SPCONV_DISABLE_JIT", "CUMM_DISABLE_JIT"];
-
-pub fn judge(scene: &Scene<'_>) -> Vec<Finding> {
-    let is_one = |base: &str, name: &str| {
-        name == base || name.strip_prefix(base).is_some_and(|r| r.starts_with("-cu"))
-    };
+pub fn judge(scene: &ImageContext<'_>) -> Vec<Finding> {
+    let asks_pccm = |name: &str| packages::of(name).is_some_and(|package| package.pccm.get().is_some());
     let installed: Vec<&str> = scene
         .installed
         .keys()
         .copied()
-        .filter(|name| is_one("spconv", name) || is_one("cumm", name))
+        .filter(|name| asks_pccm(name))
         .collect();
     let traps = &scene.image.editable;
-    let asked = scene
-        .stack
-        .packages
-        .iter()
-        .any(|r| is_one("spconv", &r.normalized) || is_one("cumm", &r.normalized));
+    let asked = scene.stack.packages.iter().any(|r| asks_pccm(&r.normalized));
     if !asked || installed.is_empty() && traps.is_empty() {
         return Vec::new();
     }
@@ -31,7 +23,7 @@ pub fn judge(scene: &Scene<'_>) -> Vec<Finding> {
             Finding::pass(Code::EditableTrap, "spconv, cumm")
                 .observed(installed.join(", "))
                 .required("no setup.py, .gitignore, egg-link or build folder beside them")
-                .message("spconv and cumm take themselves for what they are: installed wheels"),
+                .message("no editable-install marker beside spconv or cumm"),
         ];
     }
     // One file is a trap for both packages: said once.
@@ -41,9 +33,9 @@ pub fn judge(scene: &Scene<'_>) -> Vec<Finding> {
             paths.push(trap);
         }
     }
-    let disabled = VARIABLES
-        .iter()
-        .all(|name| scene.stack.env.get(*name).is_some_and(|v| v == "1"));
+    // Each stops one package's compilation, and only when it is exactly `1`.
+    let disabled =
+        packages::compiled_by_pccm().all(|(_, name)| scene.stack.env.get(name).is_some_and(|v| v == "1"));
     paths
         .into_iter()
         .map(|trap| {
@@ -58,9 +50,10 @@ pub fn judge(scene: &Scene<'_>) -> Vec<Finding> {
 }
 
 fn finding(trap: &EditableTrap, packages: &str, disabled: bool) -> Finding {
-    let path = clean(&trap.path);
+    let path = &trap.path;
     if trap.kind == TrapKind::Build {
         return Finding::problem(Code::EditableTrap, packages)
+            .with(packages.split(" and "))
             .observed(path.clone())
             .required("no build folder inside the package")
             .message(format!(
@@ -82,6 +75,7 @@ fn finding(trap: &EditableTrap, packages: &str, disabled: bool) -> Finding {
         "an import compiles C++, and fails without nvcc"
     };
     Finding::problem_as(Code::EditableTrap, severity, packages)
+        .with(packages.split(" and "))
         .observed(path.clone())
         .required("neither setup.py nor .gitignore beside the package, and no egg-link")
         .message(format!("{path} makes {packages} look like an editable install: {consequence}"))
@@ -111,7 +105,7 @@ mod tests {
     }
 
     fn with(stack: &Stack, traps: Vec<EditableTrap>) -> Vec<Finding> {
-        judge(&Scene::new(stack, &image(|i| i.editable = traps).image))
+        judge(&ImageContext::new(stack, &image(|i| i.editable = traps).image))
     }
 
     #[test]

@@ -337,6 +337,7 @@ pub fn broken() -> Vec<(&'static str, Facts)> {
                 step: step(),
                 after_ms: 1,
                 killed: true,
+                in_all: false,
             }),
         ),
     ]

@@ -1,13 +1,13 @@
-//! `package-incomplete`: files of an installed package are gone.
+//! `package-incomplete`: files of an installed package are gone, or its metadata says nothing.
 
-use super::{Scene, clean};
-use crate::check::{Code, Finding};
+use super::ImageContext;
+use crate::check::{Code, Finding, Severity};
 use crate::facts::Distribution;
 
 /// How many files a finding names.
 const NAMED: usize = 3;
 
-pub fn judge(scene: &Scene<'_>) -> Vec<Finding> {
+pub fn judge(scene: &ImageContext<'_>) -> Vec<Finding> {
     scene
         .stack
         .packages
@@ -15,7 +15,40 @@ pub fn judge(scene: &Scene<'_>) -> Vec<Finding> {
         .filter_map(|rule| scene.installed.get(rule.normalized.as_str()))
         .filter(|dist| dist.missing_count > 0)
         .map(|dist| incomplete(dist))
+        .chain(
+            scene
+                .image
+                .distributions
+                .iter()
+                .filter_map(|dist| speechless(scene, dist)),
+        )
         .collect()
+}
+
+/// A package whose metadata is not there, empty, or no metadata: whatever it would have said passes unjudged.
+fn speechless(scene: &ImageContext<'_>, dist: &Distribution) -> Option<Finding> {
+    // What this user could not read is told by itself.
+    let told = |problem: &&String| problem.contains("(os error ") && !problem.contains("(os error 2)");
+    let problem = dist.problems.iter().find(|problem| !told(problem))?;
+    let severity = match scene.rule(&dist.name) {
+        Some(_) => Code::PackageIncomplete.severity(),
+        None => Severity::Warn,
+    };
+    let name = if dist.name.is_empty() {
+        &dist.path
+    } else {
+        &dist.name
+    };
+    Some(
+        Finding::problem_as(Code::PackageIncomplete, severity, name)
+            .observed(problem)
+            .required("metadata with a name and a version")
+            .message(format!("the metadata of {name} cannot be judged: {problem}"))
+            .hint(format!(
+                "In the Dockerfile: pip install --force-reinstall --no-deps {name}, or remove {} if it is a leftover.",
+                dist.path
+            )),
+    )
 }
 
 fn incomplete(dist: &Distribution) -> Finding {
@@ -32,17 +65,17 @@ fn incomplete(dist: &Distribution) -> Finding {
         ("files", "are")
     };
     Finding::problem(Code::PackageIncomplete, dist.name.clone())
-        .observed(clean(&format!("{files}: not there")))
-        .required(clean(&format!("the libraries and packages that {}/RECORD lists", dist.path)))
-        .message(clean(&format!(
+        .observed(format!("{files}: not there"))
+        .required(format!("the libraries and packages that {}/RECORD lists", dist.path))
+        .message(format!(
             "{count} {noun} of {} {} that its RECORD lists {verb} not there: {files}",
             dist.name, dist.version
-        )))
-        .hint(clean(&format!(
+        ))
+        .hint(format!(
             "In the Dockerfile: pip install --force-reinstall --no-deps '{}=={}', and no later step that removes its files. \
              If they were removed on purpose, to save space: --warn package-incomplete.",
             dist.name, dist.version
-        )))
+        ))
 }
 
 #[cfg(test)]
@@ -59,7 +92,7 @@ mod tests {
             // Not one of the manifest's.
             dist_mut(i, "numpy").missing_count = 1;
         });
-        judge(&Scene::new(&stack(), &facts.image))
+        judge(&ImageContext::new(&stack(), &facts.image))
     }
 
     #[test]

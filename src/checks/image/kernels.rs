@@ -4,35 +4,33 @@
 //! offers. `+PTX` in the list says that PTX is meant, so that an architecture which is written so may be served by it
 //! alone; it does not ask every library for PTX, which PyTorch's own builds leave out. What PTX is to be for, a newer
 //! GPU, is judged on that GPU (`kernels-unusable`).
+//!
+//! Packages are judged, not files: see [`super::super::kernels`].
 
-use super::{Scene, clean, listed};
+use super::super::kernels::{self, Package, Served};
+use super::{ImageContext, listed};
 use crate::arch::{Arch, ArchList};
 use crate::check::{Code, Finding, Severity};
 use crate::facts::kernels::CodeKind;
 use crate::facts::{ComputeCapability, ModuleKernels};
+use crate::order;
+use crate::packages::{self, PACKAGES};
 
-/// Distributions whose source build without nvcc is for the CPU alone and says nothing.
-const CPU_BUILDS: [&str; 6] = [
-    "torch-scatter",
-    "torch-sparse",
-    "torch-cluster",
-    "torch-spline-conv",
-    "mmcv",
-    "mmcv-full",
-];
-
-pub fn judge(scene: &Scene<'_>, archs: &ArchList) -> Vec<Finding> {
+pub fn judge(scene: &ImageContext<'_>, archs: &ArchList) -> Vec<Finding> {
     let modules = &scene.image.kernels;
     let mut findings = Vec::new();
-    let mut good = Vec::new();
+    let mut good: Vec<Package<'_>> = Vec::new();
     for module in modules {
-        let found = one(scene, archs, module);
-        if found.iter().all(|f| !f.problem)
-            && module.error.is_none()
-            && !module.vendor
-            && module.with_kernels > 0
-        {
-            good.push(module);
+        // What the system could not read is told by `unread`.
+        if let (Some(error), None) = (&module.error, module.errno) {
+            findings.push(unreadable(scene, archs, module, error));
+        }
+    }
+    for package in kernels::packages(modules, &scene.image.python.site_packages) {
+        let found = one(scene, archs, &package);
+        let serves = |cc| !matches!(package.on(cc, None), Served::Unneeded);
+        if found.iter().all(|f| !f.problem) && capabilities(archs).all(serves) {
+            good.push(package);
         }
         findings.extend(found);
     }
@@ -51,25 +49,31 @@ pub fn judge(scene: &Scene<'_>, archs: &ArchList) -> Vec<Finding> {
     findings
 }
 
-fn pass(scene: &Scene<'_>, archs: &ArchList, good: &[&ModuleKernels]) -> Finding {
-    let shown: Vec<String> = good.iter().map(|m| counted(scene, archs, m)).collect();
-    let fatbins: u64 = good.iter().map(|m| m.with_kernels).sum();
-    let (libraries, serve) = match good.len() {
-        1 => ("library", "serves"),
-        _ => ("libraries", "serve"),
+fn pass(scene: &ImageContext<'_>, archs: &ArchList, good: &[Package<'_>]) -> Finding {
+    let modules: Vec<&ModuleKernels> = good.iter().flat_map(|p| p.modules.iter().copied()).collect();
+    let shown: Vec<String> = modules.iter().map(|m| counted(scene, archs, m)).collect();
+    let fatbins: u64 = modules.iter().map(|m| m.with_kernels).sum();
+    // torch comes library by library.
+    let names = order::set(good.iter().map(|p| p.name.unwrap_or(&p.title)));
+    let packages = match names.len() {
+        1 => "1 package serves".to_string(),
+        count => format!("{count} packages serve"),
+    };
+    let libraries = match modules.len() {
+        1 => "1 library".to_string(),
+        count => format!("{count} libraries"),
     };
     Finding::pass(Code::KernelsMissing, "CUDA extensions")
-        .observed(clean(&listed(&shown, 16)))
+        .observed(listed(&shown, 16))
         .required(archs.to_string())
         .message(format!(
-            "{} {libraries} with {fatbins} fatbins of kernels {serve} every listed architecture",
-            good.len()
+            "{packages} every listed architecture, by {libraries} with {fatbins} fatbins of kernels"
         ))
 }
 
-/// `torch/lib/libtorch_cuda.so: 340 fatbins with kernels (7.5 in 339)`: what does not serve as much as the rest is
+/// `torch/lib/libtorch_cuda.so: 305 of 340 fatbins with kernels (7.5 in 304)`: what does not serve as much as the rest is
 /// worth a number.
-fn counted(scene: &Scene<'_>, archs: &ArchList, module: &ModuleKernels) -> String {
+fn counted(scene: &ImageContext<'_>, archs: &ArchList, module: &ModuleKernels) -> String {
     let partial: Vec<String> = capabilities(archs)
         .filter_map(|cc| {
             let served = module.served.get(&cc)?;
@@ -98,144 +102,241 @@ fn capabilities(archs: &ArchList) -> impl Iterator<Item = ComputeCapability> {
         .filter(move |&cc| last.replace(cc) != Some(cc))
 }
 
-/// The problems of one library.
-fn one(scene: &Scene<'_>, archs: &ArchList, module: &ModuleKernels) -> Vec<Finding> {
-    if let Some(error) = &module.error {
-        return vec![unreadable(scene, archs, module, error)];
+/// What one package lacks: nothing, or a finding for each kind of lack.
+fn one(scene: &ImageContext<'_>, archs: &ArchList, package: &Package<'_>) -> Vec<Finding> {
+    let mut missing = Vec::new();
+    let (mut meant, mut ptx_only) = (Vec::new(), Vec::new());
+    let mut unserved: Vec<(&str, Vec<ComputeCapability>)> = Vec::new();
+    let mut mostly = Vec::new();
+    for cc in capabilities(archs) {
+        match package.on(cc, None) {
+            Served::No { .. } => missing.push(cc),
+            Served::Unneeded => note_lacking(&mut unserved, &package.modules, cc),
+            Served::Yes {
+                by,
+                lacking,
+                mostly_lacking,
+            } => {
+                if by == CodeKind::Ptx {
+                    match archs.iter().any(|a: &Arch| a.capability == cc && a.ptx) {
+                        true => meant.push(cc),
+                        false => ptx_only.push(cc),
+                    }
+                }
+                note_lacking(&mut unserved, &lacking, cc);
+                if mostly_lacking {
+                    mostly.push(cc);
+                }
+            }
+        }
     }
-    if module.vendor || module.with_kernels == 0 {
-        return Vec::new();
-    }
-    let by = |wanted: Option<CodeKind>| -> Vec<ComputeCapability> {
-        capabilities(archs)
-            .filter(|&cc| module.serves(cc) == wanted)
-            .collect()
-    };
-    let missing = by(None);
-    let (meant, ptx_only): (Vec<_>, Vec<_>) = by(Some(CodeKind::Ptx))
-        .into_iter()
-        .partition(|&cc| archs.iter().any(|a: &Arch| a.capability == cc && a.ptx));
     let mut findings = Vec::new();
     if !missing.is_empty() {
-        findings.push(lacking(scene, archs, module, &missing));
+        findings.push(lacking(scene, archs, package, &missing));
     }
     if !ptx_only.is_empty() {
-        findings.push(by_ptx(scene, archs, module, &ptx_only));
+        findings.push(by_ptx(scene, archs, package, &ptx_only));
     }
     if !meant.is_empty() {
         let note = format!(
-            "{} serves {} by PTX alone, as +PTX in the list allows",
-            owner(scene, module),
-            texts(&meant)
+            "{} serves {} by PTX alone{}, as +PTX in the list allows",
+            owner(scene, package),
+            texts(&meant),
+            version_of(package, &meant).map_or_else(String::new, |(said, _)| said)
         );
         findings.push(
-            Finding::info(Code::KernelsPtxOnly, clean(&short(scene, module)))
-                .observed(holds(module))
+            Finding::info(Code::KernelsPtxOnly, subject(scene, package))
+                .observed(holds(package))
                 .required(archs.to_string())
-                .message(clean(&note)),
+                .message(note),
         );
+    }
+    if !unserved.is_empty() {
+        findings.push(note(scene, archs, package, &unserved, &mostly));
     }
     findings
 }
 
-fn is_ours(scene: &Scene<'_>, module: &ModuleKernels) -> bool {
-    module
-        .package
-        .as_deref()
-        .is_some_and(|name| scene.rule(name).is_some())
+/// Adds an architecture to those that each of these libraries lacks.
+fn note_lacking<'a>(
+    unserved: &mut Vec<(&'a str, Vec<ComputeCapability>)>,
+    modules: &[&'a ModuleKernels],
+    cc: ComputeCapability,
+) {
+    for module in modules {
+        match unserved.iter_mut().find(|(path, _)| *path == module.path) {
+            Some((_, archs)) => archs.push(cc),
+            None => unserved.push((&module.path, vec![cc])),
+        }
+    }
+}
+
+/// What single libraries lack where the package serves: it may choose others there, or leave an operator out.
+fn note(
+    scene: &ImageContext<'_>,
+    archs: &ArchList,
+    package: &Package<'_>,
+    unserved: &[(&str, Vec<ComputeCapability>)],
+    mostly: &[ComputeCapability],
+) -> Finding {
+    let mut by_archs: Vec<(&[ComputeCapability], Vec<&ModuleKernels>)> = Vec::new();
+    for (path, lacking) in unserved {
+        let module = package.modules.iter().find(|m| m.path == *path);
+        match by_archs.iter_mut().find(|(archs, _)| archs == lacking) {
+            Some((_, modules)) => modules.extend(module),
+            None => by_archs.push((lacking, module.into_iter().copied().collect())),
+        }
+    }
+    let mut parts: Vec<String> = by_archs
+        .iter()
+        .map(|(lacking, modules)| format!("{} by {}", texts(lacking), kernels::named(modules, 4)))
+        .collect();
+    if !mostly.is_empty() {
+        parts.push(format!(
+            "for {}, that is the greater part of its kernels",
+            texts(mostly)
+        ));
+    }
+    let message = format!(
+        "single libraries of {} do not serve every listed architecture; not served are {}",
+        package.title,
+        parts.join("; ")
+    );
+    let finding = match !mostly.is_empty() && is_ours(scene, package.name) {
+        true => Finding::problem_as(Code::KernelsMissing, Severity::Warn, &package.title)
+            .with(package.name)
+            .hint(format!(
+                "If the service uses what these libraries do: {}",
+                rebuild(scene, archs, package.name, mostly)
+            )),
+        false => Finding::info(Code::KernelsMissing, &package.title),
+    };
+    finding
+        .observed(holds(package))
+        .required(archs.to_string())
+        .message(message)
+}
+
+fn is_ours(scene: &ImageContext<'_>, name: Option<&str>) -> bool {
+    name.is_some_and(|name| scene.rule(name).is_some())
 }
 
 /// A failure for a package of the manifest, a warning for what the manifest does not name.
-fn missing(scene: &Scene<'_>, module: &ModuleKernels) -> Finding {
-    let severity = match is_ours(scene, module) {
+fn missing(scene: &ImageContext<'_>, name: Option<&str>, subject: String) -> Finding {
+    let severity = match is_ours(scene, name) {
         true => Code::KernelsMissing.severity(),
         false => Severity::Warn,
     };
-    Finding::problem_as(Code::KernelsMissing, severity, clean(&short(scene, module)))
+    Finding::problem_as(Code::KernelsMissing, severity, &subject)
+        .with(name.into_iter().chain([subject.as_str()]))
 }
 
 fn lacking(
-    scene: &Scene<'_>,
+    scene: &ImageContext<'_>,
     archs: &ArchList,
-    module: &ModuleKernels,
+    package: &Package<'_>,
     missing_archs: &[ComputeCapability],
 ) -> Finding {
-    let none = match module.with_kernels {
-        1 => "its one fatbin with kernels cannot run there".to_string(),
-        count => format!("none of its {count} fatbins with kernels can run there"),
+    let none = match package.modules.as_slice() {
+        [only] if only.with_kernels == 1 => "its one fatbin with kernels cannot run there".to_string(),
+        [only] => format!(
+            "none of its {} fatbins with kernels can run there",
+            only.with_kernels
+        ),
+        several => format!(
+            "none of its {} libraries can run there: {}",
+            several.len(),
+            kernels::named(several, 8)
+        ),
     };
     let message = format!(
         "{} has no kernels for {}: {none}",
-        owner(scene, module),
+        owner(scene, package),
         texts(missing_archs)
     );
-    missing(scene, module)
-        .observed(holds(module))
+    missing(scene, package.name, subject(scene, package))
+        .observed(holds(package))
         .required(archs.to_string())
-        .message(clean(&message))
-        .hint(clean(&rebuild(scene, archs, module, missing_archs)))
+        .message(message)
+        .hint(rebuild(scene, archs, package.name, missing_archs))
 }
 
 fn by_ptx(
-    scene: &Scene<'_>,
+    scene: &ImageContext<'_>,
     archs: &ArchList,
-    module: &ModuleKernels,
+    package: &Package<'_>,
     ptx_archs: &[ComputeCapability],
 ) -> Finding {
+    let (version, driver) = version_of(package, ptx_archs).unwrap_or_else(|| {
+        let driver = "a driver at least as new as the compiler".to_string();
+        (String::new(), driver)
+    });
     let message = format!(
-        "{} serves {} by PTX alone: the driver compiles each kernel at its first use, and only a driver at least as \
-         new as the compiler can",
-        owner(scene, module),
+        "{} serves {} by PTX alone{version}: the driver compiles each kernel at its first use, and only {driver} can",
+        owner(scene, package),
         texts(ptx_archs)
     );
-    Finding::problem(Code::KernelsPtxOnly, clean(&short(scene, module)))
-        .observed(holds(module))
+    let subject = subject(scene, package);
+    Finding::problem(Code::KernelsPtxOnly, &subject)
+        .with(package.name.into_iter().chain([subject.as_str()]))
+        .observed(holds(package))
         .required(archs.to_string())
-        .message(clean(&message))
-        .hint(clean(&rebuild(scene, archs, module, ptx_archs)))
+        .message(message)
+        .hint(rebuild(scene, archs, package.name, ptx_archs))
 }
 
-fn unreadable(scene: &Scene<'_>, archs: &ArchList, module: &ModuleKernels, error: &str) -> Finding {
-    let hint = match (&module.package, is_ours(scene, module)) {
-        (Some(name), _) => format!("In the Dockerfile: pip install --force-reinstall --no-deps {name}."),
-        (None, _) => format!(
+/// `, of version 8.7` and `a driver for CUDA 12.8 or newer`: what the PTX for these architectures asks for, where each
+/// text tells its version. Of several libraries that serve one, the oldest text counts.
+fn version_of(package: &Package<'_>, ptx_archs: &[ComputeCapability]) -> Option<(String, String)> {
+    let oldest = |cc: &ComputeCapability| package.modules.iter().filter_map(|m| m.oldest_ptx(*cc)).min();
+    let version = ptx_archs.iter().filter_map(oldest).max()?;
+    let cuda = version.first_cuda()?;
+    Some((
+        format!(", of version {version}"),
+        format!("a driver for CUDA {cuda} or newer"),
+    ))
+}
+
+fn unreadable(scene: &ImageContext<'_>, archs: &ArchList, module: &ModuleKernels, error: &str) -> Finding {
+    let hint = match &module.package {
+        Some(name) => format!("In the Dockerfile: pip install --force-reinstall --no-deps {name}."),
+        None => format!(
             "Build or install again what brought {}, or remove it if nothing loads it.",
             module.path
         ),
     };
-    let message = format!(
-        "it cannot be told which kernels {} holds: {error}",
-        short(scene, module)
-    );
-    missing(scene, module)
-        .observed(clean(error))
+    let place = short(scene, module);
+    let message = format!("the kernels in {place} cannot be determined: {error}");
+    missing(scene, module.package.as_deref(), place.to_string())
+        .observed(error)
         .required(archs.to_string())
-        .message(clean(&message))
-        .hint(clean(&hint))
+        .message(message)
+        .hint(hint)
 }
 
 /// Packages of the manifest that were built without CUDA.
-fn cpu_builds(scene: &Scene<'_>, archs: &ArchList) -> Vec<Finding> {
+fn cpu_builds(scene: &ImageContext<'_>, archs: &ArchList) -> Vec<Finding> {
     let of = |name: &str| -> Vec<&ModuleKernels> {
         let modules = scene.image.kernels.iter();
         modules.filter(|m| m.package.as_deref() == Some(name)).collect()
     };
-    CPU_BUILDS
+    PACKAGES
         .iter()
+        .filter(|package| package.silent_cpu_build.get().is_some())
+        .flat_map(|package| package.names())
         .filter(|name| scene.rule(name).is_some())
         .filter_map(|name| {
             let modules = of(name);
-            let first = modules.first()?;
             let idle = |m: &&ModuleKernels| m.fatbins == 0 && m.error.is_none();
-            modules.iter().all(idle).then(|| {
-                let names: Vec<String> = modules.iter().map(|m| short(scene, m)).collect();
+            (!modules.is_empty() && modules.iter().all(idle)).then(|| {
+                let names: Vec<String> = modules.iter().map(|m| short(scene, m).to_string()).collect();
                 Finding::problem(Code::KernelsMissing, name.to_string())
-                    .observed(clean(&format!("no CUDA code in {}", listed(&names, 4))))
+                    .observed(format!("no CUDA code in {}", listed(&names, 4)))
                     .required(archs.to_string())
                     .message(format!(
                         "{name} is built for the CPU alone: none of its libraries holds CUDA code"
                     ))
-                    .hint(clean(&rebuild(scene, archs, first, &[])))
+                    .hint(rebuild(scene, archs, Some(name), &[]))
             })
         })
         .collect()
@@ -243,12 +344,19 @@ fn cpu_builds(scene: &Scene<'_>, archs: &ArchList) -> Vec<Finding> {
 
 /// How to get the kernels: by a build of one's own, or by another wheel.
 fn rebuild(
-    scene: &Scene<'_>,
+    scene: &ImageContext<'_>,
     archs: &ArchList,
-    module: &ModuleKernels,
+    name: Option<&str>,
     lacking: &[ComputeCapability],
 ) -> String {
-    let build = format!("TORCH_CUDA_ARCH_LIST=\"{archs}\" FORCE_CUDA=1 in a -devel image");
+    // cumm/common.py reads a variable of its own, for what pccm compiles.
+    let is_of_pccm = name
+        .and_then(packages::of)
+        .is_some_and(|package| package.pccm.get().is_some());
+    let build = match is_of_pccm {
+        true => format!("CUMM_CUDA_ARCH_LIST=\"{archs}\" in a -devel image"),
+        false => format!("TORCH_CUDA_ARCH_LIST=\"{archs}\" FORCE_CUDA=1 in a -devel image"),
+    };
     let (wanted, otherwise) = match lacking.is_empty() {
         true => ("CUDA".to_string(), String::new()),
         false => {
@@ -257,35 +365,39 @@ fn rebuild(
             (format!("kernels for {texts}"), otherwise)
         }
     };
-    match &module.package {
-        Some(name) if is_ours(scene, module) => {
+    match name {
+        Some(name) if is_ours(scene, Some(name)) => {
             format!("Install a build of {name} that has {wanted}, or compile it with {build}.{otherwise}")
         }
         _ => format!("Compile it with {build}.{otherwise}"),
     }
 }
 
-/// Whose library it is, and its place.
-fn owner(scene: &Scene<'_>, module: &ModuleKernels) -> String {
-    let place = short(scene, module);
-    match &module.package {
-        Some(name) => format!("{name} ({place})"),
-        None => place,
+/// Whose library it is, and its place; of several libraries, the package alone.
+fn owner(scene: &ImageContext<'_>, package: &Package<'_>) -> String {
+    match (package.name, package.modules.as_slice()) {
+        (Some(name), [only]) => format!("{name} ({})", short(scene, only)),
+        (None, [only]) => short(scene, only).to_string(),
+        _ => package.title.clone(),
+    }
+}
+
+/// The one library below site-packages, or the package.
+fn subject(scene: &ImageContext<'_>, package: &Package<'_>) -> String {
+    match package.modules.as_slice() {
+        [only] => short(scene, only).to_string(),
+        _ => package.title.clone(),
     }
 }
 
 /// The path below site-packages.
-fn short(scene: &Scene<'_>, module: &ModuleKernels) -> String {
-    let folders = scene.image.python.site_packages.iter();
-    let below = folders
-        .filter_map(|folder| module.path.strip_prefix(folder.as_str())?.strip_prefix('/'))
-        .min_by_key(|rest| rest.len());
-    below.unwrap_or(&module.path).to_string()
+fn short<'m>(scene: &ImageContext<'_>, module: &'m ModuleKernels) -> &'m str {
+    kernels::below(&module.path, &scene.image.python.site_packages).1
 }
 
 /// What it has, as `cuda-entrypoint kernels` would say it.
-fn holds(module: &ModuleKernels) -> String {
-    crate::checks::arch::code_of(module)
+fn holds(package: &Package<'_>) -> String {
+    kernels::code_of(&package.modules)
 }
 
 fn texts(capabilities: &[ComputeCapability]) -> String {

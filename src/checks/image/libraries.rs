@@ -1,43 +1,138 @@
-//! `cudart-version`, `nvrtc-version`, `library-missing`, `loader-missing`, and how the helper that asked them ended.
+//! `cudart-version`, `nvrtc-version`, `cudnn-version`, `library-missing`, `loader-missing`, and how the helper that asked
+//! them ended.
 //!
 //! A copy is judged by what it answered, never by its file's name.
 
-use nix::sys::signal::Signal;
+use std::fmt;
 
-use super::{Scene, clean, listed};
+use nix::sys::signal::Signal;
+use pep440_rs::{Version, VersionSpecifiers};
+
+use super::unread::Trouble;
+use super::{ImageContext, cuda_tag, listed, remedy};
 use crate::check::{Code, Finding, Stage};
 use crate::checks::device;
-use crate::facts::{CudaVersion, HelperEnd, Library, LibraryKind, LibraryOrigin};
+use crate::discover::requirement::{MarkerEnvironment, Requirement, normalize_name};
+use crate::facts::{
+    CudaVersion, FoundBy, HelperEnd, Library, LibraryAnswer, LibraryKind, LibraryOrigin, LoadedObject,
+    LoaderEnd,
+};
+use crate::order;
+use crate::packages::{self, untagged};
 use crate::stack::CudaRule;
 
-/// A library that the manifest has a rule for.
+/// No CUDA has a higher minor version.
+const MAX_MINOR: u16 = 20;
+
+/// A library that the manifest has a rule for, or whose wheel is pinned.
 struct Subject<'a> {
     code: Code,
     /// `libcudart`
     name: &'static str,
     kind: LibraryKind,
-    rule: &'a CudaRule,
+    rule: Rule<'a>,
 }
 
-pub fn judge(scene: &Scene<'_>) -> Vec<Finding> {
-    let cuda = &scene.stack.cuda;
-    let subjects = [
-        (
-            Code::CudartVersion,
-            "libcudart",
-            LibraryKind::Cudart,
-            &cuda.runtime,
-        ),
-        (Code::NvrtcVersion, "libnvrtc", LibraryKind::Nvrtc, &cuda.nvrtc),
-    ];
-    let subjects: Vec<Subject<'_>> = subjects
-        .into_iter()
-        .filter_map(|(code, name, kind, rule)| {
-            rule.as_ref().map(|rule| Subject {
-                code,
-                name,
+/// What a copy must be.
+enum Rule<'a> {
+    /// the manifest's
+    Cuda(&'a CudaRule),
+    /// of the release of NVIDIA's wheel
+    Pin(Pin),
+}
+
+/// The release of NVIDIA's wheel that is asked for.
+struct Pin {
+    specifiers: VersionSpecifiers,
+    /// `nvidia-cudnn-cu12==9.1.0.70`
+    wheel: String,
+    /// `torch 2.5.0`
+    by: String,
+}
+
+impl Rule<'_> {
+    /// Whether it takes what a copy answered; `None` where that states no version.
+    fn takes(&self, answer: &LibraryAnswer) -> Option<bool> {
+        match self {
+            Self::Cuda(rule) => answer.version.map(|version| rule.matches(version)),
+            Self::Pin(pin) => answer.release.as_deref().map(|release| pin.takes(release)),
+        }
+    }
+}
+
+impl fmt::Display for Rule<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cuda(rule) => write!(f, "CUDA {rule}"),
+            Self::Pin(pin) => write!(f, "the release of {}, which {} asks for", pin.wheel, pin.by),
+        }
+    }
+}
+
+impl Pin {
+    /// The manifest's, else that of the package whose metadata pins the wheel, if the manifest names it.
+    fn of(scene: &ImageContext<'_>, kind: LibraryKind) -> Option<Self> {
+        let row = kind.row();
+        let is_wheel = |name: &str| name == row.wheel || untagged(name) == Some(row.wheel);
+        let pin = |name: &str, specifiers: &VersionSpecifiers, by: String| Self {
+            specifiers: specifiers.clone(),
+            wheel: format!("{name}{specifiers}"),
+            by,
+        };
+        let mut rules = scene.stack.packages.iter();
+        let own = rules.find(|rule| is_wheel(&rule.normalized) && rule.specifiers.is_some());
+        if let Some(rule) = own {
+            return Some(pin(
+                &rule.normalized,
+                rule.specifiers.as_ref()?,
+                "the manifest".into(),
+            ));
+        }
+        let dist = scene
+            .installed
+            .get(scene.rule(row.pinned_by?)?.normalized.as_str())?;
+        let environment = MarkerEnvironment::of(scene.image.python.version.as_deref());
+        let requirements = dist
+            .requires
+            .iter()
+            .filter_map(|line| line.parse::<Requirement>().ok());
+        let mut wheels = requirements.filter(|r| is_wheel(&r.name) && !r.specifiers.is_empty());
+        let wheel = wheels.find(|r| r.applies(&environment) != Some(false))?;
+        let by = format!("{} {}", dist.name, dist.version);
+        Some(pin(&wheel.name, &wheel.specifiers, by))
+    }
+
+    /// Whether some wheel of this release is taken: the library states three of the wheel's four numbers.
+    fn takes(&self, release: &str) -> bool {
+        let named = self
+            .specifiers
+            .iter()
+            .filter_map(|s| s.version().release().get(3).copied());
+        let builds = named.flat_map(|build| [build.saturating_sub(1), build, build.saturating_add(1)]);
+        builds
+            .chain([0])
+            .filter_map(|build| format!("{release}.{build}").parse::<Version>().ok())
+            .any(|version| self.specifiers.contains(&version))
+    }
+}
+
+/// `cudart-version` of libcudart.
+fn code_of(kind: LibraryKind) -> Option<Code> {
+    Code::all().find(|code| code.name().strip_suffix("-version") == Some(kind.row().word))
+}
+
+pub fn judge(scene: &ImageContext<'_>) -> Vec<Finding> {
+    let subjects: Vec<Subject<'_>> = LibraryKind::ALL
+        .iter()
+        .filter_map(|&kind| {
+            Some(Subject {
+                code: code_of(kind)?,
+                name: kind.row().stem,
                 kind,
-                rule,
+                rule: match kind.row().rule {
+                    Some(_) => Rule::Cuda(scene.stack.cuda.of(kind)?),
+                    None => Rule::Pin(Pin::of(scene, kind)?),
+                },
             })
         })
         .collect();
@@ -58,7 +153,7 @@ fn answered(library: &Library) -> bool {
 }
 
 /// The library in whose step the helper ended: the one that the step names, else the first without an answer.
-fn culprit<'a>(scene: &Scene<'a>) -> Option<&'a Library> {
+fn culprit<'a>(scene: &ImageContext<'a>) -> Option<&'a Library> {
     let step = match &scene.image.helper.end {
         HelperEnd::Crashed { step, .. }
         | HelperEnd::Exited { step, .. }
@@ -78,7 +173,7 @@ fn culprit<'a>(scene: &Scene<'a>) -> Option<&'a Library> {
 }
 
 /// What became of the helper, where that is not one library's doing.
-fn helper(scene: &Scene<'_>, culprit_is_judged: bool) -> Option<Finding> {
+fn helper(scene: &ImageContext<'_>, culprit_is_judged: bool) -> Option<Finding> {
     let required = "an answer of every CUDA runtime library";
     let crashed = |observed: String, message: String, hint: &str| {
         let mut finding = Finding::problem(Code::HelperCrashed, "image")
@@ -100,25 +195,34 @@ fn helper(scene: &Scene<'_>, culprit_is_judged: bool) -> Option<Finding> {
         ),
         HelperEnd::LoaderMissing { detail } => Some(
             Finding::problem(Code::LoaderMissing, "ld.so")
-                .observed(clean(detail))
+                .observed(detail)
                 .required("/lib64/ld-linux-x86-64.so.2 of glibc 2.17 or newer")
-                .message(format!("no CUDA library can run in this image: {}", clean(detail)))
+                .message(format!("no CUDA library can run in this image: {detail}"))
                 .hint(
                     "Base the image on a glibc distribution (Debian, Ubuntu, Rocky, distroless/cc), not on Alpine or \
                      scratch.",
                 ),
         ),
         HelperEnd::NotStarted { detail } => Some(crashed(
-            clean(detail),
-            format!("the helper that asks the libraries could not be started: {}", clean(detail)),
+            detail.clone(),
+            format!("the helper that asks the libraries could not be started: {detail}"),
             device::not_started_hint(detail),
         )),
-        HelperEnd::TimedOut { step, after_ms, .. } => {
-            let step = clean(step);
+        HelperEnd::TimedOut {
+            step,
+            after_ms,
+            in_all,
+            ..
+        } => {
+            let (observed, how) = if *in_all {
+                ("not done", "was too slow, and is")
+            } else {
+                ("no answer", "hung")
+            };
             let mut finding = Finding::problem(Code::HelperTimeout, "image")
-                .observed(format!("no answer within {after_ms} ms, in {step}"))
+                .observed(format!("{observed} within {after_ms} ms, in {step}"))
                 .required(required)
-                .message(format!("the helper that asks the libraries hung in {step}"))
+                .message(format!("the helper that asks the libraries {how} in {step}"))
                 .hint(
                     "Look at the storage that the image lies on (a lazily pulled layer can take minutes at first \
                      use), or give it longer with --device-timeout.",
@@ -147,7 +251,7 @@ fn ending(end: &HelperEnd) -> String {
             format!("in {step}")
         }
     };
-    let text = match end {
+    match end {
         HelperEnd::Crashed { signal, step } => {
             format!("it crashed with {} {}", signal_name(*signal), place(step))
         }
@@ -159,11 +263,10 @@ fn ending(end: &HelperEnd) -> String {
             format!("it exited with status {code} {}: {last}", place(step))
         }
         HelperEnd::Garbled { detail, step } => {
-            format!("it wrote something else than answers {}: {detail}", place(step))
+            format!("it wrote unexpected output {}: {detail}", place(step))
         }
         _ => String::new(),
-    };
-    clean(&text)
+    }
 }
 
 fn signal_name(number: i32) -> String {
@@ -173,8 +276,13 @@ fn signal_name(number: i32) -> String {
     )
 }
 
-fn one(scene: &Scene<'_>, subject: &Subject<'_>, culprit: Option<&Library>) -> Vec<Finding> {
-    let libraries = || scene.image.libraries.iter().filter(|l| l.kind == subject.kind);
+fn one(scene: &ImageContext<'_>, subject: &Subject<'_>, culprit: Option<&Library>) -> Vec<Finding> {
+    let meant = meant(scene, subject);
+    let libraries = || meant.iter().copied();
+    let is_pinned = matches!(subject.rule, Rule::Pin(_));
+    if is_pinned && meant.is_empty() {
+        return Vec::new();
+    }
     if !libraries().any(|l| l.origin != LibraryOrigin::Toolkit) {
         return vec![missing(
             scene,
@@ -187,11 +295,12 @@ fn one(scene: &Scene<'_>, subject: &Subject<'_>, culprit: Option<&Library>) -> V
     let mut open = Vec::new();
     let mut unloadable = Vec::new();
     for library in libraries() {
-        let version = library.answer.as_ref().and_then(|a| a.version);
+        let version = library.answer.as_ref().and_then(LibraryAnswer::stated);
+        let is_taken = library.answer.as_ref().and_then(|a| subject.rule.takes(a));
         let error = library.answer.as_ref().and_then(|a| a.error.as_deref());
         match (library.origin, version, error) {
             (LibraryOrigin::Toolkit, version, _) => {
-                findings.extend(version.map(|v| unused(subject, library, v)))
+                findings.extend(version.map(|v| unused(subject, library, &v)))
             }
             _ if culprit.is_some_and(|c| std::ptr::eq(c, library)) => {
                 findings.push(broke(scene, subject, library));
@@ -199,12 +308,22 @@ fn one(scene: &Scene<'_>, subject: &Subject<'_>, culprit: Option<&Library>) -> V
             (_, None, Some(error)) if wants_driver(library) => {
                 findings.push(untold(subject, library, error));
             }
+            // The service's Python may find what the helper does not, such as a conda environment's libstdc++.
+            (_, None, Some(error))
+                if is_pinned && !error.starts_with(&library.path) && loads_others(error) =>
+            {
+                findings.push(could_not_be_asked(subject, library, error));
+            }
+            (_, _, Some(error)) if is_pinned => findings.push(refused(scene, subject, library, error)),
             (LibraryOrigin::Loader, None, Some(error)) => {
                 unloadable.push(format!("{}: {}", library.path, reason(library, error)))
             }
-            (_, _, Some(error)) => findings.push(refused(subject, library, error)),
-            (_, Some(version), None) if subject.rule.matches(version) => good.push(shown(library)),
-            (_, Some(version), None) => findings.push(mismatch(subject, library, version)),
+            (_, _, Some(error)) => findings.push(refused(scene, subject, library, error)),
+            (_, Some(_), None) if is_taken == Some(true) => good.push(shown(library)),
+            (_, Some(version), None) if is_anothers(scene, subject, library) => {
+                findings.push(anothers(subject, library, &version));
+            }
+            (_, Some(version), None) => findings.push(mismatch(scene, subject, library, &version)),
             (_, None, None) => open.push(shown(library)),
         }
     }
@@ -218,22 +337,115 @@ fn one(scene: &Scene<'_>, subject: &Subject<'_>, culprit: Option<&Library>) -> V
         findings.push(unanswered(scene, subject, &open));
     }
     if !good.is_empty() {
-        let paths = clean(&listed(&good, 16));
+        let paths = listed(&good, 16);
         findings.insert(
             0,
             Finding::pass(subject.code, subject.name)
                 .observed(paths.clone())
-                .required(format!("CUDA {}", subject.rule))
-                .message(match good.len() {
-                    1 => format!("{paths} is CUDA {}", versions(libraries(), subject.rule)),
-                    n => format!(
-                        "{n} copies are CUDA {}: {paths}",
-                        versions(libraries(), subject.rule)
-                    ),
+                .required(subject.rule.to_string())
+                .message(match (good.len(), versions(libraries(), subject)) {
+                    (1, versions) => format!("{paths} is {versions}"),
+                    (n, versions) => format!("{n} copies are {versions}: {paths}"),
                 }),
         );
     }
     findings
+}
+
+/// Whether a wheel's copy is there for a package that brings its own CUDA: it is of another major version, so that no
+/// library of the stack takes it for its own, the loader was asked and maps it for nothing, and it belongs to no package
+/// whose libraries come into one process with torch.
+fn is_anothers(scene: &ImageContext<'_>, subject: &Subject<'_>, library: &Library) -> bool {
+    let Rule::Cuda(rule) = &subject.rule else {
+        return false;
+    };
+    let major = library
+        .answer
+        .as_ref()
+        .and_then(|answer| answer.version)
+        .map(|version| version.major);
+    let is_of_rule =
+        major.is_none_or(|major| (0..=MAX_MINOR).any(|minor| rule.matches(CudaVersion { major, minor })));
+    let is_mapped = scene
+        .image
+        .loaded
+        .iter()
+        .any(|o| o.path.as_deref() == Some(&library.path) || o.real.as_deref() == Some(&library.path));
+    !is_of_rule
+        && library.origin == LibraryOrigin::Wheel
+        && scene.image.loader.end == LoaderEnd::Listed
+        && !is_mapped
+        && !brought_by_stack(scene, &library.path)
+}
+
+/// Whether the folder of site-packages that a library lies in is that of a package of torch's process: `torch/`,
+/// `cumm_cu118.libs/`.
+fn brought_by_stack(scene: &ImageContext<'_>, path: &str) -> bool {
+    let mut sites = scene.image.python.site_packages.iter();
+    let below = sites.find_map(|site| path.strip_prefix(site.as_str())?.strip_prefix('/'));
+    let folder = below
+        .and_then(|below| below.split('/').next())
+        .unwrap_or_default();
+    let name = normalize_name(folder.strip_suffix(".libs").unwrap_or(folder));
+    let known = packages::PACKAGES
+        .iter()
+        .any(|package| package.family && package.folder == folder);
+    known
+        || scene
+            .installed
+            .get(name.as_str())
+            .is_some_and(|dist| cuda_tag::mixes(dist))
+}
+
+fn anothers(subject: &Subject<'_>, library: &Library, version: &str) -> Finding {
+    let version = subject.called(version);
+    Finding::info(subject.code, &library.path)
+        .observed(&version)
+        .required(subject.rule.to_string())
+        .message(format!(
+            "{} is {version}, for a package that brings its own CUDA; the loader maps it for nothing of the stack",
+            library.path
+        ))
+}
+
+/// The copies that are judged: all of them, but of a pinned library the one that the loader would map, if it was asked.
+fn meant<'a>(scene: &ImageContext<'a>, subject: &Subject<'_>) -> Vec<&'a Library> {
+    let of_kind = scene.image.libraries.iter().filter(|l| l.kind == subject.kind);
+    let all: Vec<&Library> = of_kind.collect();
+    let Some(object) = mapped(scene, subject) else {
+        return all;
+    };
+    let is_it = |library: &&Library| {
+        let answered = library.answer.as_ref().and_then(|answer| answer.path.as_deref());
+        [Some(library.path.as_str()), answered]
+            .into_iter()
+            .flatten()
+            .any(|path| object.path.as_deref() == Some(path) || object.real.as_deref() == Some(path))
+    };
+    let it: Vec<&Library> = all.iter().copied().filter(is_it).collect();
+    if it.is_empty() { all } else { it }
+}
+
+/// What the loader would map of a pinned library.
+fn mapped<'a>(scene: &ImageContext<'a>, subject: &Subject<'_>) -> Option<&'a LoadedObject> {
+    let is_it = |o: &&LoadedObject| o.path.is_some() && LibraryKind::of_file(&o.name) == Some(subject.kind);
+    let mut objects = scene.image.loaded.iter();
+    objects
+        .find(is_it)
+        .filter(|_| matches!(subject.rule, Rule::Pin(_)))
+}
+
+/// An error of the loader's about another file that the library needs.
+fn loads_others(error: &str) -> bool {
+    error.contains("cannot open shared object file")
+}
+
+/// The sub-library that answered, where it lies in another folder than the library itself.
+fn stray_sublibrary(library: &Library) -> Option<&str> {
+    let answer = library.answer.as_ref()?;
+    let path = answer.sublibrary.as_deref()?;
+    let folder = |path: &str| path.rsplit_once('/').map(|(folder, _)| folder.to_string());
+    (folder(path) != folder(answer.path.as_deref()?)).then_some(path)
 }
 
 fn is_error(library: &Library) -> bool {
@@ -247,20 +459,27 @@ fn wants_driver(library: &Library) -> bool {
         .is_some_and(|answer| answer.wants_driver())
 }
 
-/// The versions that the good copies answered: one, unless the rule is a range.
-fn versions<'a>(libraries: impl Iterator<Item = &'a Library>, rule: &CudaRule) -> String {
-    let mut versions: Vec<CudaVersion> = libraries
+/// The versions that the good copies answered, `CUDA 12.4`: one, unless the rule is a range.
+fn versions<'a>(libraries: impl Iterator<Item = &'a Library>, subject: &Subject<'_>) -> String {
+    let mut answers: Vec<&LibraryAnswer> = libraries
         .filter(|l| l.origin != LibraryOrigin::Toolkit && !is_error(l))
-        .filter_map(|l| l.answer.as_ref()?.version)
-        .filter(|v| rule.matches(*v))
+        .filter_map(|l| l.answer.as_ref())
+        .filter(|answer| subject.rule.takes(answer) == Some(true))
         .collect();
-    versions.sort();
-    versions.dedup();
-    versions
-        .iter()
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(" and ")
+    order::sort_by_key(&mut answers, |answer| answer.version);
+    let mut stated: Vec<String> = answers.into_iter().filter_map(LibraryAnswer::stated).collect();
+    stated.dedup();
+    subject.called(&stated.join(" and "))
+}
+
+impl Subject<'_> {
+    /// `CUDA 12.4`, `cuDNN 9.1.0`.
+    fn called(&self, version: &str) -> String {
+        match self.rule {
+            Rule::Cuda(_) => format!("CUDA {version}"),
+            Rule::Pin(_) => format!("{} {version}", self.kind.row().title),
+        }
+    }
 }
 
 /// The path, and for what the loader found by its SONAME where that was.
@@ -273,22 +492,19 @@ fn shown(library: &Library) -> String {
 }
 
 /// How to get a copy that fits: by whom this one was brought.
-fn remedy(subject: &Subject<'_>, library: &Library) -> String {
+fn remedy(scene: &ImageContext<'_>, subject: &Subject<'_>, library: &Library) -> String {
     let path = &library.path;
-    let rule = subject.rule;
+    let rule = match &subject.rule {
+        Rule::Cuda(rule) => *rule,
+        Rule::Pin(pin) => return remedy_of_pin(pin, scene, subject, library),
+    };
     if library.origin == LibraryOrigin::Loader {
         return format!(
             "Base the image on CUDA {rule}, or put the right copy first on LD_LIBRARY_PATH or into /etc/ld.so.conf.d."
         );
     }
     if path.contains("/nvidia/") {
-        let wheel = if subject.kind == LibraryKind::Cudart {
-            "nvidia-cuda-runtime"
-        } else {
-            "nvidia-cuda-nvrtc"
-        };
-        let suffix = rule.major().map_or_else(String::new, |m| format!("-cu{m}"));
-        return format!("In the Dockerfile: pip install the {wheel}{suffix} wheel of CUDA {rule}.");
+        return remedy::of_wheel(scene, subject.kind.row().wheel, rule);
     }
     // site-packages/NAME.libs/… and site-packages/NAME/lib/…
     let mut folders = path.rsplit('/').skip(1);
@@ -296,7 +512,19 @@ fn remedy(subject: &Subject<'_>, library: &Library) -> String {
         Some("lib") => folders.next(),
         folder => folder.and_then(|f| f.strip_suffix(".libs")),
     };
+    let replaced = scene.image.owned.iter().find(|file| file.path == *path);
+    let owners = replaced.map(|file| file.owners.as_slice()).unwrap_or_default();
     match owner {
+        // The build is the right one, and its library is not what it installed.
+        Some(_) if owners.len() == 1 => {
+            let wheels = owners
+                .iter()
+                .map(|owner| format!("{}=={}", owner.name, owner.version));
+            format!(
+                "In the Dockerfile: pip install --force-reinstall --no-deps '{}', and no later step that replaces its files.",
+                wheels.collect::<String>()
+            )
+        }
         Some(owner) => {
             format!("In the Dockerfile: install the build of {owner} that is made for CUDA {rule}.")
         }
@@ -304,26 +532,86 @@ fn remedy(subject: &Subject<'_>, library: &Library) -> String {
     }
 }
 
-fn problem(subject: &Subject<'_>, library: &Library, observed: String, message: String) -> Finding {
-    Finding::problem(subject.code, clean(&library.path))
-        .observed(clean(&observed))
-        .required(format!("CUDA {}", subject.rule))
-        .message(clean(&message))
-        .hint(clean(&remedy(subject, library)))
+/// How to get the pinned release: by what brings another one in front, or by the wheel.
+fn remedy_of_pin(pin: &Pin, scene: &ImageContext<'_>, subject: &Subject<'_>, library: &Library) -> String {
+    let folder = |path: &str| {
+        path.rsplit_once('/')
+            .map_or("/", |(folder, _)| folder)
+            .to_string()
+    };
+    if let Some(path) = stray_sublibrary(library) {
+        return format!(
+            "Take {} out of LD_LIBRARY_PATH, or remove the {} in it: LD_LIBRARY_PATH comes before the folder of {} itself.",
+            folder(path),
+            subject.kind.row().title,
+            subject.name
+        );
+    }
+    let found_by = mapped(scene, subject).and_then(|object| object.found_by.as_ref());
+    match found_by {
+        Some(FoundBy::LibraryPath { folder }) => format!(
+            "Take {folder} out of LD_LIBRARY_PATH, so that the copy of {} is loaded.",
+            pin.wheel
+        ),
+        _ if library.path.contains("/nvidia/") => {
+            format!(
+                "In the Dockerfile: pip install --force-reinstall --no-deps '{}'.",
+                pin.wheel
+            )
+        }
+        _ => format!(
+            "Remove {} from the image, or from what is mounted into it, and pip install '{}' into the same \
+             site-packages as torch.",
+            library.path, pin.wheel
+        ),
+    }
 }
 
-fn mismatch(subject: &Subject<'_>, library: &Library, version: CudaVersion) -> Finding {
+fn problem(
+    scene: &ImageContext<'_>,
+    subject: &Subject<'_>,
+    library: &Library,
+    observed: String,
+    message: String,
+) -> Finding {
+    Finding::problem(subject.code, &library.path)
+        .observed(observed)
+        .required(subject.rule.to_string())
+        .message(message)
+        .hint(remedy(scene, subject, library))
+}
+
+fn mismatch(scene: &ImageContext<'_>, subject: &Subject<'_>, library: &Library, version: &str) -> Finding {
     let shown = shown(library);
-    let message = format!(
-        "{shown} says that it is CUDA {version}, and the manifest asks for {}",
-        subject.rule
-    );
-    problem(subject, library, format!("CUDA {version}"), message)
+    let version = subject.called(version);
+    let message = match &subject.rule {
+        Rule::Cuda(rule) => format!("{shown} says that it is {version}, and the manifest asks for {rule}"),
+        Rule::Pin(pin) => {
+            let which = match stray_sublibrary(library) {
+                Some(path) => format!("{shown} loads {path}, which says that it is {version}"),
+                None => format!("{shown} says that it is {version}"),
+            };
+            format!("{which}, and {} asks for {}", pin.by, pin.wheel)
+        }
+    };
+    problem(scene, subject, library, version, message)
 }
 
-fn refused(subject: &Subject<'_>, library: &Library, error: &str) -> Finding {
+fn could_not_be_asked(subject: &Subject<'_>, library: &Library, error: &str) -> Finding {
     let reason = reason(library, error);
+    Finding::unknown(subject.code, &library.path)
+        .observed(reason)
+        .required(subject.rule.to_string())
+        .message(format!("{} could not be asked: {reason}", library.path))
+}
+
+fn refused(scene: &ImageContext<'_>, subject: &Subject<'_>, library: &Library, error: &str) -> Finding {
+    let reason = reason(library, error);
+    if Trouble::told_by(error).is_some() {
+        return could_not_be_asked(subject, library, error);
+    }
     problem(
+        scene,
         subject,
         library,
         reason.into(),
@@ -333,13 +621,13 @@ fn refused(subject: &Subject<'_>, library: &Library, error: &str) -> Finding {
 
 /// A copy that nobody can ask where there is no driver, as at the build of an image.
 fn untold(subject: &Subject<'_>, library: &Library, error: &str) -> Finding {
-    let reason = clean(reason(library, error));
-    let shown = clean(&shown(library));
-    Finding::unknown(subject.code, clean(&library.path))
-        .observed(reason.clone())
-        .required(format!("CUDA {}", subject.rule))
+    let reason = reason(library, error);
+    let shown = shown(library);
+    Finding::unknown(subject.code, &library.path)
+        .observed(reason)
+        .required(subject.rule.to_string())
         .message(format!(
-            "{shown} tells its version only where there is a driver: {reason}"
+            "{shown} reports its version only where a driver is installed: {reason}"
         ))
         .hint("Nothing to do at a build without a GPU: it is asked again where the service runs.")
 }
@@ -352,25 +640,31 @@ fn reason<'a>(library: &Library, error: &'a str) -> &'a str {
         .unwrap_or(error)
 }
 
-fn broke(scene: &Scene<'_>, subject: &Subject<'_>, library: &Library) -> Finding {
+fn broke(scene: &ImageContext<'_>, subject: &Subject<'_>, library: &Library) -> Finding {
     let how = match &scene.image.helper.end {
         HelperEnd::Crashed { signal, .. } => format!("loading it crashed with {}", signal_name(*signal)),
         end => ending(end).replacen("it ", "asking it failed: the helper ", 1),
     };
-    problem(subject, library, how.clone(), format!("{}: {how}", library.path))
+    problem(
+        scene,
+        subject,
+        library,
+        how.clone(),
+        format!("{}: {how}", library.path),
+    )
 }
 
-fn unused(subject: &Subject<'_>, library: &Library, version: CudaVersion) -> Finding {
-    Finding::info(subject.code, clean(&library.path))
+fn unused(subject: &Subject<'_>, library: &Library, version: &str) -> Finding {
+    Finding::info(subject.code, &library.path)
         .observed(format!("CUDA {version}"))
-        .required(format!("CUDA {}", subject.rule))
-        .message(clean(&format!(
+        .required(subject.rule.to_string())
+        .message(format!(
             "{} is a toolkit's copy of CUDA {version}; nothing loads it from there",
             library.path
-        )))
+        ))
 }
 
-fn missing(scene: &Scene<'_>, subject: &Subject<'_>, observed: &str) -> Finding {
+fn missing(scene: &ImageContext<'_>, subject: &Subject<'_>, observed: &str) -> Finding {
     let toolkit = scene
         .image
         .libraries
@@ -382,20 +676,24 @@ fn missing(scene: &Scene<'_>, subject: &Subject<'_>, observed: &str) -> Finding 
             "There is a copy in {folder} that the loader does not search: write that folder to \
              /etc/ld.so.conf.d/cuda.conf and run ldconfig, or add it to LD_LIBRARY_PATH."
         ),
-        None => format!(
-            "Install the wheel that brings {name} for CUDA {}, or base the image on a CUDA runtime image.",
-            subject.rule
-        ),
+        None => match &subject.rule {
+            Rule::Cuda(rule) => {
+                let install = remedy::of_wheel(scene, subject.kind.row().wheel, rule);
+                let install = install.trim_end_matches('.');
+                format!("{install}, or base the image on a runtime image of CUDA {rule}.")
+            }
+            Rule::Pin(pin) => format!("In the Dockerfile: pip install '{}'.", pin.wheel),
+        },
     };
     Finding::problem(Code::LibraryMissing, name)
-        .observed(clean(observed))
-        .required(format!("{name} of CUDA {}", subject.rule))
-        .message(clean(&format!("{name} is found nowhere: {observed}")))
-        .hint(clean(&hint))
+        .observed(observed)
+        .required(format!("{name} of {}", subject.rule))
+        .message(format!("{name} is found nowhere: {observed}"))
+        .hint(hint)
 }
 
-fn unanswered(scene: &Scene<'_>, subject: &Subject<'_>, open: &[String]) -> Finding {
-    let paths = clean(&listed(open, 16));
+fn unanswered(scene: &ImageContext<'_>, subject: &Subject<'_>, open: &[String]) -> Finding {
+    let paths = listed(open, 16);
     let (finding, why) = match &scene.image.helper.end {
         HelperEnd::NotRun => (
             Finding::skip(subject.code, subject.name),
@@ -412,7 +710,7 @@ fn unanswered(scene: &Scene<'_>, subject: &Subject<'_>, open: &[String]) -> Find
     };
     finding
         .observed(paths.clone())
-        .required(format!("CUDA {}", subject.rule))
+        .required(subject.rule.to_string())
         .message(format!("versions are not known, since {why}: {paths}"))
 }
 
@@ -443,13 +741,64 @@ mod tests {
             helper: HelperRun { end, ms: 1.0 },
             ..ImageFacts::default()
         };
-        judge(&Scene::new(&runtime(rule), &image))
+        judge(&ImageContext::new(&runtime(rule), &image))
     }
 
     fn crash(step: &str) -> HelperEnd {
         HelperEnd::Crashed {
             signal: 11,
             step: step.into(),
+        }
+    }
+
+    /// nvidia-cuda-runtime-cu12 for faiss-gpu-cu12, beside torch for CUDA 13.
+    #[test]
+    fn another_major_that_nothing_of_the_stack_maps_is_information() {
+        use crate::facts::Python;
+        let judged = |path: &str, version: (u16, u16), end: LoaderEnd, mapped: Option<&str>| {
+            let object = mapped.map(|path| LoadedObject {
+                name: "libcudart.so.12".into(),
+                path: Some(path.into()),
+                ..LoadedObject::default()
+            });
+            let mut image = ImageFacts {
+                python: Python {
+                    site_packages: vec!["/sp".into()],
+                    ..Python::default()
+                },
+                distributions: vec![dist("cumm-cu118", "0.7.11"), dist("faiss-gpu-cu12", "1.12")],
+                libraries: vec![
+                    cudart("/sp/nvidia/cu13/lib/libcudart.so.13", Some((13, 2))),
+                    cudart(path, Some(version)),
+                ],
+                loaded: object.into_iter().collect(),
+                helper: HelperRun {
+                    end: HelperEnd::Done,
+                    ms: 1.0,
+                },
+                ..ImageFacts::default()
+            };
+            image.loader.end = end;
+            let findings = judge(&ImageContext::new(&runtime("13.2"), &image));
+            let finding = findings.into_iter().find(|f| f.subject == path);
+            finding.map(|f| f.status)
+        };
+        let (listed, unlisted) = (LoaderEnd::Listed, LoaderEnd::NotRun);
+        assert_eq!(judged(WHEEL, (12, 9), listed.clone(), None), Some(Status::Info));
+        let bundled = "/sp/faiss_gpu_cu12.libs/libcudart-1.so.12";
+        assert_eq!(judged(bundled, (12, 9), listed.clone(), None), Some(Status::Info));
+        assert_eq!(judged(WHEEL, (13, 0), listed.clone(), None), Some(Status::Fail));
+        assert_eq!(judged(WHEEL, (12, 9), unlisted, None), Some(Status::Fail));
+        assert_eq!(
+            judged(WHEEL, (12, 9), listed.clone(), Some(WHEEL)),
+            Some(Status::Fail)
+        );
+        for of_stack in [
+            "/sp/cumm_cu118.libs/libcudart-1.so.11",
+            "/sp/torch/lib/libcudart.so.12",
+        ] {
+            let status = judged(of_stack, (11, 8), listed.clone(), None);
+            assert_eq!(status, Some(Status::Fail), "{of_stack}");
         }
     }
 
@@ -502,7 +851,7 @@ mod tests {
             helper,
             ..ImageFacts::default()
         };
-        let findings = judge(&Scene::new(&stack, &image));
+        let findings = judge(&ImageContext::new(&stack, &image));
         assert_eq!(
             of(&findings, Code::NvrtcVersion),
             [(Status::Fail, "/sp/n/lib/libnvrtc.so.12")]
@@ -520,7 +869,7 @@ mod tests {
         assert_eq!(of(&findings, Code::CudartVersion), [(Status::Fail, WHEEL)]);
         let finding = findings.iter().find(|f| f.code == Code::CudartVersion).unwrap();
         assert!(
-            finding.message.contains("wrong ELF class\u{fffd}"),
+            finding.message.contains(r"wrong ELF class\u{7}"),
             "{}",
             finding.message
         );
@@ -653,6 +1002,7 @@ mod tests {
                     step: "dlopen x".into(),
                     after_ms: 60_000,
                     killed: true,
+                    in_all: false,
                 },
                 Code::HelperTimeout,
             ),
@@ -722,6 +1072,208 @@ mod tests {
         let expected = [(Status::Unknown, "libcudart.so.11.0")];
         assert_eq!(of(&findings, Code::CudartVersion), expected);
         assert_eq!(of(&findings, Code::LibraryMissing), []);
+    }
+
+    #[test]
+    fn each_library_has_a_finding() {
+        let codes: Vec<_> = LibraryKind::ALL.iter().map(|&kind| code_of(kind)).collect();
+        let expected = [Code::CudartVersion, Code::NvrtcVersion, Code::CudnnVersion];
+        assert_eq!(codes, expected.map(Some));
+    }
+
+    const CUDNN: &str = "/opt/venv/lib/python3.11/site-packages/nvidia/cudnn/lib/libcudnn.so.9";
+    const GRAPH: &str = "/opt/venv/lib/python3.11/site-packages/nvidia/cudnn/lib/libcudnn_graph.so.9";
+
+    fn cudnn(path: &str, release: &str, sublibrary: &str) -> Library {
+        let answer = LibraryAnswer {
+            path: Some(path.into()),
+            release: Some(release.into()),
+            sublibrary: Some(sublibrary.into()),
+            ..LibraryAnswer::default()
+        };
+        Library {
+            kind: LibraryKind::Cudnn,
+            answer: Some(answer),
+            ..cudart(path, None)
+        }
+    }
+
+    /// torch that requires a cuDNN, in the good image with these copies of it.
+    fn with_cudnn(
+        packages: &[(&str, &str)],
+        requires: &str,
+        change: impl FnOnce(&mut ImageFacts),
+    ) -> Vec<Finding> {
+        let facts = image(|i| {
+            dist_mut(i, "torch").requires = vec![requires.into()];
+            change(i);
+        });
+        let stack = Stack {
+            packages: packages
+                .iter()
+                .map(|(name, version)| rule(name, version))
+                .collect(),
+            ..Stack::default()
+        };
+        judge(&ImageContext::new(&stack, &facts.image))
+    }
+
+    const TORCH: &[(&str, &str)] = &[("torch", "*")];
+    const REQUIRED: &str = "nvidia-cudnn-cu12==9.1.0.70 ; platform_system == 'Linux'";
+
+    #[test]
+    fn cudnn_is_held_against_what_torch_or_the_manifest_pins() {
+        let good =
+            |release: &'static str| move |i: &mut ImageFacts| i.libraries.push(cudnn(CUDNN, release, GRAPH));
+        let found = with_cudnn(TORCH, REQUIRED, good("9.1.0"));
+        assert_eq!(of(&found, Code::CudnnVersion), [(Status::Pass, "libcudnn")]);
+        assert!(
+            found
+                .iter()
+                .any(|f| f.message == format!("{CUDNN} is cuDNN 9.1.0")),
+            "{found:?}"
+        );
+        let wrong = with_cudnn(TORCH, REQUIRED, good("9.3.0"));
+        assert_eq!(of(&wrong, Code::CudnnVersion), [(Status::Fail, CUDNN)]);
+        let wrong = wrong.iter().find(|f| f.status == Status::Fail).unwrap();
+        assert_eq!(
+            wrong.message,
+            format!(
+                "{CUDNN} says that it is cuDNN 9.3.0, and torch 2.5.0 asks for nvidia-cudnn-cu12==9.1.0.70"
+            )
+        );
+        assert!(
+            wrong.hint.contains("--no-deps 'nvidia-cudnn-cu12==9.1.0.70'"),
+            "{}",
+            wrong.hint
+        );
+        // The manifest knows better than torch, and its rule alone is enough.
+        for packages in [
+            &[("torch", "*"), ("nvidia-cudnn-cu12", "==9.3.*")][..],
+            &[("nvidia-cudnn-cu12", ">=9.2")],
+        ] {
+            let found = with_cudnn(packages, REQUIRED, good("9.3.0"));
+            assert_eq!(of(&found, Code::CudnnVersion), [(Status::Pass, "libcudnn")]);
+            let found = with_cudnn(packages, REQUIRED, good("9.1.0"));
+            assert_eq!(of(&found, Code::CudnnVersion), [(Status::Fail, CUDNN)]);
+        }
+        // Nothing is pinned, or it is pinned elsewhere, or there is none.
+        for (packages, requires) in [
+            (TORCH, "nvidia-cudnn-cu12"),
+            (
+                TORCH,
+                "nvidia-cudnn-cu12==9.1.0.70 ; platform_system == 'Windows'",
+            ),
+            (&[("numpy", "*")], REQUIRED),
+        ] {
+            let found = with_cudnn(packages, requires, good("8.9.2"));
+            assert_eq!(of(&found, Code::CudnnVersion), [], "{requires}");
+        }
+        assert_eq!(of(&with_cudnn(TORCH, REQUIRED, |_| ()), Code::CudnnVersion), []);
+    }
+
+    #[test]
+    fn three_numbers_stand_for_every_build_of_a_release() {
+        for (specifiers, release, taken) in [
+            ("==9.1.0.70", "9.1.0", true),
+            ("==9.1.0.70", "9.1.1", false),
+            ("==9.1.0", "9.1.0", true),
+            (">=9.1.0.70", "9.1.0", true),
+            (">=9.1.0.70", "9.0.0", false),
+            (">9.1.0.70,<9.2", "9.1.0", true),
+            ("<9.1.0.70", "9.1.0", true),
+            ("<9.1.0", "9.1.0", false),
+            ("==8.9.2.26", "8.9.2", true),
+        ] {
+            let pin = Pin {
+                specifiers: specifiers.parse().unwrap(),
+                wheel: String::new(),
+                by: String::new(),
+            };
+            assert_eq!(pin.takes(release), taken, "{specifiers} {release}");
+        }
+    }
+
+    #[test]
+    fn another_cudnn_in_front_is_named_with_what_brings_it() {
+        let system = "/usr/lib/x86_64-linux-gnu/libcudnn.so.9";
+        let mapped = |path: &str, found_by| LoadedObject {
+            name: "libcudnn.so.9".into(),
+            path: Some(path.into()),
+            found_by: Some(found_by),
+            ..LoadedObject::default()
+        };
+        let by_variable = || FoundBy::LibraryPath {
+            folder: "/usr/lib/x86_64-linux-gnu".into(),
+        };
+        for (found_by, hint) in [
+            (
+                by_variable(),
+                "Take /usr/lib/x86_64-linux-gnu out of LD_LIBRARY_PATH",
+            ),
+            (
+                FoundBy::System,
+                "Remove /usr/lib/x86_64-linux-gnu/libcudnn.so.9 from the image",
+            ),
+        ] {
+            let found = with_cudnn(TORCH, REQUIRED, |i| {
+                let other = cudnn(system, "9.3.0", "/usr/lib/x86_64-linux-gnu/libcudnn_graph.so.9");
+                i.libraries.extend([cudnn(CUDNN, "9.1.0", GRAPH), other]);
+                i.loaded.push(mapped(system, found_by));
+            });
+            assert_eq!(of(&found, Code::CudnnVersion), [(Status::Fail, system)]);
+            let finding = found.iter().find(|f| f.status == Status::Fail).unwrap();
+            assert!(finding.hint.starts_with(hint), "{}", finding.hint);
+        }
+        // The library is the wheel's, its sub-library is not.
+        let stray = "/usr/local/cuda/lib64/libcudnn_graph.so.9";
+        let found = with_cudnn(TORCH, REQUIRED, |i| {
+            i.libraries.push(cudnn(CUDNN, "9.3.0", stray));
+            i.loaded.push(mapped(CUDNN, by_variable()));
+        });
+        let finding = found.iter().find(|f| f.status == Status::Fail).unwrap();
+        assert!(finding.message.contains(&format!(
+            "{CUDNN} loads {stray}, which says that it is cuDNN 9.3.0"
+        )));
+        assert!(
+            finding
+                .hint
+                .starts_with("Take /usr/local/cuda/lib64 out of LD_LIBRARY_PATH")
+        );
+    }
+
+    #[test]
+    fn a_cudnn_that_does_not_answer_is_judged_by_its_reason() {
+        let silent = |error: &str| Library {
+            kind: LibraryKind::Cudnn,
+            ..failed(CUDNN, error)
+        };
+        for (error, status) in [
+            (format!("{CUDNN}: file too short"), Status::Fail),
+            (
+                "libstdc++.so.6: cannot open shared object file: No such file or directory".into(),
+                Status::Unknown,
+            ),
+            (
+                "cudnnGetVersion: the library does not export this function".into(),
+                Status::Fail,
+            ),
+        ] {
+            let found = with_cudnn(TORCH, REQUIRED, |i| i.libraries.push(silent(&error)));
+            assert_eq!(of(&found, Code::CudnnVersion), [(status, CUDNN)], "{error}");
+        }
+        let found = with_cudnn(TORCH, REQUIRED, |i| {
+            i.libraries = vec![
+                cudart(WHEEL, Some((12, 4))),
+                Library {
+                    answer: None,
+                    ..silent("")
+                },
+            ];
+            i.helper.end = crash("cudnnGetVersion");
+        });
+        assert_eq!(of(&found, Code::CudnnVersion), [(Status::Fail, CUDNN)]);
+        assert_eq!(of(&found, Code::HelperCrashed), []);
     }
 
     #[test]

@@ -4,16 +4,18 @@
 
 use std::path::Path;
 
-use super::{Scene, clean, listed};
+use super::unread::Trouble;
+use super::{ImageContext, listed, remedy};
 use crate::check::{Code, Finding, Severity};
 use crate::discover::loader::is_drivers;
 use crate::facts::{FoundBy, LoadedObject, LoaderEnd, MissingVersion, RefusedObject, ShadowedCopy};
 
 const FOUND: &str = "a file that the loader finds and can use";
 
-pub fn judge(scene: &Scene<'_>) -> Vec<Finding> {
+pub fn judge(scene: &ImageContext<'_>) -> Vec<Finding> {
     let loader = &scene.image.loader;
-    let mut findings: Vec<Finding> = loader.refused.iter().map(refused).collect();
+    let told = |refused: &&RefusedObject| Trouble::told_by(&refused.reason).is_none();
+    let mut findings: Vec<Finding> = loader.refused.iter().filter(told).map(refused).collect();
     match &loader.end {
         LoaderEnd::NotRun => return Vec::new(),
         LoaderEnd::NotAsked { reason } => {
@@ -35,7 +37,7 @@ pub fn judge(scene: &Scene<'_>) -> Vec<Finding> {
         let files = scene.image.loaded.iter().filter(|o| o.path.is_some()).count();
         findings.push(
             Finding::pass(Code::LibraryMissing, "loader")
-                .observed(clean(&listed(&loader.modules, 16)))
+                .observed(listed(&loader.modules, 16))
                 .required(FOUND)
                 .message(format!(
                     "the loader finds all that {} modules need: {files} files",
@@ -54,17 +56,17 @@ pub fn judge(scene: &Scene<'_>) -> Vec<Finding> {
 
 fn silent(finding: Finding, what: &str, reason: &str) -> Finding {
     finding
-        .observed(clean(reason))
+        .observed(reason)
         .required("the loader's list of what it would map")
-        .message(format!("the loader {what}: {}", clean(reason)))
+        .message(format!("the loader {what}: {}", reason))
 }
 
 fn problem(severity: Severity, subject: &str, observed: &str, message: &str, hint: &str) -> Finding {
-    Finding::problem_as(Code::LibraryMissing, severity, clean(subject))
-        .observed(clean(observed))
+    Finding::problem_as(Code::LibraryMissing, severity, subject)
+        .observed(observed)
         .required(FOUND)
-        .message(clean(message))
-        .hint(clean(hint))
+        .message(message)
+        .hint(hint)
 }
 
 fn refused(refused: &RefusedObject) -> Finding {
@@ -124,17 +126,34 @@ fn name_of(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 
-fn missing(scene: &Scene<'_>) -> Vec<Finding> {
+fn missing(scene: &ImageContext<'_>) -> Vec<Finding> {
     let loaded = &scene.image.loaded;
     // A name that one object looks for in vain may come with another one that is imported before it.
     let comes = |name: &str| loaded.iter().any(|o| o.name == name && o.path.is_some());
     // It is listed once for each object that looks for it.
     let first = |at: usize, name: &str| loaded.iter().position(|o| o.name == name) == Some(at);
-    loaded
+    let absent: Vec<&LoadedObject> = loaded
         .iter()
         .enumerate()
         .filter(|(at, o)| o.path.is_none() && first(*at, &o.name) && !is_drivers(&o.name) && !comes(&o.name))
-        .map(|(_, object)| {
+        .map(|(_, object)| object)
+        .collect();
+    // NVIDIA's libraries that one module lacks have one remedy.
+    let is_open = |object: &LoadedObject| object.shadowed.is_empty() && needs(object).is_some();
+    let wheels = |object: &LoadedObject| {
+        let of_same = absent
+            .iter()
+            .filter(|other| is_open(object) && is_open(other) && needs(other) == needs(object));
+        let names: Vec<&str> = of_same.map(|other| other.name.as_str()).collect();
+        let alone = remedy::of_library(scene, &object.name)?;
+        Some(match names.len() {
+            ..2 => alone,
+            _ => remedy::of_libraries(scene, &names),
+        })
+    };
+    absent
+        .iter()
+        .map(|object| {
             let name = &object.name;
             let who = match object.needed_by.as_slice() {
                 [] => "a module of the stack".to_string(),
@@ -147,7 +166,10 @@ fn missing(scene: &Scene<'_>) -> Vec<Finding> {
             };
             let (severity, message, hint) = match object.shadowed.first() {
                 Some(copy) => unreached(scene, name, copy),
-                None => (Severity::Fail, String::new(), supplier(name)),
+                None => {
+                    let hint = wheels(object).unwrap_or_else(|| supplier(name));
+                    (Severity::Fail, String::new(), hint)
+                }
             };
             problem(
                 severity,
@@ -160,8 +182,13 @@ fn missing(scene: &Scene<'_>) -> Vec<Finding> {
         .collect()
 }
 
+/// The object on whose behalf the loader looked for it.
+fn needs(object: &LoadedObject) -> Option<&str> {
+    object.needed_by.first().map(String::as_str)
+}
+
 /// A wheel has a copy to which nothing leads the loader.
-fn unreached(scene: &Scene<'_>, name: &str, copy: &ShadowedCopy) -> (Severity, String, String) {
+fn unreached(scene: &ImageContext<'_>, name: &str, copy: &ShadowedCopy) -> (Severity, String, String) {
     let path = &copy.path;
     let hint = format!("Install the package that brings {name} into the same site-packages as the module.");
     // torch/__init__.py, `_preload_cuda_deps`: it searches all of sys.path for the libraries of NVIDIA's wheels.
@@ -171,6 +198,19 @@ fn unreached(scene: &Scene<'_>, name: &str, copy: &ShadowedCopy) -> (Severity, S
         .modules
         .iter()
         .any(|m| m.contains("/torch/lib/"));
+    let is_onnxruntimes = scene.image.loaded.iter().any(|object| {
+        object.name == name
+            && object
+                .needed_by
+                .first()
+                .is_some_and(|path| path.contains("/onnxruntime/"))
+    });
+    if is_onnxruntimes && !torch && copy.wanted_by.is_none() {
+        let message = format!("; {path} is loaded by onnxruntime.preload_dlls() alone");
+        let hint = "Call onnxruntime.preload_dlls() before the first session, import torch before it, or add that folder to \
+                    LD_LIBRARY_PATH: otherwise onnxruntime uses the CPU.";
+        return (Severity::Warn, message, hint.to_string());
+    }
     if torch && copy.wanted_by.is_none() {
         let message = format!("; torch looks for {path} itself when it is imported");
         return (Severity::Warn, message, hint);
@@ -209,14 +249,17 @@ fn reason(found_by: &FoundBy) -> String {
     }
 }
 
-fn shadowed(scene: &Scene<'_>) -> Vec<Finding> {
+fn shadowed(scene: &ImageContext<'_>) -> Vec<Finding> {
     let mut findings: Vec<Finding> = scene
         .image
         .loaded
         .iter()
         .filter_map(|object| {
             let path = object.path.as_ref()?;
-            let copy = object.shadowed.first()?;
+            // A base image's CUDA of the same release has the very files of the wheels.
+            let mut others = object.shadowed.iter().filter(|copy| !copy.same);
+            let lacking = others.clone().find(|copy| copy.missing_symbol.is_some());
+            let copy = lacking.or_else(|| others.next())?;
             let mut why = object
                 .found_by
                 .as_ref()
@@ -226,10 +269,24 @@ fn shadowed(scene: &Scene<'_>) -> Vec<Finding> {
             {
                 why += &format!("; {first} is loaded before {wanted_by}, and one SONAME is loaded once");
             }
+            let mut severity = Severity::Warn;
+            if let Some(symbol) = &copy.missing_symbol {
+                severity = Severity::Fail;
+                let user = copy.missing_for.as_deref().unwrap_or("a module of the stack");
+                let more = match copy.missing_count {
+                    ..2 => String::new(),
+                    2 => " and 1 other symbol".into(),
+                    all => format!(" and {} other symbols", all - 1),
+                };
+                why += &format!("; {path} lacks {symbol}{more}, which {user} needs, so that it cannot be loaded");
+            }
             let hint = match &object.found_by {
                 Some(FoundBy::LibraryPath { folder }) => format!(
                     "Take {folder} out of LD_LIBRARY_PATH, in the Dockerfile (ENV) or where the container is started."
                 ),
+                Some(FoundBy::System) if severity == Severity::Fail => {
+                    "Remove that copy, or its folder from /etc/ld.so.conf.d (then run ldconfig).".into()
+                }
                 Some(FoundBy::System) => {
                     "Remove that copy, or its folder from /etc/ld.so.conf.d (then ldconfig); or import torch first."
                         .into()
@@ -238,14 +295,14 @@ fn shadowed(scene: &Scene<'_>) -> Vec<Finding> {
             };
             let name = &object.name;
             Some(
-                Finding::problem(Code::LibraryShadowed, clean(name))
-                    .observed(clean(path))
-                    .required(clean(&copy.path))
-                    .message(clean(&format!(
+                Finding::problem_as(Code::LibraryShadowed, severity, name)
+                    .observed(path)
+                    .required(&copy.path)
+                    .message(format!(
                         "the loader would take {path} for {name} and not the wheel's {}: {why}",
                         copy.path
-                    )))
-                    .hint(clean(&hint)),
+                    ))
+                    .hint(hint),
             )
         })
         .collect();
@@ -267,7 +324,7 @@ fn lies_in(object: &LoadedObject, folder: &str) -> bool {
     })
 }
 
-fn driver(scene: &Scene<'_>) -> Vec<Finding> {
+fn driver(scene: &ImageContext<'_>) -> Vec<Finding> {
     const REQUIRED: &str = "no stub in the driver's place";
     let image = scene.image;
     let mapped = image
@@ -284,10 +341,10 @@ fn driver(scene: &Scene<'_>) -> Vec<Finding> {
             .map_or_else(String::new, |f| format!(": {}", reason(f)));
         if lies_in(object, "stubs") {
             findings.push(
-                Finding::problem(Code::StubDriver, clean(path))
-                    .observed(clean(real))
+                Finding::problem(Code::StubDriver, path)
+                    .observed(real)
                     .required(REQUIRED)
-                    .message(clean(&format!("the loader would take the stub {real} for the driver{why}")))
+                    .message(format!("the loader would take the stub {real} for the driver{why}"))
                     .hint(
                         "Keep stubs off LD_LIBRARY_PATH and out of /etc/ld.so.conf.d, remove a libcuda.so.1 that \
                          somebody made there, then run ldconfig. Linking needs LIBRARY_PATH only.",
@@ -295,13 +352,13 @@ fn driver(scene: &Scene<'_>) -> Vec<Finding> {
             );
         } else if lies_in(object, "compat") {
             findings.push(
-                Finding::info(Code::StubDriver, clean(path))
-                    .observed(clean(real))
+                Finding::info(Code::StubDriver, path)
+                    .observed(real)
                     .required(REQUIRED)
-                    .message(clean(&format!(
+                    .message(format!(
                         "the loader would take the compatibility driver library {real}{why}; it runs on data centre \
                          GPUs alone, and with no older driver than its own notes allow"
-                    ))),
+                    )),
             );
         }
     }
@@ -312,19 +369,19 @@ fn driver(scene: &Scene<'_>) -> Vec<Finding> {
         .filter(|stub| Some(stub.as_str()) != path)
     {
         findings.push(
-            Finding::info(Code::StubDriver, clean(stub))
-                .observed(clean(stub))
+            Finding::info(Code::StubDriver, stub)
+                .observed(stub)
                 .required(REQUIRED)
-                .message(clean(&format!(
+                .message(format!(
                     "the stub {stub} lies in a folder that the loader searches; it is not what would be loaded now"
-                ))),
+                )),
         );
     }
     if findings.is_empty() {
         let seen = path.unwrap_or("no libcuda.so.1: the driver comes when the container starts");
         findings.push(
             Finding::pass(Code::StubDriver, "libcuda.so.1")
-                .observed(clean(seen))
+                .observed(seen)
                 .required(REQUIRED)
                 .message("no stub stands in the driver's place"),
         );

@@ -1,9 +1,9 @@
 //! `file-missing`.
 
-use super::{Scene, clean, listed};
+use super::{ImageContext, listed};
 use crate::check::{Code, Finding};
 
-pub fn judge(scene: &Scene<'_>) -> Vec<Finding> {
+pub fn judge(scene: &ImageContext<'_>) -> Vec<Finding> {
     scene
         .stack
         .files
@@ -11,25 +11,24 @@ pub fn judge(scene: &Scene<'_>) -> Vec<Finding> {
         .map(|name| {
             let looked_for = scene.image.files.iter().find(|file| file.name == *name);
             match looked_for.map(|file| &file.path) {
-                Some(Some(path)) => Finding::pass(Code::FileMissing, clean(name))
-                    .observed(clean(path))
+                Some(Some(path)) => Finding::pass(Code::FileMissing, name)
+                    .observed(path)
                     .required("the file in site-packages")
-                    .message(format!("{} is there", clean(name))),
+                    .message(format!("{name} is there")),
                 Some(None) => missing(scene, name),
-                None => Finding::unknown(Code::FileMissing, clean(name))
+                None => Finding::unknown(Code::FileMissing, name)
                     .required("the file in site-packages")
-                    .message(format!("{} was not looked for", clean(name))),
+                    .message(format!("{name} was not looked for")),
             }
         })
         .collect()
 }
 
-fn missing(scene: &Scene<'_>, name: &str) -> Finding {
-    let name = clean(name);
-    let folders = clean(&listed(&scene.image.python.site_packages, 8));
+fn missing(scene: &ImageContext<'_>, name: &str) -> Finding {
+    let folders = listed(&scene.image.python.site_packages, 8);
     // The import name is as near as a path comes to the package that should have brought it.
     let owner = name.split('/').next().unwrap_or_default();
-    Finding::problem(Code::FileMissing, name.clone())
+    Finding::problem(Code::FileMissing, name)
         .observed(format!("not in {folders}"))
         .required("the file in site-packages")
         .message(format!("{name} is in no site-packages folder"))
@@ -58,7 +57,10 @@ mod tests {
             ),
             (vec![], Status::Unknown),
         ] {
-            let findings = judge(&Scene::new(&stack(), &image(|i| i.files = files.clone()).image));
+            let findings = judge(&ImageContext::new(
+                &stack(),
+                &image(|i| i.files = files.clone()).image,
+            ));
             let expected = [(status, "cumm/include/tensorview/core/all.h")];
             assert_eq!(of(&findings, Code::FileMissing), expected);
         }

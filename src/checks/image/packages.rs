@@ -2,12 +2,12 @@
 
 use pep440_rs::Version;
 
-use super::{Scene, accepts, clean, shown_version};
+use super::{ImageContext, accepts, shown_version};
 use crate::check::{Code, Finding};
 use crate::facts::Distribution;
 use crate::stack::PackageRule;
 
-pub fn judge(scene: &Scene<'_>) -> Vec<Finding> {
+pub fn judge(scene: &ImageContext<'_>) -> Vec<Finding> {
     scene
         .stack
         .packages
@@ -17,6 +17,21 @@ pub fn judge(scene: &Scene<'_>) -> Vec<Finding> {
             None => missing(scene, rule),
         })
         .collect()
+}
+
+/// Zip files and eggs that Python imports from.
+pub fn archives(scene: &ImageContext<'_>) -> Option<Finding> {
+    let archives = &scene.image.python.archives;
+    let asks = !scene.stack.packages.is_empty() || !scene.stack.files.is_empty();
+    (asks && !archives.is_empty()).then(|| {
+        let shown = super::listed(archives, 4);
+        Finding::info(Code::PackageMissing, "sys.path")
+            .observed(shown.clone())
+            .message(format!(
+                "zip files and eggs are not looked into: what {shown} holds counts as not installed, and what it hides \
+                 is not seen"
+            ))
+    })
 }
 
 /// What pip would be asked for.
@@ -33,7 +48,7 @@ fn required(rule: &PackageRule) -> String {
         .map_or_else(|| "any version".into(), ToString::to_string)
 }
 
-fn missing(scene: &Scene<'_>, rule: &PackageRule) -> Finding {
+fn missing(scene: &ImageContext<'_>, rule: &PackageRule) -> Finding {
     let subject = rule.normalized.clone();
     if rule.optional {
         return Finding::skip(Code::PackageMissing, subject)
@@ -53,23 +68,30 @@ fn missing(scene: &Scene<'_>, rule: &PackageRule) -> Finding {
         None => ("not installed".into(), String::new()),
     };
     let removal = sibling.map_or_else(String::new, |d| format!("pip uninstall {}, then ", d.name));
+    let unseen = match scene.image.python.archives.as_slice() {
+        [] => String::new(),
+        archives => format!(
+            " in a folder of sys.path; zip files and eggs are not looked into ({})",
+            super::listed(archives, 4)
+        ),
+    };
     Finding::problem(Code::PackageMissing, subject)
-        .observed(clean(&observed))
+        .observed(observed)
         .required(required(rule))
-        .message(clean(&format!("{} is not installed{instead}", rule.name)))
-        .hint(clean(&format!(
+        .message(format!("{} is not installed{unseen}{instead}", rule.name))
+        .hint(format!(
             "In the Dockerfile: {removal}pip install '{}'. Or write \"optional\": true for it in the manifest.",
             wanted(rule)
-        )))
+        ))
 }
 
 fn installed(rule: &PackageRule, dist: &Distribution) -> Finding {
-    let shown = clean(&shown_version(dist));
+    let shown = shown_version(dist);
     let subject = rule.normalized.clone();
     let problem = |message: String, hint: String| {
         Finding::problem(Code::PackageVersion, subject.clone())
-            .message(clean(&message))
-            .hint(clean(&hint))
+            .message(message)
+            .hint(hint)
     };
     let reinstall = format!(
         "In the Dockerfile: pip install --force-reinstall '{}'.",
@@ -137,7 +159,7 @@ mod tests {
             ..Stack::default()
         };
         let facts = image(|i| i.distributions = dists);
-        let mut findings = judge(&Scene::new(&stack, &facts.image));
+        let mut findings = judge(&ImageContext::new(&stack, &facts.image));
         assert_eq!(findings.len(), 1);
         findings.remove(0)
     }

@@ -4,13 +4,14 @@ use std::str::FromStr;
 
 use pep440_rs::{Version, VersionSpecifiers};
 
-use super::{Scene, clean, listed};
+use super::{ImageContext, listed};
 use crate::check::{Code, Finding, Severity};
 use crate::facts::{Distribution, Python};
+use crate::process::closed;
 use crate::stack::SmokeEntry;
 
 /// Whether an interpreter is needed, and not only folders with packages.
-fn needs_interpreter(scene: &Scene<'_>) -> bool {
+fn needs_interpreter(scene: &ImageContext<'_>) -> bool {
     scene.stack.python.is_some()
         || scene.stack.smoke.iter().any(|entry| match entry {
             SmokeEntry::Builtin(_) => true,
@@ -21,16 +22,25 @@ fn needs_interpreter(scene: &Scene<'_>) -> bool {
         })
 }
 
-fn needs_folders(scene: &Scene<'_>) -> bool {
+fn needs_folders(scene: &ImageContext<'_>) -> bool {
     !scene.stack.packages.is_empty() || !scene.stack.files.is_empty()
 }
 
-pub fn presence(scene: &Scene<'_>) -> Option<Finding> {
+pub fn presence(scene: &ImageContext<'_>) -> Option<Finding> {
     let python = &scene.image.python;
     let without_interpreter = needs_interpreter(scene) && python.interpreter.is_none();
     let without_folders = needs_folders(scene) && !scene.has_folders();
     if !needs_interpreter(scene) && !needs_folders(scene) {
         return None;
+    }
+    if let Some(why) = &python.undetermined {
+        return Some(unknown(why));
+    }
+    if let Some(finding) = closed_folder(python) {
+        return Some(finding);
+    }
+    if let Some(home) = &python.broken_home {
+        return Some(broken_home(python, home));
     }
     let found_by = python.found_by.as_deref().unwrap_or("nothing");
     if !without_interpreter && !without_folders {
@@ -41,31 +51,31 @@ pub fn presence(scene: &Scene<'_>) -> Option<Finding> {
             .map_or("", |p| p.as_str());
         return Some(
             Finding::pass(Code::PythonMissing, "python")
-                .observed(clean(what))
+                .observed(what)
                 .message(format!(
                     "{} found by {found_by}{}, packages in {}",
-                    clean(what),
+                    what,
                     unheard(python),
-                    clean(&listed(&python.site_packages, 4))
+                    listed(&python.site_packages, 4)
                 )),
         );
     }
     let tried = if python.tried.is_empty() {
         String::new()
     } else {
-        format!(" Looked at: {}.", clean(&python.tried.join("; ")))
+        format!(" Looked at: {}.", python.tried.join("; "))
     };
     let (observed, message) = match (&python.interpreter, &python.prefix) {
         (Some(interpreter), _) => (
-            format!("{} without a site-packages folder", clean(interpreter)),
+            format!("{interpreter} without a site-packages folder"),
             format!(
                 "{}, found by {found_by}, has no site-packages folder to look for packages in",
-                clean(interpreter)
+                interpreter
             ),
         ),
         (None, Some(prefix)) if without_interpreter => (
-            format!("{} without an interpreter", clean(prefix)),
-            format!("{}, found by {found_by}, has no interpreter", clean(prefix)),
+            format!("{prefix} without an interpreter"),
+            format!("{prefix}, found by {found_by}, has no interpreter"),
         ),
         _ => (
             "no interpreter".into(),
@@ -84,19 +94,63 @@ pub fn presence(scene: &Scene<'_>) -> Option<Finding> {
     )
 }
 
+/// The service starts a Python, and another one would be no evidence.
+fn unknown(why: &str) -> Finding {
+    Finding::problem(Code::PythonUnknown, "python")
+        .observed(why)
+        .required("the Python environment of the service")
+        .message(format!(
+            "the service's Python cannot be determined: {why}; its packages are not judged"
+        ))
+        .hint("Name its interpreter or its environment's folder with --python or CUDA_ENTRYPOINT_PYTHON.")
+}
+
+/// Left over from another Python, mostly.
+fn broken_home(python: &Python, home: &str) -> Finding {
+    let judged = python.judged().unwrap_or_default();
+    Finding::problem(Code::PythonMissing, "python")
+        .observed(format!("PYTHONHOME={home}"))
+        .required("a PYTHONHOME with this interpreter's standard library, or none")
+        .message(format!(
+            "{judged} cannot start: PYTHONHOME is {home}, which has no standard library for it"
+        ))
+        .hint("Remove PYTHONHOME from the image's ENV, from `env:` of the pod or from `docker run -e`.")
+}
+
+/// The interpreter is there, below a folder that this user may not enter: uv's own below /root, mostly.
+fn closed_folder(python: &Python) -> Option<Finding> {
+    let closed = python.closed_folder.as_ref()?;
+    let (interpreter, folder) = (&closed.interpreter, &closed.folder);
+    let reason = format!("{interpreter} leads below {folder}, which this user may not enter");
+    let (finding, message) = match &python.interpreter {
+        Some(other) => (
+            Finding::problem_as(Code::PythonMissing, Severity::Warn, "python"),
+            format!("{reason}; {other} is judged, which comes next on PATH"),
+        ),
+        None => (Finding::problem(Code::PythonMissing, "python"), reason),
+    };
+    let finding = finding
+        .observed(format!("{folder} may not be entered"))
+        .required("an interpreter that the service's user may execute")
+        .message(message)
+        .hint(format!(
+            "If uv installed this interpreter, {}; or run the service as the owner of {folder}.",
+            closed::REMEDY
+        ));
+    Some(finding)
+}
+
 /// Why the service's own Python was not taken, where it has a command: another Python may be judged here.
 fn unheard(python: &Python) -> String {
     python
         .tried
         .iter()
         .find(|why| why.starts_with(Python::OF_SERVICE))
-        .map_or(String::new(), |why| {
-            format!(" ({}; name it with --python)", clean(why))
-        })
+        .map_or(String::new(), |why| format!(" ({why}; name it with --python)"))
 }
 
 /// Without folders there is nothing to compare with: one line for each part, instead of a failure for each package.
-pub fn skipped(scene: &Scene<'_>) -> Vec<Finding> {
+pub fn skipped(scene: &ImageContext<'_>) -> Vec<Finding> {
     let parts = [
         (Code::PackageMissing, "packages", scene.stack.packages.len()),
         (Code::FileMissing, "files", scene.stack.files.len()),
@@ -105,6 +159,11 @@ pub fn skipped(scene: &Scene<'_>) -> Vec<Finding> {
         .into_iter()
         .filter(|(.., count)| *count > 0)
         .map(|(code, subject, count)| {
+            if scene.image.python.undetermined.is_some() {
+                return Finding::unknown(code, subject).message(format!(
+                    "the manifest's {subject} ({count}) are not judged: the service's Python is unknown"
+                ));
+            }
             Finding::skip(code, subject)
                 .observed("no site-packages folder")
                 .message(format!(
@@ -114,16 +173,16 @@ pub fn skipped(scene: &Scene<'_>) -> Vec<Finding> {
         .collect()
 }
 
-pub fn version(scene: &Scene<'_>) -> Option<Finding> {
+pub fn version(scene: &ImageContext<'_>) -> Option<Finding> {
     let specifiers = scene.stack.python.as_ref()?;
     let python = &scene.image.python;
     if python.interpreter.is_none() && python.prefix.is_none() {
         return None;
     }
-    let subject = clean(python.interpreter.as_ref().or(python.prefix.as_ref())?);
+    let subject = python.interpreter.as_ref().or(python.prefix.as_ref())?;
     let (observed, verdict) = match &python.version {
-        Some(text) => (clean(text), takes(specifiers, text)),
-        None => ("unknown".into(), None),
+        Some(text) => (text.as_str(), takes(specifiers, text)),
+        None => ("unknown", None),
     };
     let finding = match verdict {
         Some(true) => Finding::pass(Code::PythonVersion, subject).message(format!("Python is {observed}")),
@@ -134,7 +193,7 @@ pub fn version(scene: &Scene<'_>) -> Option<Finding> {
                  CUDA_ENTRYPOINT_PYTHON.",
             ),
         None => Finding::unknown(Code::PythonVersion, subject.clone())
-            .message(format!("{subject} does not tell enough of its version by its files: {observed}")),
+            .message(format!("{subject} has no file that gives its full version: {observed}")),
     };
     Some(finding.observed(observed).required(specifiers.to_string()))
 }
@@ -177,7 +236,7 @@ impl Foreign {
 
     fn here(self, version: &str) -> String {
         match self {
-            Self::Interpreter => format!("Python here is {}", clean(version)),
+            Self::Interpreter => format!("Python here is {version}"),
             Self::Platform => "this is x86-64 Linux with glibc".into(),
         }
     }
@@ -205,7 +264,7 @@ impl Foreign {
 }
 
 /// Wheels of another interpreter or platform: each of the manifest's packages by itself, the others together and as a warning.
-pub fn tags(scene: &Scene<'_>) -> Vec<Finding> {
+pub fn tags(scene: &ImageContext<'_>) -> Vec<Finding> {
     let Some((version, minor)) = scene
         .image
         .python
@@ -231,7 +290,7 @@ pub fn tags(scene: &Scene<'_>) -> Vec<Finding> {
     let mut findings: Vec<Finding> = ours
         .iter()
         .map(|(dist, foreign)| {
-            let tags = clean(&listed(&dist.tags, 3));
+            let tags = listed(&dist.tags, 3);
             Finding::problem(Code::PythonVersion, dist.name.clone())
                 .observed(tags.clone())
                 .required(foreign.required(minor))
@@ -252,7 +311,7 @@ pub fn tags(scene: &Scene<'_>) -> Vec<Finding> {
         if names.is_empty() {
             continue;
         }
-        let names = clean(&listed(&names, 8));
+        let names = listed(&names, 8);
         findings.push(
             Finding::problem_as(Code::PythonVersion, Severity::Warn, "other wheels")
                 .observed(names.clone())
@@ -424,7 +483,7 @@ mod tests {
     #[test]
     fn an_interpreter_without_folders_and_folders_without_an_interpreter() {
         let bare = image(|i| i.python.site_packages.clear());
-        let finding = presence(&Scene::new(&stack(), &bare.image)).unwrap();
+        let finding = presence(&ImageContext::new(&stack(), &bare.image)).unwrap();
         assert_eq!(finding.status, Status::Fail);
         assert!(
             finding.message.contains("has no site-packages folder"),
@@ -432,7 +491,7 @@ mod tests {
             finding.message
         );
         let folder = image(|i| i.python.interpreter = None);
-        let finding = presence(&Scene::new(&stack(), &folder.image)).unwrap();
+        let finding = presence(&ImageContext::new(&stack(), &folder.image)).unwrap();
         assert!(
             finding.message.contains("has no interpreter"),
             "{}",
@@ -442,7 +501,7 @@ mod tests {
             packages: vec![rule("torch", "*")],
             ..Stack::default()
         };
-        let finding = presence(&Scene::new(&packages_only, &folder.image)).unwrap();
+        let finding = presence(&ImageContext::new(&packages_only, &folder.image)).unwrap();
         assert_eq!(finding.status, Status::Pass);
     }
 
@@ -454,7 +513,7 @@ mod tests {
             (None, Status::Unknown),
         ] {
             let facts = image(|i| i.python.version = version.map(String::from));
-            let finding = super::version(&Scene::new(&stack(), &facts.image)).unwrap();
+            let finding = super::version(&ImageContext::new(&stack(), &facts.image)).unwrap();
             assert_eq!(finding.status, status, "{version:?}");
         }
     }
@@ -465,7 +524,7 @@ mod tests {
             dist_mut(i, "spconv-cu124").tags = vec!["cp311-cp311-linux_aarch64".into()];
             dist_mut(i, "numpy").tags = vec!["cp311-cp311-musllinux_1_2_x86_64".into()];
         });
-        let findings = tags(&Scene::new(&stack(), &facts.image));
+        let findings = tags(&ImageContext::new(&stack(), &facts.image));
         assert_eq!(
             of(&findings, Code::PythonVersion),
             [(Status::Fail, "spconv-cu124"), (Status::Warn, "other wheels")]
@@ -492,7 +551,7 @@ mod tests {
                 .map(String::from)
                 .to_vec();
         });
-        let findings = tags(&Scene::new(&stack(), &facts.image));
+        let findings = tags(&ImageContext::new(&stack(), &facts.image));
         assert_eq!(of(&findings, Code::PythonVersion), [(Status::Pass, "wheels")]);
     }
 
@@ -501,7 +560,7 @@ mod tests {
         let facts = image(|i| {
             i.python.tried = vec!["the service command: `bash -c` does not tell \u{1b}which".into()];
         });
-        let finding = presence(&Scene::new(&stack(), &facts.image)).unwrap();
+        let finding = presence(&ImageContext::new(&stack(), &facts.image)).unwrap();
         assert_eq!(finding.status, Status::Pass);
         assert!(
             finding
@@ -514,7 +573,7 @@ mod tests {
         assert!(!finding.message.contains('\u{1b}'));
         // Places that are merely absent are no reason to doubt.
         let facts = image(|i| i.python.tried = vec!["VIRTUAL_ENV: /gone: No such file".into()]);
-        let finding = presence(&Scene::new(&stack(), &facts.image)).unwrap();
+        let finding = presence(&ImageContext::new(&stack(), &facts.image)).unwrap();
         assert!(!finding.message.contains("--python"), "{}", finding.message);
     }
 
@@ -524,7 +583,7 @@ mod tests {
             dist_mut(i, "spconv-cu124").tags = vec!["cp310-cp310-linux_x86_64".into()];
             dist_mut(i, "numpy").tags = vec!["cp310-cp310-linux_x86_64".into()];
         });
-        let findings = tags(&Scene::new(&stack(), &facts.image));
+        let findings = tags(&ImageContext::new(&stack(), &facts.image));
         assert_eq!(
             of(&findings, Code::PythonVersion),
             [(Status::Fail, "spconv-cu124"), (Status::Warn, "other wheels")]

@@ -1,159 +1,390 @@
-//! `requires-dist`: what the installed metadata of the manifest's packages says of the other installed versions.
+//! `requires-dist`: what installed metadata says of the versions of other installed packages.
+//!
+//! The manifest's packages are asked for all that they require, with what stands behind the extras that they ask for, as in
+//! torch -> cuda-toolkit[cublas] -> nvidia-cublas. Of the other packages it only counts what they ask of the manifest's.
 
-use super::{Scene, accepts, clean, listed, pins, shown_version, stated_versions};
-use crate::check::{Code, Finding, Severity};
-use crate::discover::requirement::{MarkerEnvironment, Requirement};
+use std::collections::{BTreeSet, VecDeque};
+
+use pep440_rs::Version;
+
+use super::{ImageContext, accepts, listed, shown_version, stated_versions};
+use crate::check::{Code, Finding, Severity, Status};
+use crate::discover::requirement::{MarkerEnvironment, Requirement, normalize_name};
 use crate::facts::Distribution;
+use crate::packages;
 
-pub fn judge(scene: &Scene<'_>) -> Vec<Finding> {
+/// Most packages on the way to a requirement: a longer way is not followed.
+const MAX_WAY: usize = 32;
+
+pub fn judge(scene: &ImageContext<'_>) -> Vec<Finding> {
     let environment = MarkerEnvironment::of(scene.image.python.version.as_deref());
-    scene
+    let mut walk = Walk {
+        scene,
+        environment,
+        followed: BTreeSet::new(),
+    };
+    let ours: Vec<&Distribution> = scene
         .stack
         .packages
         .iter()
-        .filter_map(|rule| scene.installed.get(rule.normalized.as_str()))
-        .flat_map(|dist| one(scene, dist, &environment))
-        .collect()
-}
-
-fn one(scene: &Scene<'_>, dist: &Distribution, environment: &MarkerEnvironment) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    let mut met = Vec::new();
-    let mut missing = Vec::new();
-    for line in &dist.requires {
-        let requirement: Requirement = match line.parse() {
-            Ok(requirement) => requirement,
-            Err(e) => {
-                findings.push(unknown(dist, line, &e.to_string()));
-                continue;
-            }
-        };
-        match requirement.applies(environment) {
-            Some(false) => {}
-            None => findings.push(unknown(dist, line, "its marker asks for what files do not tell")),
-            Some(true) => match scene.installed.get(requirement.name.as_str()) {
-                None => missing.push(requirement),
-                Some(other) => match refused(scene, dist, other, line, &requirement) {
-                    Some(finding) => findings.push(finding),
-                    None => met.push(requirement.name),
-                },
-            },
+        .filter_map(|rule| scene.installed.get(rule.normalized.as_str()).copied())
+        .collect();
+    let mut findings: Vec<Finding> = ours.iter().flat_map(|dist| walk.package(dist, None)).collect();
+    // Extras that only a package outside of the manifest asks for.
+    for dist in ours {
+        let mut behind: Vec<Finding> = Vec::new();
+        for extra in &dist.extras {
+            behind.extend(walk.package(dist, Some(extra)));
         }
-    }
-    // Whoever leaves out one package on purpose often leaves out ten: said once.
-    findings.extend(absent(dist, &missing));
-    if findings.is_empty() && !met.is_empty() {
-        findings.push(
-            Finding::pass(Code::RequiresDist, dist.name.clone())
-                .observed(clean(&listed(&met, 20)))
-                .required("the versions that its metadata asks for")
-                .message(format!(
-                    "{} finds all {} packages that it requires",
-                    dist.name,
-                    met.len()
-                )),
+        findings.extend(
+            behind
+                .into_iter()
+                .filter(|finding| finding.status != Status::Pass),
         );
     }
+    let others = scene
+        .installed
+        .values()
+        .filter(|dist| scene.rule(&dist.name).is_none());
+    findings.extend(others.flat_map(|dist| walk.other(dist)));
     findings
+}
+
+/// A requirement that counts, and how it came about.
+struct Link<'a> {
+    /// the distribution whose metadata has the line
+    dist: &'a Distribution,
+    line: &'a str,
+    requirement: Requirement,
+    /// `torch 2.15.0 -> cuda-toolkit[cublas]`; empty where the package itself requires it
+    chain: String,
+    /// the distributions on the way
+    parties: Vec<&'a str>,
+}
+
+struct Walk<'a> {
+    scene: &'a ImageContext<'a>,
+    environment: MarkerEnvironment,
+    /// distributions and extras whose requirements are judged, so that circles end
+    followed: BTreeSet<(&'a str, String)>,
+}
+
+impl<'a> Walk<'a> {
+    /// All that a package of the manifest requires, or all that one of its extras does if that is not judged yet.
+    fn package(&mut self, root: &'a Distribution, extra: Option<&String>) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        let (mut met, mut missing, mut missing_behind) = (Vec::new(), Vec::new(), Vec::new());
+        let mut seen = BTreeSet::new();
+        for link in self.links(root, extra, &mut findings) {
+            // Three extras of cuda-toolkit ask for one nvjitlink.
+            if !link.chain.is_empty() && !seen.insert(shown(&link.requirement)) {
+                continue;
+            }
+            match self.scene.installed.get(link.requirement.name.as_str()) {
+                None if link.chain.is_empty() => missing.push(link),
+                None => missing_behind.push(link),
+                Some(other) => match refused(self.scene, root, other, &link) {
+                    Some(finding) => findings.push(finding),
+                    None => met.push(link.requirement.name),
+                },
+            }
+        }
+        // An image that leaves out one package on purpose often leaves out ten: one finding for all of them. What the
+        // manifest accepts is a finding of its own.
+        let (accepted, missing): (Vec<_>, Vec<_>) =
+            missing.into_iter().partition(|link| self.is_accepted(link));
+        let absent = |links: &[Link<'_>]| absent(root, Severity::Warn, links);
+        findings.extend(accepted.chunks(1).chain([missing.as_slice()]).filter_map(absent));
+        // Nothing installs what stands behind an extra but the package that asks for the extra.
+        let absent = |links: &[Link<'_>]| self::absent(root, Code::RequiresDist.severity(), links);
+        findings.extend(missing_behind.chunks(1).filter_map(absent));
+        if findings.is_empty() && !met.is_empty() {
+            findings.push(
+                Finding::pass(Code::RequiresDist, root.name.clone())
+                    .observed(listed(&met, 20))
+                    .required("the versions that its metadata asks for")
+                    .message(format!(
+                        "{} finds all {} packages that it requires",
+                        root.name,
+                        met.len()
+                    )),
+            );
+        }
+        findings
+    }
+
+    /// What a package that the manifest does not name requires of those that it names.
+    fn other(&self, dist: &'a Distribution) -> Vec<Finding> {
+        let asks_for_ours = |line: &&String| {
+            let end = line.find(|c: char| !(c.is_ascii_alphanumeric() || "-_.".contains(c)));
+            let name = line.get(..end.unwrap_or(line.len())).unwrap_or_default();
+            self.scene.rule(&normalize_name(name)).is_some()
+        };
+        let environment = self.environment.within(dist);
+        let links = dist.requires.iter().filter(asks_for_ours).filter_map(|line| {
+            let requirement: Requirement = line.parse().ok()?;
+            let applies = |extra: &str| requirement.applies(&under(&environment, extra)) == Some(true);
+            let counts = applies("") || dist.extras.iter().any(|extra| applies(extra));
+            counts.then(|| Link {
+                dist,
+                line,
+                requirement: requirement.clone(),
+                chain: String::new(),
+                parties: Vec::new(),
+            })
+        });
+        links
+            .filter_map(|link| {
+                let other = self.scene.installed.get(link.requirement.name.as_str())?;
+                let mut finding = refused(self.scene, dist, other, &link)?;
+                // An extension for another torch cannot be loaded; another numpy is a matter of the package's taste.
+                if !packages::of(&other.name).is_some_and(|package| package.family) {
+                    finding.status = Severity::Warn.into();
+                }
+                Some(finding)
+            })
+            .collect()
+    }
+
+    /// The requirements of a package that count here, and those behind the extras that it asks for.
+    fn links(
+        &mut self,
+        root: &'a Distribution,
+        extra: Option<&String>,
+        findings: &mut Vec<Finding>,
+    ) -> Vec<Link<'a>> {
+        let mut links: Vec<Link<'a>> = Vec::new();
+        let mut open = VecDeque::new();
+        match extra {
+            None => open.push_back((root, String::new(), String::new(), Vec::new())),
+            Some(extra) if self.followed.insert((&root.name, extra.clone())) => {
+                let asking = self
+                    .scene
+                    .installed
+                    .values()
+                    .find(|dist| asks(dist, &root.name, extra));
+                let asking =
+                    asking.map_or_else(String::new, |dist| format!("{} {} -> ", dist.name, dist.version));
+                let chain = format!("{asking}{}[{extra}]", root.name);
+                open.push_back((root, extra.clone(), chain, Vec::new()));
+            }
+            Some(_) => {}
+        }
+        while let Some((dist, extra, chain, parties)) = open.pop_front() {
+            let plain = self.environment.within(dist);
+            let environment = under(&plain, &extra);
+            for line in &dist.requires {
+                let requirement: Requirement = match line.parse() {
+                    Ok(requirement) => requirement,
+                    Err(e) if extra.is_empty() => {
+                        findings.push(unknown(dist, line, &e.to_string()));
+                        continue;
+                    }
+                    Err(_) => continue,
+                };
+                match requirement.applies(&environment) {
+                    // What counts without the extra is judged by itself.
+                    Some(true) if !extra.is_empty() && requirement.applies(&plain) == Some(true) => continue,
+                    Some(true) => {}
+                    Some(false) => continue,
+                    None => {
+                        let why = "its marker depends on a value that no file gives";
+                        findings.push(unknown(dist, line, why));
+                        continue;
+                    }
+                }
+                if let Some(&target) = self.scene.installed.get(requirement.name.as_str())
+                    && parties.len() < MAX_WAY
+                {
+                    let from = match chain.as_str() {
+                        "" => format!("{} {}", root.name, root.version),
+                        chain => chain.to_string(),
+                    };
+                    for extra in requirement
+                        .extras
+                        .iter()
+                        .filter(|extra| target.extras.contains(extra))
+                    {
+                        if self.followed.insert((&target.name, extra.clone())) {
+                            let mut parties = parties.clone();
+                            parties.push(target.name.as_str());
+                            let chain = format!("{from} -> {}[{extra}]", target.name);
+                            open.push_back((target, extra.clone(), chain, parties));
+                        }
+                    }
+                }
+                links.push(Link {
+                    dist,
+                    line,
+                    requirement,
+                    chain: chain.clone(),
+                    parties: parties.clone(),
+                });
+            }
+        }
+        links
+    }
+
+    /// Whether the manifest accepts that it is absent.
+    fn is_accepted(&self, link: &Link<'_>) -> bool {
+        let mut entries = self.scene.stack.accept.iter();
+        entries.any(|entry| entry.code == Code::RequiresDist && entry.subject.name() == link.requirement.name)
+    }
+}
+
+/// Whether a distribution asks for an extra of another one.
+fn asks(dist: &Distribution, name: &str, extra: &String) -> bool {
+    let mut lines = dist.requires.iter().filter(|line| line.contains('['));
+    lines.any(|line| {
+        let requirement = line.parse::<Requirement>();
+        requirement.is_ok_and(|r| r.name == name && r.extras.contains(extra))
+    })
+}
+
+fn under(environment: &MarkerEnvironment, extra: &str) -> MarkerEnvironment {
+    MarkerEnvironment {
+        extra: extra.to_string(),
+        ..environment.clone()
+    }
 }
 
 fn unknown(dist: &Distribution, line: &str, why: &str) -> Finding {
     Finding::unknown(Code::RequiresDist, dist.name.clone())
-        .observed(clean(line))
+        .observed(line)
         .required("a requirement that can be judged")
-        .message(clean(&format!(
+        .message(format!(
             "a requirement of {} is not judged, since {why}: {line}",
             dist.name
-        )))
+        ))
 }
 
 fn shown(requirement: &Requirement) -> String {
     format!("{}{}", requirement.name, requirement.specifiers)
 }
 
-fn absent(dist: &Distribution, missing: &[Requirement]) -> Option<Finding> {
-    let requirements: Vec<String> = missing.iter().map(shown).collect();
+impl Link<'_> {
+    /// ` (torch 2.15.0 -> cuda-toolkit[cublas] -> nvidia-cublas==13.4.1.3.*)`
+    fn way(&self) -> String {
+        match self.chain.as_str() {
+            "" => String::new(),
+            chain => format!(" ({chain} -> {})", shown(&self.requirement)),
+        }
+    }
+}
+
+fn absent(dist: &Distribution, severity: Severity, missing: &[Link<'_>]) -> Option<Finding> {
+    let requirements: Vec<String> = missing.iter().map(|link| shown(&link.requirement)).collect();
     let list = listed(&requirements, 20);
     let message = match requirements.as_slice() {
         [] => return None,
-        [one] => format!("{} requires {one}, which is not installed", dist.name),
+        [one] => {
+            let way: String = missing.iter().map(Link::way).collect();
+            format!("{} requires {one}, which is not installed{way}", dist.name)
+        }
         many => format!(
             "{} requires {} packages that are not installed: {list}",
             dist.name,
             many.len()
         ),
     };
-    let names: Vec<String> = missing.iter().map(|r| r.name.clone()).collect();
+    let names: Vec<String> = missing.iter().map(|link| link.requirement.name.clone()).collect();
     let (verb, them) = if names.len() == 1 {
         ("is", "it")
     } else {
         ("are", "them")
     };
     let quoted: Vec<String> = requirements.iter().map(|r| format!("'{r}'")).collect();
-    let finding = Finding::problem_as(Code::RequiresDist, Severity::Warn, dist.name.clone())
-        .observed(clean(&format!("{} {verb} not installed", listed(&names, 20))))
-        .required(clean(&list))
-        .message(clean(&message))
-        .hint(clean(&format!(
-            "Install {them} if {} uses {them} here: pip install {}.",
-            dist.name,
-            quoted.join(" ")
-        )));
+    let command = format!("pip install {}", quoted.join(" "));
+    let hint = match severity {
+        Severity::Fail => format!("In the Dockerfile: {command}."),
+        _ => format!("Install {them} if {} uses {them} here: {command}.", dist.name),
+    };
+    let finding = Finding::problem_as(Code::RequiresDist, severity, dist.name.clone())
+        .with(&names)
+        .observed(format!("{} {verb} not installed", listed(&names, 20)))
+        .required(list)
+        .message(message)
+        .hint(hint);
     Some(finding)
 }
 
 fn refused(
-    scene: &Scene<'_>,
-    dist: &Distribution,
+    scene: &ImageContext<'_>,
+    root: &Distribution,
     other: &Distribution,
-    line: &str,
-    requirement: &Requirement,
+    link: &Link<'_>,
 ) -> Option<Finding> {
-    let name = &requirement.name;
+    let requirement = &link.requirement;
+    let name = requirement.name.as_str();
     let shown = shown(requirement);
-    if stated_versions(other).any(|v| requirement.specifiers.contains(&v))
-        || requirement.specifiers.is_empty()
-    {
+    // NVIDIA's containers hold torch 2.6.0a0+ecf3bae40a.nv25.1, which is what others mean by 2.6.
+    let released = |version: &Version| {
+        let release = Version::new(version.release());
+        version.any_prerelease() && requirement.specifiers.contains(&release)
+    };
+    let takes = |version: Version| requirement.specifiers.contains(&version) || released(&version);
+    if stated_versions(other).any(takes) || requirement.specifiers.is_empty() {
         return None;
     }
     let version = shown_version(other);
-    let message = format!(
-        "{} {} requires {shown}, and {name} is {version}",
-        dist.name, dist.version
-    );
-    let pinned = scene.rule(name).filter(|rule| pins(rule, other));
-    let finding = match pinned {
-        Some(rule) => {
-            let pin = rule
-                .specifiers
-                .as_ref()
-                .map(ToString::to_string)
-                .unwrap_or_default();
-            Finding::problem_as(Code::RequiresDist, Severity::Warn, dist.name.clone())
-                .message(clean(&format!("{message}; the manifest pins {name}{pin} all the same")))
-                .hint(clean(&format!(
-                    "Nothing to do if the pair was tested; install {name} by itself, after {}, since pip refuses both \
-                     together.",
-                    dist.name
-                )))
-        }
-        None => {
-            let taken = scene.rule(name).is_some_and(|rule| accepts(rule, other));
-            let pin = if taken {
-                ", or pin that version exactly in the manifest if the pair was tested"
-            } else {
-                ""
-            };
-            Finding::problem(Code::RequiresDist, dist.name.clone())
-                .message(clean(&message))
-                .hint(clean(&format!("In the Dockerfile: pip install '{shown}'{pin}.")))
-        }
-    };
     Some(
-        finding
-            .observed(clean(&format!("{name} {version}")))
-            .required(clean(line)),
+        Finding::problem(Code::RequiresDist, root.name.clone())
+            .with(link.parties.iter().copied().chain([root.name.as_str(), name]))
+            .observed(format!("{name} {version}"))
+            .required(match link.chain.as_str() {
+                "" => link.line,
+                // Behind an extra, the line is all marker.
+                _ => &shown,
+            })
+            .message(format!(
+                "{} {} requires {shown}, and {name} is {version}{}",
+                root.name,
+                root.version,
+                link.way()
+            ))
+            .hint(remedy(scene, link.dist, name, &shown)),
     )
+}
+
+/// Which of the two packages has to change: never torch, which others are built for, else the one that the manifest leaves
+/// open.
+fn remedy(scene: &ImageContext<'_>, dist: &Distribution, name: &str, shown: &str) -> String {
+    let holds = |name: &str| {
+        let other = scene.installed.get(name)?;
+        scene.rule(name).filter(|rule| accepts(rule, other))
+    };
+    let is_pinned = holds(&dist.name).is_some_and(|rule| rule.specifiers.is_some());
+    let is_torch = name == "torch";
+    let excepted = if is_torch { &dist.name } else { name };
+    let accept = format!(
+        "Or accept the pair, if it was tested, in the manifest: \"accept\": [{{\"code\": \"requires-dist\", \"package\": \
+         \"{excepted}\", \"reason\": \"…\"}}]."
+    );
+    let follow = |name: &str| match is_pinned {
+        true => format!(", and let the manifest ask for that {name}"),
+        false => String::new(),
+    };
+    match holds(name) {
+        Some(_) if is_torch || !is_pinned => {
+            let version = scene
+                .installed
+                .get(name)
+                .map_or("", |other| other.version.as_str());
+            let release = version.split('+').next().unwrap_or_default();
+            format!(
+                "In the Dockerfile: pip install {} '{name}=={release}', which finds the release of {} for this {name}{}. \
+                 {accept}",
+                dist.name,
+                dist.name,
+                follow(&dist.name)
+            )
+        }
+        Some(_) => format!(
+            "In the Dockerfile: pip install '{shown}'{}. {accept}",
+            follow(name)
+        ),
+        None => format!("In the Dockerfile: pip install '{shown}'. {accept}"),
+    }
 }
 
 #[cfg(test)]
@@ -181,35 +412,60 @@ mod tests {
             ..Stack::default()
         };
         let facts: Facts = image(|i| i.distributions = dists);
-        judge(&Scene::new(&stack, &facts.image))
+        judge(&ImageContext::new(&stack, &facts.image))
     }
 
     const CUMM: &str = "cumm-cu124<0.8.0,>=0.7.11";
 
     #[test]
-    fn the_pair_that_pip_refuses_warns_only_where_the_manifest_pins_it() {
+    fn the_pair_that_pip_refuses_fails_whatever_the_manifest_pins() {
         let dists = || vec![spconv(&[CUMM]), dist("cumm-cu124", "0.8.2")];
-        for (cumm, status) in [
-            ("==0.8.2", Status::Warn),
-            (">=0.8", Status::Fail),
-            ("*", Status::Fail),
-            ("==0.7.11", Status::Fail),
-        ] {
+        for cumm in ["==0.8.2", ">=0.8", "*", "==0.7.11"] {
             let findings = with(&[("spconv-cu124", "==2.3.8"), ("cumm-cu124", cumm)], dists());
             assert_eq!(
                 of(&findings, Code::RequiresDist),
-                [(status, "spconv-cu124")],
+                [(Status::Fail, "spconv-cu124")],
                 "{cumm}"
             );
+            assert_eq!(findings[0].parties, ["spconv-cu124", "cumm-cu124"]);
         }
         let findings = with(&[("spconv-cu124", "==2.3.8")], dists());
-        assert_eq!(findings[0].status, Status::Fail);
         assert!(
             findings[0].message.contains("requires cumm-cu124"),
             "{}",
             findings[0].message
         );
         assert_eq!(findings[0].required, CUMM);
+    }
+
+    #[test]
+    fn the_remedy_changes_what_the_manifest_leaves_open() {
+        let vision = Distribution {
+            requires: vec!["torch==2.6.0".into()],
+            ..dist("torchvision", "0.21.0")
+        };
+        let dists = || vec![vision.clone(), dist("torch", "2.5.0")];
+        let hint = |rules: &[(&str, &str)]| with(rules, dists())[0].hint.clone();
+        let of_torch = hint(&[("torchvision", "*"), ("torch", "==2.5.0")]);
+        assert!(
+            of_torch.contains("pip install torchvision 'torch==2.5.0'"),
+            "{of_torch}"
+        );
+        let of_vision = hint(&[("torchvision", "==0.21.0"), ("torch", "==2.4.0")]);
+        assert!(of_vision.contains("pip install 'torch==2.6.0'."), "{of_vision}");
+        let of_both = hint(&[("torchvision", "==0.21.0"), ("torch", "==2.5.0")]);
+        for part in [
+            "pip install torchvision 'torch==2.5.0'",
+            "let the manifest ask for that torchvision",
+            "\"package\": \"torchvision\"",
+        ] {
+            assert!(of_both.contains(part), "{of_both}");
+        }
+        let pair = vec![spconv(&[CUMM]), dist("cumm-cu124", "0.8.2")];
+        let pinned = [("spconv-cu124", "==2.3.8"), ("cumm-cu124", "==0.8.2")];
+        let of_pair = with(&pinned, pair)[0].hint.clone();
+        let cumm = "'cumm-cu124>=0.7.11, <0.8.0', and let the manifest ask for that cumm-cu124";
+        assert!(of_pair.contains(cumm), "{of_pair}");
     }
 
     #[test]
@@ -250,6 +506,160 @@ mod tests {
         );
     }
 
+    fn requiring(name: &str, version: &str, requires: &[&str], extras: &[&str]) -> Distribution {
+        Distribution {
+            requires: requires.iter().map(ToString::to_string).collect(),
+            extras: extras.iter().map(ToString::to_string).collect(),
+            ..dist(name, version)
+        }
+    }
+
+    /// torch 2.15.0 from PyPI.
+    fn torch_with_toolkit(others: &[(&str, &str)]) -> Vec<Distribution> {
+        let torch = requiring("torch", "2.15.0", &["cuda-toolkit[cublas,cufft]==13.2.2"], &[]);
+        let toolkit = requiring(
+            "cuda-toolkit",
+            "13.2.2",
+            &[
+                "nvidia-cublas==13.4.1.3.*; sys_platform == 'linux' and extra == 'cublas'",
+                "nvidia-nvjitlink<14,>=13.2.86; extra == 'cublas'",
+                "nvidia-nvjitlink<14,>=13.2.86; extra == 'cufft'",
+                "nvidia-cufft==12.2.0.57.*; extra == 'cufft'",
+            ],
+            &["cublas", "cufft"],
+        );
+        let others = others.iter().map(|(name, version)| dist(name, version));
+        [torch, toolkit].into_iter().chain(others).collect()
+    }
+
+    #[test]
+    fn what_stands_behind_an_extra_is_judged_with_the_way_to_it() {
+        let good = [
+            ("nvidia-cublas", "13.4.1.3"),
+            ("nvidia-nvjitlink", "13.2.86"),
+            ("nvidia-cufft", "12.2.0.57"),
+        ];
+        let rules = [("torch", "*")];
+        let findings = with(&rules, torch_with_toolkit(&good));
+        assert_eq!(findings[0].status, Status::Pass, "{findings:?}");
+        assert!(findings[0].observed.contains("nvidia-cufft"), "{findings:?}");
+
+        let older = [("nvidia-cublas", "13.1.0.3"), good[1], good[2]];
+        let findings = with(&rules, torch_with_toolkit(&older));
+        assert_eq!(findings.len(), 1, "{findings:?}");
+        assert_eq!(findings[0].status, Status::Fail);
+        assert_eq!(
+            findings[0].message,
+            "torch 2.15.0 requires nvidia-cublas==13.4.1.3.*, and nvidia-cublas is 13.1.0.3 (torch 2.15.0 -> \
+             cuda-toolkit[cublas] -> nvidia-cublas==13.4.1.3.*)"
+        );
+        assert!(
+            findings[0]
+                .hint
+                .contains("pip install 'nvidia-cublas==13.4.1.3.*'")
+        );
+        assert_eq!(findings[0].parties, ["cuda-toolkit", "torch", "nvidia-cublas"]);
+
+        let findings = with(&rules, torch_with_toolkit(&good[..2]));
+        assert_eq!(findings.len(), 1, "{findings:?}");
+        assert_eq!(findings[0].status, Status::Fail);
+        assert!(
+            findings[0].message.ends_with(
+                "which is not installed (torch 2.15.0 -> cuda-toolkit[cufft] -> nvidia-cufft==12.2.0.57.*)"
+            ),
+            "{}",
+            findings[0].message
+        );
+    }
+
+    #[test]
+    fn an_extra_that_a_package_outside_of_the_manifest_asks_for_counts() {
+        let dists = vec![
+            requiring("service", "1", &["jax[cuda12]"], &[]),
+            requiring(
+                "jax",
+                "0.7",
+                &["plugin[with-cuda]; extra == 'cuda12'"],
+                &["cuda12"],
+            ),
+            requiring(
+                "plugin",
+                "0.7",
+                &["nvidia-cublas-cu12>=12.8; extra == 'with-cuda'"],
+                &["with-cuda"],
+            ),
+            dist("nvidia-cublas-cu12", "12.4.5.8"),
+        ];
+        let findings = with(&[("plugin", "*"), ("jax", "*")], dists);
+        assert_eq!(of(&findings, Code::RequiresDist), [(Status::Fail, "plugin")]);
+        assert!(
+            findings[0]
+                .message
+                .ends_with("(jax 0.7 -> plugin[with-cuda] -> nvidia-cublas-cu12>=12.8)"),
+            "{}",
+            findings[0].message
+        );
+    }
+
+    #[test]
+    fn circles_of_extras_end() {
+        let dists = vec![
+            requiring("torch", "1", &["b[x]"], &["y"]),
+            requiring(
+                "b",
+                "1",
+                &["c[y]; extra == 'x'", "torch[y]; extra == 'x'"],
+                &["x"],
+            ),
+            requiring("c", "1", &["b[x]; extra == 'y'", "d>2; extra == 'y'"], &["y"]),
+            dist("d", "1"),
+        ];
+        let findings = with(&[("torch", "*")], dists);
+        assert_eq!(of(&findings, Code::RequiresDist), [(Status::Fail, "torch")]);
+        assert!(
+            findings[0].message.contains("torch 1 -> b[x] -> c[y] -> d>2"),
+            "{}",
+            findings[0].message
+        );
+    }
+
+    #[test]
+    fn others_are_held_against_the_packages_of_the_manifest() {
+        let dists = vec![
+            dist("torch", "2.5.0"),
+            dist("numpy", "2.0"),
+            requiring("torchvision", "0.21.0", &["torch==2.6.0", "pillow>=99"], &[]),
+            requiring("xformers", "0.0.29", &["torch==2.5.0", "numpy"], &[]),
+            requiring("old", "1", &["numpy<2"], &[]),
+            dist("pillow", "1"),
+        ];
+        let findings = with(&[("torch", "==2.5.0"), ("numpy", "*")], dists);
+        assert_eq!(
+            of(&findings, Code::RequiresDist),
+            [(Status::Warn, "old"), (Status::Fail, "torchvision")]
+        );
+        let hint = &findings[1].hint;
+        assert!(hint.contains("pip install torchvision 'torch==2.5.0'"), "{hint}");
+    }
+
+    #[test]
+    fn an_accepted_absence_is_a_finding_of_its_own() {
+        use crate::check::accept::{Accept, Subject};
+        let stack = Stack {
+            packages: vec![rule("spconv-cu124", "*")],
+            accept: vec![Accept {
+                code: Code::RequiresDist,
+                subject: Subject::Package("fire".into()),
+                reason: "not used".into(),
+            }],
+            ..Stack::default()
+        };
+        let facts: Facts = image(|i| i.distributions = vec![spconv(&["numpy", "fire", "sympy"])]);
+        let findings = judge(&ImageContext::new(&stack, &facts.image));
+        let parties: Vec<_> = findings.iter().map(|f| f.parties.clone()).collect();
+        assert_eq!(parties, [vec!["fire"], vec!["numpy", "sympy"]]);
+    }
+
     #[test]
     fn the_local_part_is_no_obstacle() {
         let vision = |line: &str| Distribution {
@@ -263,6 +673,24 @@ mod tests {
         for line in ["torch==2.5.0", "torch (==2.5.0)", "torch==2.5.0+cu124"] {
             let findings = with(&[("torchvision", "*")], vec![torch.clone(), vision(line)]);
             assert_eq!(findings[0].status, Status::Pass, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_vendor_s_build_before_the_release_counts_as_the_release() {
+        let judged = |line: &str| {
+            let vision = requiring("torchvision", "1", &[line], &[]);
+            let torch = dist("torch", "2.6.0a0+ecf3bae40a.nv25.1");
+            with(&[("torch", "*")], vec![vision, torch])
+                .iter()
+                .map(|f| f.status)
+                .next()
+        };
+        for line in ["torch>=2.6", "torch==2.6.0", "torch<2.7,>=2.6.0.dev"] {
+            assert_eq!(judged(line), None, "{line}");
+        }
+        for line in ["torch==2.5.0", "torch>=2.7", "torch<2.6"] {
+            assert_eq!(judged(line), Some(Status::Fail), "{line}");
         }
     }
 

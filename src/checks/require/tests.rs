@@ -209,7 +209,7 @@ fn what_cannot_be_told_is_unknown_unless_the_rest_decides() {
     let finding = one(&no_nvml("12.3"), CUDA_12_4);
     assert_eq!(
         finding.message,
-        "it cannot be told whether this machine meets the image's condition: the GPU's brand is not known; the driver's release is not known"
+        "cannot determine whether this machine meets the image's condition: the GPU's brand is not known; the driver's release is not known"
     );
     assert!(finding.hint.contains("contain `utility`"), "{}", finding.hint);
     let finding = one(&no_nvml("12.3"), "vendor=x");

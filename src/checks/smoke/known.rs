@@ -1,135 +1,174 @@
 //! Failures of the smoke that have a name: the text that gives them away, whose fault they are, and the next step.
 //!
-//! torch and the extensions say CUDA's own sentences (CUDA Runtime API, "Error handling", `cudaGetErrorString`), often
-//! without the number, so the sentences are what is looked for.
+//! torch and the extensions say CUDA's own sentences, often without the number: [`cuda_errors::said`] knows them.
 
+use super::symbols;
 use crate::check::Code;
+use crate::cuda_errors;
+use crate::facts::ImageFacts;
+use crate::process::limits::ResourceLimit;
+
+/// What a failure turned out to be.
+pub struct Cause {
+    /// the finding's code
+    pub code: Code,
+    /// what it is, in a few words
+    pub means: String,
+    /// what to do
+    pub hint: String,
+    /// whether it may pass by itself: what the device stage waits for as well
+    pub retryable: bool,
+}
 
 /// One known failure.
-pub struct Known {
+struct Known {
     /// in lower case; the first row of which one is contained counts
     texts: &'static [&'static str],
     /// only where the step's own code is this one
     only: Option<Code>,
-    /// the finding's code
-    pub code: Code,
-    /// what it is, in a few words
-    pub means: &'static str,
-    /// what to do
-    pub hint: &'static str,
-    /// whether it may pass by itself: what the device stage waits for as well
-    pub can_mend: bool,
+    code: Code,
+    means: &'static str,
+    hint: &'static str,
+    retryable: bool,
 }
 
-const MEMORY_HINT: &str = "raise the container's memory limit (docker run --memory, resources.limits.memory, ulimit -v): importing torch and spconv takes some 2 GiB; dmesg on the node names who was killed by oom-kill";
+/// The container's or the device's fault.
+const OPERATORS: Known = Known {
+    texts: &[],
+    only: None,
+    code: Code::SmokeDevice,
+    means: "",
+    hint: "",
+    retryable: false,
+};
 
-/// Rows of the device first: what is the device's fault is never the image's.
+const MEMORY_HINT: &str = "raise the container's memory limit (docker run --memory, resources.limits.memory, ulimit -v): importing torch and spconv takes some 2 GiB; dmesg on the node names the process that the OOM killer ended";
+const SHM_HINT: &str = "give the container more shared memory: docker run --shm-size 8g or --ipc=host; on Kubernetes, mount an emptyDir with medium: Memory at /dev/shm";
+const NO_MEMORY: &str = "the container's own memory is used up, not the GPU's";
+
+/// Rows of the container and the device first: what is their fault is never the image's. CUDA's own errors are in
+/// [`cuda_errors`], and are looked for in front of all of these.
 static KNOWN: &[Known] = &[
+    Known {
+        texts: &["in static tls block"],
+        code: Code::SmokeImport,
+        means: "a library that needs memory of each thread was loaded too late for it",
+        hint: "import the package that brings it before torch, or name the library in LD_PRELOAD",
+        ..OPERATORS
+    },
+    Known {
+        texts: &["too many open files"],
+        means: "the limit on open files is reached",
+        hint: "raise it: docker run --ulimit nofile=65536, or `ulimit -n`",
+        ..OPERATORS
+    },
+    Known {
+        texts: &[
+            "can't start new thread",
+            "pthread_create failed",
+            "thread creation failed",
+            "errno 11] resource temporarily unavailable",
+            "fork: retry: resource temporarily unavailable",
+        ],
+        means: "no thread or process can be made",
+        hint: "raise the limit on processes: docker run --pids-limit, podPidsLimit of the kubelet, or `ulimit -u`; OMP_NUM_THREADS=4 needs fewer of them",
+        ..OPERATORS
+    },
+    Known {
+        texts: &[
+            "unable to mmap",
+            "unable to open shared memory object",
+            "unable to allocate shared memory",
+            "unable to resize file </torch_",
+            "unable to write to file </torch_",
+            "out of shared memory",
+            "shared memory limit",
+            "insufficient shared memory",
+            "shared memory segment",
+            "dev/shm",
+        ],
+        means: "the container's shared memory (/dev/shm) is full or too small",
+        hint: SHM_HINT,
+        ..OPERATORS
+    },
+    Known {
+        texts: &["no space left on device", "disk quota exceeded"],
+        means: "a file system that is written to is full: /dev/shm, /tmp or where caches are",
+        hint: "`df` in the container shows which: free or enlarge it (docker run --shm-size, --tmpfs /tmp; ephemeral-storage on Kubernetes)",
+        ..OPERATORS
+    },
+    Known {
+        texts: &[
+            "input/output error",
+            "stale file handle",
+            "transport endpoint is not connected",
+        ],
+        means: "the storage behind a file fails",
+        hint: "look at the disk, the network or the image store behind it (dmesg, the logs of kubelet or containerd), then start again, or on another node",
+        retryable: true,
+        ..OPERATORS
+    },
+    Known {
+        texts: &["file too large", "file size limit exceeded"],
+        means: "a file would become larger than the limit on the size of files allows",
+        hint: ResourceLimit::FileSize.hint(),
+        ..OPERATORS
+    },
+    Known {
+        texts: &[
+            "\nmemoryerror",
+            " memoryerror",
+            "arraymemoryerror",
+            "cannot allocate memory",
+            "can't allocate memory",
+            "defaultcpuallocator: not enough memory",
+            "std::bad_alloc",
+            "memory allocation failed",
+            "memory allocation of",
+            "memory allocation still failed",
+            "llvm error: out of memory",
+            "libgomp: out of memory",
+        ],
+        means: NO_MEMORY,
+        hint: MEMORY_HINT,
+        ..OPERATORS
+    },
+    Known {
+        texts: &["failed to map segment from shared object"],
+        means: "a library cannot be mapped: there is no memory left for it, or its file system is mounted with noexec",
+        hint: "raise the container's memory limit (docker run --memory, resources.limits.memory, ulimit -v); if there is enough, mount that file system without noexec",
+        ..OPERATORS
+    },
     Known {
         texts: &[
             "out of memory",
             "cudaerrormemoryallocation",
-            "cublas_status_alloc_failed",
+            "status_alloc_failed",
+            "device_allocation_failed",
+            "cufft_alloc_failed",
+            "status_insufficient_resources",
         ],
-        only: None,
-        code: Code::SmokeDevice,
         means: "the GPU's memory is taken (CUDA error 2)",
-        hint: "nvidia-smi on the node shows who has it: end what should not be there, or give each service a GPU of its own; where GPUs are shared and full on purpose, --smoke off",
-        can_mend: true,
+        hint: "nvidia-smi on the node lists the processes that hold it: end those that should not run, or give each service its own GPU; where GPUs are shared and full on purpose, --smoke off",
+        retryable: true,
+        ..OPERATORS
     },
     Known {
         texts: &[
-            "devices are busy or unavailable",
-            "device(s) is/are busy",
-            "cudaerrordevicesunavailable",
+            "cublas_status_not_initialized",
+            "cusolver_status_not_initialized",
+            "cusparse_status_not_initialized",
         ],
-        only: None,
-        code: Code::SmokeDevice,
-        means: "the GPU is taken (CUDA error 46)",
-        hint: "it is in exclusive mode and somebody has it: end that process, use MPS, or nvidia-smi -i N -c DEFAULT on the node",
-        can_mend: true,
+        means: "a CUDA library cannot be started on this GPU, as where its memory is taken",
+        hint: "nvidia-smi on the node lists the processes that hold it; if memory is free, look for Xid lines in dmesg, then see what the image stage says of this library",
+        retryable: true,
+        ..OPERATORS
     },
     Known {
-        texts: &[
-            "uncorrectable ecc",
-            "cudaerroreccuncorrectable",
-            "uncorrectable nvlink",
-        ],
-        only: None,
-        code: Code::SmokeDevice,
-        means: "the GPU reports a hardware error (CUDA error 214 or 220)",
-        hint: "drain the node and reset the GPU: nvidia-smi -q -d ECC,ROW_REMAPPER and dmesg tell more (explain gpu-unhealthy)",
-        can_mend: false,
-    },
-    Known {
-        texts: &["system not yet initialized", "cudaerrorsystemnotready"],
-        only: None,
-        code: Code::SmokeDevice,
-        means: "the NVSwitch fabric is not ready (CUDA error 802)",
-        hint: "start nvidia-fabricmanager on the node, of the driver's own version; --wait 5m lets a booting node finish",
-        can_mend: true,
-    },
-    Known {
-        texts: &[
-            "unsupported display driver",
-            "cudaerrorsystemdrivermismatch",
-            "forward compatibility was attempted",
-        ],
-        only: None,
-        code: Code::SmokeDevice,
-        means: "libcuda and the kernel's driver do not fit (CUDA error 803 or 804)",
-        hint: "take the compat folder out of LD_LIBRARY_PATH and recreate the container",
-        can_mend: false,
-    },
-    Known {
-        texts: &[
-            "no cuda-capable device",
-            "no cuda gpus are available",
-            "cudaerrornodevice",
-        ],
-        only: None,
-        code: Code::SmokeDevice,
-        means: "no GPU can be used from here",
-        hint: "cuda-entrypoint check --stage device says why",
-        can_mend: true,
-    },
-    Known {
-        texts: &[
-            "found no nvidia driver",
-            "driver version is insufficient",
-            "nvidia driver on your system is too old",
-        ],
-        only: None,
-        code: Code::SmokeDevice,
-        means: "there is no driver, or it is too old for this torch",
-        hint: "cuda-entrypoint check --stage device says which",
-        can_mend: false,
-    },
-    Known {
-        texts: &[
-            "memoryerror",
-            "cannot allocate memory",
-            "can't allocate memory",
-            "std::bad_alloc",
-        ],
-        only: None,
-        code: Code::SmokeDevice,
-        means: "the container's own memory is used up, not the GPU's",
-        hint: MEMORY_HINT,
-        can_mend: false,
-    },
-    Known {
-        texts: &[
-            "cuda error: unknown error",
-            "cuda unknown error",
-            "cudaerrorunknown",
-            "cuda error: initialization error",
-        ],
-        only: None,
-        code: Code::SmokeDevice,
-        means: "the driver is in a broken state (CUDA error 999 or 3)",
-        hint: "nvidia-modprobe -c 0 -u on the node, and look for Xid in dmesg; recreate the container",
-        can_mend: true,
+        texts: &["found no nvidia driver"],
+        means: "there is no driver",
+        hint: "cuda-entrypoint check --stage device says what is missing",
+        ..OPERATORS
     },
     Known {
         texts: &["no kernel image is available", "cudaerrornokernelimagefordevice"],
@@ -137,7 +176,15 @@ static KNOWN: &[Known] = &[
         code: Code::SmokeForward,
         means: "a library has no code for this GPU (CUDA error 209)",
         hint: "cuda-entrypoint kernels --archs X.Y FOLDER shows which one; install or build it for this architecture (explain kernels-unusable)",
-        can_mend: false,
+        retryable: false,
+    },
+    Known {
+        texts: &["only supports ampere gpus or newer"],
+        only: None,
+        code: Code::SmokeForward,
+        means: "flash-attn does not serve this GPU: it needs compute capability 8.0 or newer",
+        hint: "run this image on GPUs of compute capability 8.0 or newer, or leave flash-attn out of the manifest's smoke where the service does without it",
+        retryable: false,
     },
     Known {
         texts: &[
@@ -149,7 +196,7 @@ static KNOWN: &[Known] = &[
         code: Code::SmokeForward,
         means: "PTX of a newer CUDA than the driver knows (CUDA error 222)",
         hint: "update the node's driver, or install code that is compiled for this GPU (explain driver-minor-compat)",
-        can_mend: false,
+        retryable: false,
     },
     Known {
         texts: &[
@@ -160,8 +207,8 @@ static KNOWN: &[Known] = &[
         only: None,
         code: Code::SmokeForward,
         means: "spconv compiles a kernel and cumm's headers are not found",
-        hint: "install cumm 0.8 or newer, which brings its headers, and mend why it compiles at all (explain jit-at-runtime)",
-        can_mend: false,
+        hint: "install cumm 0.8 or newer, which brings its headers, and fix what makes it compile (explain jit-at-runtime)",
+        retryable: false,
     },
     Known {
         texts: &["can't find suitable algorithm", "can't find suitable algo"],
@@ -169,7 +216,7 @@ static KNOWN: &[Known] = &[
         code: Code::SmokeForward,
         means: "spconv has no kernel for this data type or size on this GPU",
         hint: "use float16 or float32 and sizes that are prebuilt, or install the spconv that was built for this GPU",
-        can_mend: false,
+        retryable: false,
     },
     Known {
         texts: &["could not convert default argument"],
@@ -177,7 +224,7 @@ static KNOWN: &[Known] = &[
         code: Code::SmokeImport,
         means: "cumm and spconv are not of one build, so that spconv does not know cumm's types",
         hint: "install the pair that belongs together: spconv-cuXXX first, then cumm-cuXXX of the same CUDA, one build of each (explain package-duplicate)",
-        can_mend: false,
+        retryable: false,
     },
     Known {
         texts: &[
@@ -190,23 +237,20 @@ static KNOWN: &[Known] = &[
         code: Code::SmokeForward,
         means: "this build has no CUDA code",
         hint: "install its CUDA build: built from source it needs nvcc and FORCE_CUDA=1, and becomes CPU-only in silence without them",
-        can_mend: false,
+        retryable: false,
     },
     Known {
-        texts: &["_array_api not found", "numpy.core.multiarray failed to import"],
+        texts: &[
+            "_array_api not found",
+            "numpy.core.multiarray failed to import",
+            "numpy is not available",
+            "module compiled against abi version",
+        ],
         only: Some(Code::SmokeImport),
         code: Code::SmokeImport,
         means: "an extension built for numpy 1 runs with numpy 2",
-        hint: "pin numpy<2 in the image, or install the extension's newer build",
-        can_mend: false,
-    },
-    Known {
-        texts: &["undefined symbol"],
-        only: Some(Code::SmokeImport),
-        code: Code::SmokeImport,
-        means: "an extension was built against another torch",
-        hint: "rebuild it for this torch, or install the wheel that names it",
-        can_mend: false,
+        hint: "in the image, pip install 'numpy<2', or install a release built for numpy 2, such as torch 2.3.0 or newer (explain numpy-abi)",
+        retryable: false,
     },
     Known {
         texts: &["cannot open shared object file"],
@@ -214,7 +258,7 @@ static KNOWN: &[Known] = &[
         code: Code::SmokeImport,
         means: "a shared library is missing",
         hint: "cuda-entrypoint check --stage image names it and who needs it (explain library-missing)",
-        can_mend: false,
+        retryable: false,
     },
     Known {
         texts: &["no module named"],
@@ -222,45 +266,110 @@ static KNOWN: &[Known] = &[
         code: Code::SmokeImport,
         means: "a package is not installed for this Python",
         hint: "install it in the image; cuda-entrypoint check --stage image says which Python and folders were looked at",
-        can_mend: false,
+        retryable: false,
     },
 ];
 
-/// The first row that `text` gives away, for a step whose own code is `own`.
-pub fn find(text: &str, own: Code) -> Option<&'static Known> {
-    let text = text.to_lowercase();
+/// What `text` gives away, for a step whose own code is `own`.
+pub fn find(text: &str, own: Code, image: &ImageFacts) -> Option<Cause> {
+    if let Some((whose, number, meaning)) = cuda_errors::said(text) {
+        let is_images = matches!(meaning.code, Code::StubDriver | Code::KernelsUnusable);
+        return Some(Cause {
+            code: if is_images { own } else { Code::SmokeDevice },
+            means: format!("{} ({whose} error {number})", meaning.cause),
+            hint: match meaning.hint {
+                "" => "cuda-entrypoint check --stage device says why".to_string(),
+                hint => hint.to_string(),
+            },
+            retryable: meaning.retryable,
+        });
+    }
+    // What is at the beginning of a line is looked for behind a line's end.
+    let lower = format!("\n{}", text.to_lowercase());
     KNOWN
         .iter()
         .filter(|known| known.only.is_none_or(|only| only == own))
-        .find(|known| known.texts.iter().any(|t| text.contains(t)))
+        .find(|known| known.texts.iter().any(|t| lower.contains(t)))
+        .map(Cause::from)
+        .or_else(|| symbols::find(text, own, image))
+}
+
+impl From<&Known> for Cause {
+    fn from(known: &Known) -> Self {
+        Self {
+            code: known.code,
+            means: known.means.to_string(),
+            hint: known.hint.to_string(),
+            retryable: known.retryable,
+        }
+    }
+}
+
+/// Whether the message says no more than that another library has met an error, which is told elsewhere.
+pub fn is_wrapper(text: &str) -> bool {
+    let text = text.to_lowercase();
+    [
+        "unhandled cuda error",
+        "unhandled system error",
+        "dataloader worker",
+    ]
+    .iter()
+    .any(|words| text.contains(words))
 }
 
 static FLOATING_POINT: Known = Known {
-    texts: &[],
-    only: None,
     code: Code::SmokeForward,
     means: "a division by zero in an extension, as spconv makes it where it has no kernel for this GPU",
     hint: "install the spconv that was built for this GPU (cuda-entrypoint kernels shows which architectures it carries)",
-    can_mend: false,
+    ..OPERATORS
 };
 static KILLED: Known = Known {
-    texts: &[],
-    only: None,
-    code: Code::SmokeDevice,
     means: "the kernel or the container runtime killed it, most likely for its memory",
     hint: MEMORY_HINT,
-    can_mend: false,
+    ..OPERATORS
+};
+static BUS: Known = Known {
+    means: "a page of a mapped file cannot be had: /dev/shm is full, or the storage behind a library fails",
+    hint: "`df /dev/shm` in the container, and docker run --shm-size or an emptyDir with medium: Memory; else look at the node's disk and image store (dmesg)",
+    ..OPERATORS
+};
+static FILE_SIZE: Known = Known {
+    means: "it wrote a file larger than the limit on the size of files allows",
+    hint: ResourceLimit::FileSize.hint(),
+    ..OPERATORS
+};
+static CPU_TIME: Known = Known {
+    means: "it used more processor time than its limit allows",
+    hint: ResourceLimit::CpuTime.hint(),
+    ..OPERATORS
 };
 
 /// What a signal gives away by itself; `said` may name it better.
-pub fn signal(number: i32, said: &str) -> Option<&'static Known> {
+pub fn signal(number: i32, said: &str, own: Code, image: &ImageFacts) -> Option<Cause> {
     use nix::sys::signal::Signal;
-    if find(said, Code::SmokeForward).is_some() {
-        return None;
+    if let Some(found) = find(said, own, image) {
+        return Some(found);
     }
-    match Signal::try_from(number) {
-        Ok(Signal::SIGFPE) => Some(&FLOATING_POINT),
-        Ok(Signal::SIGKILL) => Some(&KILLED),
-        _ => None,
+    let known = match Signal::try_from(number) {
+        Ok(Signal::SIGFPE) => &FLOATING_POINT,
+        Ok(Signal::SIGKILL) => &KILLED,
+        Ok(Signal::SIGBUS) => &BUS,
+        Ok(Signal::SIGXFSZ) => &FILE_SIZE,
+        Ok(Signal::SIGXCPU) => &CPU_TIME,
+        _ => return None,
+    };
+    Some(known.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_flash_attn_says_on_an_older_gpu_is_known() {
+        let said = "RuntimeError: FlashAttention only supports Ampere GPUs or newer.";
+        let known = find(said, Code::SmokeForward, &ImageFacts::default()).unwrap();
+        assert_eq!(known.code, Code::SmokeForward);
+        assert!(known.means.contains("compute capability 8.0"), "{}", known.means);
     }
 }

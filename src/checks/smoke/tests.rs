@@ -1,9 +1,15 @@
 use super::*;
+use crate::check::Status;
 use crate::facts::smoke::{SmokeDevice, SmokeJit, SmokePassed, SmokeSkipped, SmokeStep};
+use crate::facts::{FoundBy, LoadedObject};
 
 fn stack(smoke: &str, env: &str) -> Stack {
     let text = format!(r#"{{"schema": 1, "name": "t", "env": {env}, "smoke": {smoke}}}"#);
     Stack::parse_bytes(text.as_bytes()).unwrap()
+}
+
+fn judged(stack: &Stack, facts: &SmokeFacts) -> Vec<Finding> {
+    judge(stack, facts, &ImageFacts::default())
 }
 
 const JIT_OFF: &str = r#"{"SPCONV_DISABLE_JIT": "1", "CUMM_DISABLE_JIT": "1"}"#;
@@ -64,7 +70,7 @@ fn run(last: SmokeOutcome, end: SmokeEnd) -> SmokeFacts {
 }
 
 fn failures(facts: &SmokeFacts) -> Vec<(Code, String)> {
-    judge(&stack(r#"["torch", "spconv"]"#, JIT_OFF), facts)
+    judged(&stack(r#"["torch", "spconv"]"#, JIT_OFF), facts)
         .into_iter()
         .filter(|f| f.status == Status::Fail)
         .map(|f| {
@@ -80,7 +86,7 @@ fn failures(facts: &SmokeFacts) -> Vec<(Code, String)> {
 #[test]
 fn what_went_well_says_so() {
     let facts = run(passed("spconv forward OK"), SmokeEnd::Done);
-    let findings = judge(&stack(r#"["torch", "spconv"]"#, JIT_OFF), &facts);
+    let findings = judged(&stack(r#"["torch", "spconv"]"#, JIT_OFF), &facts);
     let said: Vec<(Code, Status, &str)> = findings
         .iter()
         .map(|f| (f.code, f.status, f.message.as_str()))
@@ -172,9 +178,523 @@ fn whose_fault_a_failed_kernel_is() {
     }
 }
 
+/// How torch and those around it put what the operator has to solve: the words, the number of CUDA's error or a part of the
+/// sentence, and whether it may pass by itself.
+const OPERATORS: &[(&str, &str, bool)] = &[
+    (
+        "CUDA error: initialization error\nCUDA kernel errors might be asynchronously reported",
+        "CUDA error 3)",
+        true,
+    ),
+    (
+        "CUDA driver initialization failed, you might not have a CUDA gpu.",
+        "CUDA error 3)",
+        true,
+    ),
+    (
+        "NCCL error in: /pytorch/torch/csrc/distributed/c10d/NCCLUtils.cpp:77, unhandled cuda error (run with NCCL_DEBUG=INFO for details), NCCL version 2.18.3\nncclUnhandledCudaError: Call to CUDA function failed.\nLast error:\nCuda failure 'initialization error'",
+        "CUDA error 3)",
+        true,
+    ),
+    (
+        "[CUresult.CUDA_ERROR_NOT_INITIALIZED] Call to cuCtxGetDevice results in CUDA_ERROR_NOT_INITIALIZED",
+        "CUDA error 3)",
+        true,
+    ),
+    (
+        "CUDA error: CUDA driver version is insufficient for CUDA runtime version",
+        "CUDA error 35)",
+        false,
+    ),
+    (
+        "The NVIDIA driver on your system is too old (found version 11040).",
+        "CUDA error 35)",
+        false,
+    ),
+    (
+        "CUDA error: API call is not supported in the installed CUDA driver",
+        "CUDA error 36)",
+        false,
+    ),
+    (
+        "CUDA error: CUDA-capable device(s) is/are busy or unavailable",
+        "CUDA error 46)",
+        true,
+    ),
+    (
+        "cuda runtime error (46) : all CUDA-capable devices are busy or unavailable at /pytorch/aten/src/THC/THCGeneral.cpp:51",
+        "CUDA error 46)",
+        true,
+    ),
+    (
+        "cuda execution failed with error 46 CUDA-capable device(s) is/are busy or unavailable",
+        "CUDA error 46)",
+        true,
+    ),
+    (
+        "CUDA error: no CUDA-capable device is detected",
+        "CUDA error 100)",
+        true,
+    ),
+    ("torch sees no CUDA device", "CUDA error 100)", true),
+    (
+        "CUDA error: invalid device ordinal\nGPU device may be out of range, do you have enough GPUs?",
+        "CUDA error 101)",
+        false,
+    ),
+    (
+        "device >= 0 && device < num_gpus INTERNAL ASSERT FAILED at \"/pytorch/aten/src/ATen/cuda/CUDAContext.cpp\":49",
+        "CUDA error 101)",
+        false,
+    ),
+    (
+        "CUDA error: uncorrectable ECC error encountered",
+        "CUDA error 214)",
+        false,
+    ),
+    (
+        "CUDA error: uncorrectable NVLink error detected during the execution",
+        "CUDA error 220)",
+        false,
+    ),
+    (
+        "CUDA error: Invalid access of peer GPU memory over nvlink or a hardware error",
+        "CUDA error 226)",
+        false,
+    ),
+    (
+        "CUDA error: OS call failed or operation not supported on this OS",
+        "CUDA error 304)",
+        true,
+    ),
+    ("CUDA error: operation not permitted", "CUDA error 800)", false),
+    (
+        "CUDA error: operation not supported\nCompile with `TORCH_USE_CUDA_DSA`",
+        "CUDA error 801)",
+        false,
+    ),
+    (
+        "Unexpected error from cudaGetDeviceCount(). Did you run some cuda functions before calling NumCudaDevices() that might have already set an error? Error 802: system not yet initialized",
+        "CUDA error 802)",
+        true,
+    ),
+    (
+        "NCCL error in: NCCLUtils.cpp:77, unhandled cuda error (run with NCCL_DEBUG=INFO for details), NCCL version 2.26.2\nncclUnhandledCudaError: Call to CUDA function failed.\nLast error:\nCuda failure 802 'system not yet initialized'",
+        "CUDA error 802)",
+        true,
+    ),
+    (
+        "CUDA error: system has unsupported display driver / cuda driver combination",
+        "CUDA error 803)",
+        false,
+    ),
+    (
+        "Call to cuInit results in CUDA_ERROR_SYSTEM_DRIVER_MISMATCH",
+        "CUDA error 803)",
+        false,
+    ),
+    (
+        "CUDA error: forward compatibility was attempted on non supported HW",
+        "CUDA error 804)",
+        false,
+    ),
+    (
+        "CUDA error: MPS client failed to connect to the MPS control daemon or the MPS server",
+        "CUDA error 805)",
+        true,
+    ),
+    (
+        "CUDA error: the remote procedural call between the MPS server and the MPS client failed",
+        "CUDA error 806)",
+        true,
+    ),
+    (
+        "CUDA error: MPS server is not ready to accept new MPS client requests",
+        "CUDA error 807)",
+        true,
+    ),
+    (
+        "CUDA error: the hardware resources required to create MPS client have been exhausted",
+        "CUDA error 808)",
+        true,
+    ),
+    (
+        "CUDA error: the hardware resources required to support device connections have been exhausted",
+        "CUDA error 809)",
+        true,
+    ),
+    (
+        "Unexpected error from cudaGetDeviceCount(). Error 805: MPS client failed to connect to the MPS control daemon or the MPS server",
+        "CUDA error 805)",
+        true,
+    ),
+    (
+        "CUDA error: GPU fabric is not ready within the probe wait budget; application may retry (see CUDA_FABRIC_INIT_TIMEOUT_MS)",
+        "CUDA error 919)",
+        true,
+    ),
+    ("CUDA error 919", "CUDA error 919)", true),
+    ("CUDA error: unknown error", "CUDA error 999)", true),
+    (
+        "CUDA unknown error - this may be due to an incorrectly set up environment",
+        "CUDA error 999)",
+        true,
+    ),
+    (
+        "Unable to determine the device handle for GPU0000:01:00.0: GPU is lost.  Reboot the system to recover this GPU",
+        "NVML error 15)",
+        false,
+    ),
+    ("GPU requires reset", "NVML error 16)", false),
+    (
+        "Failed to initialize NVML: Driver/library version mismatch",
+        "NVML error 18)",
+        false,
+    ),
+    (
+        "CUDA out of memory. Tried to allocate 20.00 MiB.",
+        "the GPU's memory is taken",
+        true,
+    ),
+    ("CUDA error: out of memory", "the GPU's memory is taken", true),
+    (
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "the GPU's memory is taken",
+        true,
+    ),
+    (
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "the GPU's memory is taken",
+        true,
+    ),
+    (
+        "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+        "the GPU's memory is taken",
+        true,
+    ),
+    (
+        "cuFFT error: CUFFT_ALLOC_FAILED",
+        "the GPU's memory is taken",
+        true,
+    ),
+    (
+        "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`",
+        "cannot be started on this GPU",
+        true,
+    ),
+    (
+        "unable to write to file </torch_739_144252761_4>: No space left on device (28)",
+        "/dev/shm",
+        false,
+    ),
+    (
+        "unable to mmap 29764 bytes from file </torch_10182_3020184674_63991>: Cannot allocate memory (12)",
+        "/dev/shm",
+        false,
+    ),
+    (
+        "unable to open shared memory object </torch_12_34> in read-write mode: No space left on device (28)",
+        "/dev/shm",
+        false,
+    ),
+    (
+        "unable to open shared memory object </torch_12_34> in read-write mode: Too many open files (24)",
+        "open files",
+        false,
+    ),
+    (
+        "unable to allocate shared memory(shm) for file </torch_12_34>: No space left on device (28)",
+        "/dev/shm",
+        false,
+    ),
+    (
+        "DataLoader worker (pid 729) is killed by signal: Bus error. It is possible that dataloader's workers are out of shared memory.",
+        "/dev/shm",
+        false,
+    ),
+    (
+        "ncclSystemError: System call (e.g. socket, malloc) or external library call failed or device error.\nLast error:\nError while creating shared memory segment /dev/shm/nccl-jSC3Vf (size 9637888)",
+        "/dev/shm",
+        false,
+    ),
+    (
+        "[Errno 28] No space left on device: '/root/.triton/cache/x'",
+        "file system",
+        false,
+    ),
+    (
+        "[Errno 5] Input/output error: '/opt/env/torch/x.py'",
+        "storage",
+        true,
+    ),
+    ("can't start new thread", "no thread or process", false),
+    (
+        "OpenBLAS blas_thread_init: pthread_create failed for thread 12 of 64: Resource temporarily unavailable",
+        "no thread or process",
+        false,
+    ),
+    (
+        "DefaultCPUAllocator: can't allocate memory: you tried to allocate 4000000000 bytes. Error code 12 (Cannot allocate memory)",
+        "the container's own memory",
+        false,
+    ),
+    ("std::bad_alloc", "the container's own memory", false),
+];
+
+#[test]
+fn what_the_operator_has_to_solve_is_not_held_against_the_image() {
+    let stack = stack(r#"["torch", "spconv"]"#, JIT_OFF);
+    for &(message, part, retryable) in OPERATORS {
+        // By a step on the GPU, by an import, and by a command of the manifest's author.
+        let on_gpu = run(failed("RuntimeError", message), SmokeEnd::Done);
+        let mut import = on_gpu.clone();
+        import.builtin.steps.truncate(1);
+        import.builtin.steps.push(step(
+            "spconv",
+            "import spconv.pytorch",
+            None,
+            failed("ImportError", message),
+        ));
+        import.builtin.jit = None;
+        for facts in [on_gpu, import] {
+            let findings = judged(&stack, &facts);
+            let failures: Vec<&Finding> = findings.iter().filter(|f| f.status == Status::Fail).collect();
+            assert_eq!(failures.len(), 1, "{message}: {failures:?}");
+            let failure = failures[0];
+            assert_eq!(
+                (failure.code, failure.retryable),
+                (Code::SmokeDevice, retryable),
+                "{message}: {failure:?}"
+            );
+            assert!(
+                failure.message.contains(part) && !failure.hint.is_empty(),
+                "{message}: {failure:?}"
+            );
+        }
+    }
+}
+
+/// What is the program's own, or the image's, however it is put.
+#[test]
+fn what_the_software_has_done_stays_its_own() {
+    for message in [
+        "CUDA error: no kernel image is available for execution on the device",
+        "CUDA error: an illegal memory access was encountered",
+        "CUDA error: unspecified launch failure",
+        "CUDA error: too many resources requested for launch",
+        "CUDA error: device-side assert triggered",
+        "CUDA error: misaligned address",
+        "CUDA error: an illegal instruction was encountered",
+        "CUDA error: invalid configuration argument",
+        "CUDA error: operation not permitted when stream is capturing",
+        "CUDA error: operation not permitted on an event last recorded in a capturing stream",
+        "CUDA error: operation not supported on global/shared address space",
+        "CUDA error: device kernel image is invalid",
+        "CUDA error: invalid device function",
+        "CUDA error: initialization of the wrong kind",
+        "CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm`",
+        "cuDNN error: CUDNN_STATUS_SUBLIBRARY_VERSION_MISMATCH",
+        "[Errno 1] Operation not permitted: '/usr/local/cuda/x'",
+        "the remote end closed: unknown error",
+        "libgomp.so.1: cannot allocate memory in static TLS block",
+    ] {
+        let found = failures(&run(failed("RuntimeError", message), SmokeEnd::Done));
+        assert_eq!(found.len(), 1, "{message}: {found:?}");
+        assert_ne!(found[0].0, Code::SmokeDevice, "{message}: {found:?}");
+    }
+}
+
+#[test]
+fn an_error_that_a_library_wraps_is_looked_for_in_what_was_said() {
+    let message = "NCCL error in: x.cpp:1, unhandled cuda error (run with NCCL_DEBUG=INFO for details), NCCL version 2.10.3\nncclUnhandledCudaError: Call to CUDA function failed.";
+    for (message, code) in [
+        (message, Code::SmokeDevice),
+        ("assertion failed", Code::SmokeForward),
+    ] {
+        let mut facts = run(failed("RuntimeError", message), SmokeEnd::Done);
+        facts.builtin.said =
+            "host:1:1 [0] init.cc:1 NCCL WARN Cuda failure 'system not yet initialized'".into();
+        assert_eq!(failures(&facts)[0].0, code, "{message}");
+    }
+}
+
+fn loaded(name: &str, path: &str, found_by: Option<FoundBy>) -> LoadedObject {
+    LoadedObject {
+        name: name.into(),
+        path: Some(path.into()),
+        found_by,
+        ..LoadedObject::default()
+    }
+}
+
+fn installed(name: &str, version: &str, requires: &[&str]) -> Distribution {
+    Distribution {
+        name: name.into(),
+        version: version.into(),
+        requires: requires.iter().map(|r| (*r).to_string()).collect(),
+        ..Distribution::default()
+    }
+}
+
+/// Another release of a library in front of the one that torch was built with: whose symbol it is, where the library was
+/// found, and what to do.
+#[test]
+fn another_release_of_a_library_is_named_with_where_it_was_found() {
+    let image = ImageFacts {
+        loaded: vec![
+            loaded(
+                "libnvJitLink.so.12",
+                "/usr/local/cuda-12.1/lib64/libnvJitLink.so.12",
+                Some(FoundBy::LibraryPath {
+                    folder: "/usr/local/cuda-12.1/lib64".into(),
+                }),
+            ),
+            loaded(
+                "libnccl.so.2",
+                "/v/nvidia/nccl/lib/libnccl.so.2",
+                Some(FoundBy::Rpath {
+                    of: "/v/torch/lib/libtorch_cuda.so".into(),
+                    folder: "/v/nvidia/nccl/lib".into(),
+                }),
+            ),
+            loaded(
+                "libcublasLt.so.12",
+                "/usr/lib/x86_64-linux-gnu/libcublasLt.so.12",
+                Some(FoundBy::System),
+            ),
+        ],
+        distributions: vec![
+            installed(
+                "torch",
+                "2.5.0",
+                &[
+                    "nvidia-nccl-cu12 (==2.21.5) ; platform_system == \"Linux\"",
+                    "nvidia-cudnn-cu12==9.1.0.70; platform_system == \"Linux\"",
+                ],
+            ),
+            installed("nvidia-nccl-cu11", "2.14.3", &[]),
+            installed("nvidia-nccl-cu12", "2.21.5", &[]),
+            installed("nvidia-cudnn-cu12", "8.9.2.26", &[]),
+        ],
+        ..ImageFacts::default()
+    };
+    let nothing = ImageFacts::default();
+    for (image, message, means, hint) in [
+        (
+            &image,
+            "/v/torch/lib/../../nvidia/cusparse/lib/libcusparse.so.12: undefined symbol: __nvJitLinkComplete_12_4, version libnvJitLink.so.12",
+            "libcusparse.so.12 needs __nvJitLinkComplete_12_4, and the loader finds /usr/local/cuda-12.1/lib64/libnvJitLink.so.12, which is another libnvJitLink.so.12, found by LD_LIBRARY_PATH",
+            "take /usr/local/cuda-12.1/lib64 out of LD_LIBRARY_PATH",
+        ),
+        (
+            &image,
+            "/usr/local/cuda-12.1/lib64/libnvJitLink.so.12: version `libnvJitLink.so.12' not found (required by /v/nvidia/cusparse/lib/libcusparse.so.12)",
+            "libcusparse.so.12 needs libnvJitLink.so.12, and the loader finds /usr/local/cuda-12.1/lib64/libnvJitLink.so.12",
+            "take /usr/local/cuda-12.1/lib64 out of LD_LIBRARY_PATH",
+        ),
+        (
+            &image,
+            "/v/torch/lib/libtorch_cuda.so: undefined symbol: ncclCommWindowRegister",
+            "libtorch_cuda.so needs ncclCommWindowRegister, and the loader finds /v/nvidia/nccl/lib/libnccl.so.2, which is another libnccl: nvidia-nccl-cu12 and nvidia-nccl-cu11 bring the same file",
+            "pip uninstall -y nvidia-nccl-cu11, then pip install --force-reinstall --no-deps 'nvidia-nccl-cu12==2.21.5'",
+        ),
+        (
+            &image,
+            "/v/torch/lib/libtorch_cuda.so: undefined symbol: cudnnGetLibConfig, version libcudnn_graph.so.9",
+            "another libcudnn_graph.so.9 (nvidia-cudnn-cu12 8.9.2.26 is installed)",
+            "pip install --force-reinstall --no-deps 'nvidia-cudnn-cu12==9.1.0.70'",
+        ),
+        (
+            &image,
+            "/v/nvidia/cublas/lib/libcublas.so.12: undefined symbol: cublasLtGetEnvironmentMode, version libcublasLt.so.12",
+            "/usr/lib/x86_64-linux-gnu/libcublasLt.so.12, which is another libcublasLt.so.12, found by ld.so.cache",
+            "/etc/ld.so.conf.d",
+        ),
+        (
+            &nothing,
+            "/v/torch/lib/libtorch_cuda.so: undefined symbol: ncclCommRegister",
+            "libtorch_cuda.so needs ncclCommRegister, and the loader finds another libnccl",
+            "another copy of libnccl on LD_LIBRARY_PATH",
+        ),
+        (
+            &nothing,
+            "/v/x.so: undefined symbol: cusparseLtMatmulDescSetAttribute",
+            "another libcusparseLt",
+            "LD_LIBRARY_PATH",
+        ),
+        (
+            &nothing,
+            "/v/x.so: undefined symbol: cufftXtSetJITCallback, version libcufft.so.11",
+            "another libcufft.so.11",
+            "LD_LIBRARY_PATH",
+        ),
+        (
+            &nothing,
+            "/v/x.so: undefined symbol: cudaGetDriverEntryPointByVersion, version libcudart.so.12",
+            "another libcudart.so.12",
+            "LD_LIBRARY_PATH",
+        ),
+        (
+            &nothing,
+            "/v/core_cc.so: undefined symbol: _ZN3c105ErrorC2E",
+            "an extension was built against another torch",
+            "rebuild it for this torch",
+        ),
+        (
+            &nothing,
+            "/v/x.so: undefined symbol: _PyThreadState_UncheckedGet",
+            "x.so was built for another Python",
+            "install the wheel for this Python",
+        ),
+        (
+            &nothing,
+            "/usr/lib/libstdc++.so.6: version `GLIBCXX_3.4.30' not found (required by /v/x.so)",
+            "/usr/lib/libstdc++.so.6 has no GLIBCXX_3.4.30",
+            "LD_LIBRARY_PATH",
+        ),
+        (
+            &nothing,
+            "/lib/libc.so.6: version `GLIBC_2.38' not found (required by /v/x.so)",
+            "C library is older than x.so needs",
+            "newer distribution",
+        ),
+        (
+            &nothing,
+            "/v/x.so: undefined symbol: iJIT_NotifyEvent",
+            "no library that is loaded has iJIT_NotifyEvent, which x.so needs",
+            "releases that belong together",
+        ),
+    ] {
+        let mut facts = run(passed(""), SmokeEnd::Done);
+        facts.builtin.steps = vec![step(
+            "torch",
+            "import torch",
+            None,
+            failed("ImportError", message),
+        )];
+        facts.builtin.jit = None;
+        let findings = judge(&stack(r#"["torch"]"#, JIT_OFF), &facts, image);
+        let found = findings.iter().find(|f| f.status == Status::Fail).unwrap();
+        assert_eq!(found.code, Code::SmokeImport, "{message}: {found:?}");
+        assert!(
+            found.message.contains(means) && found.hint.contains(hint),
+            "{message}: {found:#?}"
+        );
+    }
+    // The driver's own library comes from the node.
+    let facts = run(
+        failed(
+            "ImportError",
+            "/v/x.so: undefined symbol: cuMemGetHandleForAddressRange",
+        ),
+        SmokeEnd::Done,
+    );
+    assert_eq!(failures(&facts)[0].0, Code::SmokeDevice);
+}
+
 #[test]
 fn a_device_that_is_busy_may_mend_itself_and_a_broken_one_does_not() {
-    for (message, can_mend) in [
+    for (message, retryable) in [
         ("CUDA error: out of memory", true),
         ("Error 802: system not yet initialized", true),
         ("No CUDA GPUs are available", true),
@@ -184,11 +704,11 @@ fn a_device_that_is_busy_may_mend_itself_and_a_broken_one_does_not() {
         ("forward compatibility was attempted on non supported HW", false),
     ] {
         let facts = run(failed("RuntimeError", message), SmokeEnd::Done);
-        let findings = judge(&stack(r#"["torch", "spconv"]"#, JIT_OFF), &facts);
+        let findings = judged(&stack(r#"["torch", "spconv"]"#, JIT_OFF), &facts);
         let failed = findings.iter().find(|f| f.status == Status::Fail).unwrap();
         assert_eq!(
-            (failed.code, failed.can_mend),
-            (Code::SmokeDevice, can_mend),
+            (failed.code, failed.retryable),
+            (Code::SmokeDevice, retryable),
             "{message}"
         );
     }
@@ -207,7 +727,7 @@ fn a_wrong_result_shows_how_wrong() {
     };
     let stack = stack(r#"["torch", "spconv"]"#, JIT_OFF);
     for (difference, part) in [(Some(0.5), "5.00e-1"), (None, "not finite")] {
-        let findings = judge(&stack, &run(wrong(difference), SmokeEnd::Done));
+        let findings = judged(&stack, &run(wrong(difference), SmokeEnd::Done));
         let finding = findings.iter().find(|f| f.status == Status::Fail).unwrap();
         assert_eq!(finding.code, Code::SmokeWrong);
         assert!(finding.observed.contains(part), "{}", finding.observed);
@@ -308,13 +828,13 @@ fn compiling_fails_where_the_manifest_turns_it_off() {
         (r#"{"SPCONV_DISABLE_JIT": "1"}"#, Status::Info),
         ("{}", Status::Info),
     ] {
-        let findings = judge(&stack(r#"["spconv"]"#, env), &facts);
+        let findings = judged(&stack(r#"["spconv"]"#, env), &facts);
         let jit = findings.iter().find(|f| f.code == Code::JitAtRuntime).unwrap();
         assert_eq!(jit.status, status, "{env}");
         assert!(jit.observed.contains("2 calls") && jit.observed.contains("Turing_f32"));
     }
     facts.builtin.jit = Some(SmokeJit::default());
-    let findings = judge(&stack(r#"["spconv"]"#, JIT_OFF), &facts);
+    let findings = judged(&stack(r#"["spconv"]"#, JIT_OFF), &facts);
     assert!(
         findings
             .iter()
@@ -380,7 +900,7 @@ fn own_commands_speak_for_themselves() {
             Status::Fail,
         ),
     ] {
-        let findings = judge(&stack, &command(end.clone(), said));
+        let findings = judged(&stack, &command(end.clone(), said));
         assert_eq!(findings.len(), 1, "{end:?}");
         assert_eq!((findings[0].code, findings[0].status), (code, status), "{end:?}");
     }
@@ -389,7 +909,7 @@ fn own_commands_speak_for_themselves() {
 #[test]
 fn what_was_not_reached_is_told_apart_from_what_failed() {
     let crashed = run(SmokeOutcome::Unfinished, SmokeEnd::Crashed { signal: 11 });
-    let findings = judge(&stack(r#"["torch", "spconv", "mmcv"]"#, JIT_OFF), &crashed);
+    let findings = judged(&stack(r#"["torch", "spconv", "mmcv"]"#, JIT_OFF), &crashed);
     let skipped: Vec<&str> = findings
         .iter()
         .filter(|f| f.status == Status::Skip)
@@ -403,7 +923,7 @@ fn what_was_not_reached_is_told_apart_from_what_failed() {
         .builtin
         .steps
         .push(step("torch", "init", None, SmokeOutcome::Unfinished));
-    let findings = judge(&stack(r#"["torch", "spconv"]"#, JIT_OFF), &imported);
+    let findings = judged(&stack(r#"["torch", "spconv"]"#, JIT_OFF), &imported);
     let said: Vec<(Status, &str)> = findings.iter().map(|f| (f.status, f.message.as_str())).collect();
     assert!(said.contains(&(Status::Pass, "spconv imports")), "{said:?}");
     assert!(
@@ -424,7 +944,7 @@ fn the_worst_of_all_devices_is_shown() {
         .steps
         .push(step("spconv", "forward float32", Some(1), worse));
     facts.builtin.devices.push(SmokeDevice::default());
-    let findings = judge(&stack(r#"["spconv"]"#, JIT_OFF), &facts);
+    let findings = judged(&stack(r#"["spconv"]"#, JIT_OFF), &facts);
     assert!(
         findings[0].observed.contains("float32 within 7.0e-3, on 2 GPUs"),
         "{}",
@@ -466,7 +986,7 @@ fn of_a_crash_the_innermost_call_is_shown() {
         ("", "GPU 0"),
     ] {
         facts.builtin.said = said.into();
-        let findings = judge(&stack(r#"["spconv"]"#, JIT_OFF), &facts);
+        let findings = judged(&stack(r#"["spconv"]"#, JIT_OFF), &facts);
         let failed = findings.iter().find(|f| f.status == Status::Fail).unwrap();
         assert!(failed.observed.ends_with(shown), "{}", failed.observed);
     }

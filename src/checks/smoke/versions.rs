@@ -6,12 +6,9 @@ use pep440_rs::Version;
 
 use crate::check::{Code, Finding};
 use crate::checks::image::without_cuda;
-use crate::discover::files::printable;
 use crate::facts::Distribution;
 use crate::facts::smoke::{SmokeFacts, SmokeModule};
-
-/// Longest text of a module that is shown, in characters.
-const TEXT: usize = 500;
+use crate::packages;
 
 /// A finding for each module that states another version than its distribution. Whose distribution is not known is not
 /// judged, and neither is who states none.
@@ -30,10 +27,10 @@ fn another(module: &SmokeModule, installed: &[Distribution]) -> Option<Finding> 
     if dists.iter().any(|dist| states(dist, &module.version)) {
         return None;
     }
-    let (name, version) = (printable(&module.name, TEXT), printable(&module.version, TEXT));
+    let (name, version) = (&module.name, &module.version);
     let path = match module.path.as_str() {
-        "" => "an unknown file".to_string(),
-        path => printable(path, TEXT),
+        "" => "an unknown file",
+        path => path,
     };
     Some(
         Finding::problem(Code::SmokeImport, name.clone())
@@ -54,13 +51,9 @@ fn another(module: &SmokeModule, installed: &[Distribution]) -> Option<Finding> 
 /// Whether a distribution is a build of what is imported by this name.
 fn brings(dist: &Distribution, module: &str) -> bool {
     let name = module.replace('_', "-");
-    let is_it = |of: &str| {
-        of == name
-            || of
-                .strip_prefix(&name)
-                .is_some_and(|r| matches!(r, "-full" | "-lite"))
-    };
-    is_it(&dist.name) || without_cuda(&dist.name).is_some_and(|base| is_it(&base))
+    dist.name == name
+        || without_cuda(&dist.name).is_some_and(|base| base == name)
+        || packages::of(&dist.name).is_some_and(|package| package.folder == module)
 }
 
 /// Whether the metadata or the module's own version file states this version. One without a local part (`+cu124`)

@@ -2,6 +2,7 @@ use super::*;
 use std::fs;
 
 use crate::discover::wheels;
+use crate::facts::FileOwner;
 
 /// A prefix with a `site-packages` and other folders beside it.
 struct Site(tempfile::TempDir);
@@ -201,4 +202,82 @@ fn an_editable_install_and_a_link_to_the_same_hide_nothing() {
     let site = torch("torch/__init__.py,h,1\n", &["lib/p/torch/__init__.py", "a/x"]);
     std::os::unix::fs::symlink("../lib/p/torch", site.path("a/torch")).unwrap();
     assert_eq!(site.hidden(&["a", "lib/p"]), [""; 0]);
+}
+
+fn owned(metadata: &[(&str, &str, &str)], files: &[(&str, &str)]) -> Vec<(String, u64, Vec<String>)> {
+    let mut all = Vec::new();
+    for (name, version, record) in metadata {
+        let folder = format!("lib/p/{}-{version}.dist-info", name.replace('-', "_"));
+        all.push((
+            format!("{folder}/METADATA"),
+            format!("Name: {name}\nVersion: {version}\n"),
+        ));
+        all.push((format!("{folder}/RECORD"), (*record).to_string()));
+    }
+    all.extend(
+        files
+            .iter()
+            .map(|(name, text)| (format!("lib/p/{name}"), (*text).to_string())),
+    );
+    let all: Vec<(&str, &str)> = all
+        .iter()
+        .map(|(name, text)| (name.as_str(), text.as_str()))
+        .collect();
+    let site = Site::new().with(&all);
+    let python = site.python(&["lib/p"]);
+    let mut found = wheels::distributions(&python.site_packages);
+    let root = format!("{}/", python.site_packages[0]);
+    let named = |owner: FileOwner| format!("{} {} {:?}", owner.name, owner.version, owner.size);
+    inspect(&mut found, &["torch"], &python, None)
+        .into_iter()
+        .map(|file| {
+            let owners = file.owners.into_iter().map(named).collect();
+            (file.path.replace(&root, ""), file.size, owners)
+        })
+        .collect()
+}
+
+#[test]
+fn a_library_of_two_distributions_has_both_sizes() {
+    let nccl = "nvidia/nccl/lib/libnccl.so.2";
+    let line = |hash: &str, size: &str| format!("{nccl},sha256={hash},{size}\nnvidia/__init__.py,x,0\n");
+    let found = |first: &str, second: &str| {
+        let both = [
+            ("nvidia-nccl-cu12", "2.21.5", first),
+            ("nvidia-nccl-cu13", "2.30.7", second),
+        ];
+        owned(&both, &[(nccl, "12345")])
+    };
+    let expected = vec![
+        "nvidia-nccl-cu12 2.21.5 Some(5)".into(),
+        "nvidia-nccl-cu13 2.30.7 Some(7)".into(),
+    ];
+    assert_eq!(
+        found(&line("a", "5"), &line("b", "7")),
+        [(nccl.into(), 5, expected)]
+    );
+    // The same contents, whoever installed them.
+    assert_eq!(found(&line("a", "5"), &line("a", "5")), []);
+    // Sizes that are not stated.
+    let unstated = vec![
+        "nvidia-nccl-cu12 2.21.5 None".into(),
+        "nvidia-nccl-cu13 2.30.7 None".into(),
+    ];
+    assert_eq!(found(&line("", ""), &line("", "")), [(nccl.into(), 5, unstated)]);
+}
+
+#[test]
+fn a_size_that_is_not_records_counts_for_the_stacks_and_nvidias() {
+    let one = |name: &str, library: &str, size: &str| {
+        let record = format!("{library},sha256=a,{size}\n");
+        owned(&[(name, "1", record.as_str())], &[(library, "12345")]).len()
+    };
+    assert_eq!(one("torch", "torch/lib/a.so", "6"), 1);
+    assert_eq!(one("nvidia-nccl-cu12", "nvidia/nccl/lib/libnccl.so.2", "6"), 1);
+    assert_eq!(one("torch", "torch/lib/a.so", "5"), 0);
+    assert_eq!(one("torch", "torch/lib/a.so", ""), 0);
+    assert_eq!(one("scipy", "scipy/a.so", "6"), 0);
+    // Out of the environment, or not there.
+    let outside = "../../../../../../../../etc/hostname,sha256=a,6\n";
+    assert_eq!(owned(&[("torch", "1", outside)], &[]).len(), 0);
 }

@@ -69,8 +69,9 @@ fn what_is_no_library_of_this_machine_says_so() {
     };
     for (bytes, wrong) in [
         (b"/* GNU ld script */".to_vec(), "not an ELF file"),
+        (vec![], "not an ELF file"),
         (
-            vec![],
+            b"\x7fEL".to_vec(),
             "an ELF header that does not lie in the file at offset 0x0",
         ),
         (good[..40].to_vec(), "an ELF header that does not lie in the file"),
@@ -87,7 +88,7 @@ fn what_is_no_library_of_this_machine_says_so() {
     let mut stripped = good;
     stripped[40..48].fill(0);
     stripped[60..64].fill(0);
-    assert!(error_of(&stripped).contains("cannot be told whether it carries CUDA code"));
+    assert!(error_of(&stripped).contains("whether it contains CUDA code is unknown"));
 }
 
 #[test]
@@ -344,4 +345,11 @@ fn mutate(bytes: &mut Vec<u8>, random: &mut Random) {
         }
         _ => bytes.truncate(bytes.len() - random.below(16).min(bytes.len() - 1)),
     }
+}
+
+#[test]
+fn what_is_gone_by_now_is_nothing_that_could_not_be_read() {
+    let errno = |number: i32| Reason::Io(std::io::Error::from_raw_os_error(number)).errno();
+    assert_eq!([errno(2), errno(20)], [None, None]);
+    assert_eq!([errno(5), errno(13), errno(116)], [Some(5), Some(13), Some(116)]);
 }

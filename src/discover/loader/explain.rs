@@ -10,11 +10,14 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use super::{DRIVER, Listed, Listing};
+use super::{DRIVER, Listed, Listing, symbols};
 use crate::discover::bytes::RandomFile;
+use crate::discover::sample::same_contents;
 use crate::discover::{elf, files, libraries};
 use crate::facts::{FoundBy, Library, LibraryKind, LibraryOrigin, LoadedObject, ShadowedCopy};
 
+/// ldconfig's settings.
+pub const CONF: &str = "/etc/ld.so.conf";
 /// Objects that need a library are named up to this many.
 const MAX_NEEDED_BY: usize = 4;
 
@@ -55,6 +58,8 @@ pub struct Explained {
     pub runtimes: Vec<MappedRuntime>,
     /// stubs of libcuda in folders that the loader searches
     pub stubs: Vec<String>,
+    /// as [`crate::facts::LoaderRun::searched`]
+    pub searched: Vec<String>,
 }
 
 /// Reads what the listed files say of themselves. `libraries` are those that are known already.
@@ -64,7 +69,8 @@ pub fn explain(listing: &Listing, grounds: &Grounds, libraries: &[Library]) -> E
     Explained {
         runtimes: runtimes(&objects, libraries),
         objects,
-        stubs: stubs(grounds),
+        stubs: stubs(grounds.library_path.as_deref(), &grounds.conf),
+        searched: graph.outside,
     }
 }
 
@@ -97,6 +103,8 @@ impl Folder {
 /// Lists each folder of site-packages once: torch's libraries all have the same RPATH.
 struct Folders {
     sites: Vec<PathBuf>,
+    /// those that lie in none of them
+    outside: Vec<String>,
     known: BTreeMap<PathBuf, Rc<Vec<String>>>,
 }
 
@@ -106,7 +114,11 @@ impl Folders {
             Some(names) => Rc::clone(names),
             None => {
                 let real = path.canonicalize().ok();
-                let real = real.filter(|real| self.sites.iter().any(|site| real.starts_with(site)));
+                let is_inside = |path: &PathBuf| self.sites.iter().any(|site| path.starts_with(site));
+                if !is_inside(real.as_ref().unwrap_or(&path)) {
+                    self.outside.push(path.to_string_lossy().into_owned());
+                }
+                let real = real.filter(is_inside);
                 let entries = real.and_then(|real| files::list(&real).ok()).unwrap_or_default();
                 let names = entries.iter().filter_map(|e| e.text().map(str::to_string));
                 let names = Rc::new(names.collect());
@@ -125,6 +137,8 @@ struct Graph<'a> {
     library_path: Vec<PathBuf>,
     /// NVIDIA's `nvidia/*/lib`
     nvidia: Vec<Folder>,
+    /// folders of RPATHs and RUNPATHs that lie outside of site-packages
+    outside: Vec<String>,
 }
 
 impl<'a> Graph<'a> {
@@ -134,6 +148,7 @@ impl<'a> Graph<'a> {
             sites: sites
                 .filter_map(|site| Path::new(site).canonicalize().ok())
                 .collect(),
+            outside: Vec::new(),
             known: BTreeMap::new(),
         };
         let name = grounds.program.to_string_lossy();
@@ -155,6 +170,7 @@ impl<'a> Graph<'a> {
         }
         Self {
             nvidia: nvidia(grounds, &mut folders),
+            outside: folders.outside,
             grounds,
             nodes,
             library_path: grounds
@@ -243,8 +259,10 @@ impl<'a> Graph<'a> {
             let same = mapped.is_some_and(|m| same_content || is_same_file(m, &path));
             if !same && path.is_file() && copies.iter().all(|c| c.path != path_text) {
                 copies.push(ShadowedCopy {
+                    same: mapped.is_some_and(|mapped| same_contents(mapped, &path)),
                     path: path_text,
                     wanted_by: wanted_by.map(|n| n.path.to_string_lossy().into_owned()),
+                    ..ShadowedCopy::default()
                 });
             }
         };
@@ -262,12 +280,33 @@ impl<'a> Graph<'a> {
         if !in_wheels && let Some(folder) = self.nvidia.iter().find(|folder| folder.holds(name)) {
             add(folder.path.join(name), None);
         }
+        if let Some(mapped) = mapped {
+            self.compare(name, mapped, &mut copies);
+        }
         copies
+    }
+
+    /// Whether the file in front has the symbols that are needed. Healthy images have no copies to compare.
+    fn compare(&self, name: &str, mapped: &Path, copies: &mut [ShadowedCopy]) {
+        let paths = |wanted: &dyn Fn(&Node) -> bool| -> Vec<&Path> {
+            let nodes = self.nodes.iter().filter(|node| wanted(node));
+            nodes.map(|node| node.path.as_path()).collect()
+        };
+        for copy in copies.iter_mut().filter(|copy| !copy.same) {
+            if !symbols::torch_preloads(&self.grounds.modules, name, &copy.path) {
+                symbols::compare(copy, mapped, &paths(&|node| node.needs(name)), &paths(&|_| true));
+            }
+            // One is enough to fail; the same file may be listed under another path as well.
+            if copy.missing_symbol.is_some() {
+                break;
+            }
+        }
     }
 }
 
 impl Node {
     fn read(name: &str, path: &Path, known: &mut Folders) -> Self {
+        let _going = crate::discover::reading::begin(path);
         // What cannot be read explains nothing; that the loader refuses it is the loader's to say.
         let dynamic = RandomFile::open(path)
             .ok()
@@ -347,7 +386,7 @@ fn runtimes(objects: &[LoadedObject], known: &[Library]) -> Vec<MappedRuntime> {
         .iter()
         .filter_map(|object| {
             let path = object.path.as_ref()?;
-            let kind = libraries::kind_of(&object.name)?;
+            let kind = LibraryKind::of_file(&object.name)?;
             let same =
                 |l: &Library| l.path.contains('/') && is_same_file(Path::new(&l.path), Path::new(path));
             Some(MappedRuntime {
@@ -361,10 +400,10 @@ fn runtimes(objects: &[LoadedObject], known: &[Library]) -> Vec<MappedRuntime> {
 }
 
 /// Stubs of libcuda on LD_LIBRARY_PATH or in the folders of ld.so.conf.
-fn stubs(grounds: &Grounds) -> Vec<String> {
-    let listed = grounds.library_path.iter().flat_map(|v| v.split([':', ';']));
+pub fn stubs(library_path: Option<&str>, conf: &Path) -> Vec<String> {
+    let listed = library_path.iter().flat_map(|v| v.split([':', ';']));
     let mut folders: Vec<PathBuf> = listed.map(PathBuf::from).collect();
-    folders.extend(conf_folders(&grounds.conf, 0));
+    folders.extend(conf_folders(conf, 0));
     folders.retain(|folder| {
         folder
             .components()
@@ -528,7 +567,7 @@ mod tests {
             library_path: Some(format!("::{}:{}", at("plain"), at("absent/stubs"))),
             conf,
         };
-        let mut found = stubs(&grounds);
+        let mut found = stubs(grounds.library_path.as_deref(), &grounds.conf);
         found.sort();
         assert_eq!(
             found,
@@ -539,7 +578,10 @@ mod tests {
             conf: root.join("absent"),
             ..grounds
         };
-        assert_eq!(stubs(&grounds), [at("one/stubs/libcuda.so")]);
+        assert_eq!(
+            stubs(grounds.library_path.as_deref(), &grounds.conf),
+            [at("one/stubs/libcuda.so")]
+        );
     }
 
     #[test]

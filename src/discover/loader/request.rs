@@ -12,24 +12,12 @@ use std::path::{Path, PathBuf};
 use crate::discover::bytes::RandomFile;
 use crate::discover::{elf, files};
 use crate::facts::Python;
+use crate::order;
+use crate::packages::{self, Package};
 use crate::stack::{SmokeEntry, Stack};
 
 /// The driver's library. It is asked for last: whatever the modules bring along themselves comes first.
 pub const DRIVER: &str = "libcuda.so.1";
-
-/// The compiled modules of the packages that are known here: distribution, folder, and the module's name.
-/// In one package the order is that of its import: torch loads its global dependencies before anything else
-/// (torch/__init__.py, `_load_global_deps`), spconv imports cumm first.
-const MODULES: [(&str, &str, &str); 8] = [
-    ("torch", "torch/lib", "libtorch_global_deps"),
-    ("torch", "torch/lib", "libtorch_python"),
-    ("torch", "torch", "_C"),
-    ("cumm", "cumm", "core_cc"),
-    ("spconv", "spconv", "core_cc"),
-    ("torchvision", "torchvision", "_C"),
-    ("torch-scatter", "torch_scatter", "_scatter_cuda"),
-    ("mmcv", "mmcv", "_ext"),
-];
 
 /// A run of the loader, ready to be started.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -43,9 +31,10 @@ pub struct Request {
 }
 
 /// Whether the loader can be asked.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub enum Asked {
     /// no module of the stack is installed
+    #[default]
     Nothing,
     /// this is to be run
     Run(Request),
@@ -92,20 +81,17 @@ fn modules_of(stack: &Stack, python: &Python) -> Vec<PathBuf> {
         SmokeEntry::Builtin(builtin) => Some(builtin.name()),
         SmokeEntry::Command { .. } => None,
     });
-    // cumm-cu124 and spconv-cu124 are builds of cumm and spconv.
-    let packages = stack.packages.iter().map(|rule| {
-        let name = rule.normalized.as_str();
-        name.split_once("-cu").map_or(name, |(base, _)| base)
-    });
-    let mut wanted: Vec<&str> = smoke.chain(packages).collect();
+    let rules = stack.packages.iter().map(|rule| rule.normalized.as_str());
+    let mut wanted: Vec<&'static Package> = smoke.chain(rules).filter_map(packages::of).collect();
     // A stable sort: torch first, all others in their order.
-    wanted.sort_by_key(|&name| name != "torch");
-    if let Some(at) = wanted.iter().position(|&name| name == "spconv") {
-        wanted.insert(at, "cumm");
-    }
+    order::sort_by_key(&mut wanted, |package| package.name != "torch");
     let mut found: Vec<PathBuf> = Vec::new();
-    for name in wanted {
-        for (_, folder, stem) in MODULES.iter().filter(|(dist, ..)| *dist == name) {
+    let with_first = |package: &'static Package| {
+        let first = package.imports_first.get().and_then(packages::of);
+        first.into_iter().chain([package])
+    };
+    for package in wanted.into_iter().flat_map(with_first) {
+        for (folder, stem) in package.modules.get().unwrap_or_default() {
             if let Some(path) = module(python, folder, stem)
                 && !found.contains(&path)
             {
@@ -152,11 +138,12 @@ fn traceable(interpreter: &Path) -> Result<PathBuf, String> {
         ));
     }
     let read = |path: &Path| {
+        let _going = crate::discover::reading::begin(path);
         let file = RandomFile::open(path).map_err(|e| e.to_string())?;
         elf::dynamic(&file).map_err(|e| e.to_string())
     };
     let dynamic =
-        read(&program).map_err(|e| format!("{name} is no program that has a loader of its own: {e}"))?;
+        read(&program).map_err(|e| format!("{name} is not a dynamically linked executable: {e}"))?;
     let Some(loader) = dynamic.interpreter else {
         return Err(format!("{name} is statically linked and has no loader"));
     };
@@ -271,6 +258,23 @@ mod tests {
             ask(&stack(r#""packages": {"numpy": "*"}"#), &python),
             Asked::Nothing
         );
+    }
+
+    #[test]
+    fn each_known_package_has_its_modules_asked() {
+        for package in packages::PACKAGES {
+            let modules = package.modules.get().unwrap_or_default();
+            let files: Vec<String> = modules
+                .iter()
+                .map(|(folder, stem)| Path::new(folder).join(format!("{stem}.abi3.so")))
+                .map(|path| path.to_str().unwrap().to_string())
+                .collect();
+            let dir = tempfile::tempdir().unwrap();
+            let files: Vec<&str> = files.iter().map(String::as_str).collect();
+            let python = python(dir.path(), &files);
+            let stack = stack(&format!(r#""packages": {{"{}": "*"}}"#, package.name));
+            assert_eq!(names(dir.path(), &stack, &python), files);
+        }
     }
 
     #[test]

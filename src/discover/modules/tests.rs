@@ -175,6 +175,7 @@ fn damaged_libraries_are_facts_with_their_place() {
         &whole[..whole.len() - 10],
     )
     .file("spconv/lying.so", lying)
+    .file("spconv/cut.so", "\x7fELF")
     .file("spconv/empty.so", "")
     .file("spconv/text.cpython-311-x86_64-linux-gnu.so", "404 not found")
     .file("nvidia/cudnn/lib/libcudnn.so.9", &whole[..100]);
@@ -316,16 +317,40 @@ fn the_distribution_is_told_by_names() {
 }
 
 #[test]
-fn tags_at_the_end_of_a_name() {
-    for (name, stem) in [
-        ("spconv-cu124", Some("spconv")),
-        ("cupy-cuda12x", Some("cupy")),
-        ("nvidia-cublas-cu12", Some("nvidia-cublas")),
-        ("torch", None),
-        ("x-cu", None),
-        ("x-custom", None),
-        ("cu124", None),
+fn what_no_name_tells_is_asked_of_record() {
+    let site = Site::new();
+    let root = site.folders().remove(0);
+    let dist = |name: &str, tag: &str, record: &str| {
+        let folder = format!("{}-1.0.dist-info", name.replace('-', "_"));
+        site.file(&format!("{folder}/RECORD"), record);
+        Distribution {
+            name: name.into(),
+            path: format!("{root}/{folder}"),
+            tags: vec![tag.into()],
+            ..Distribution::default()
+        }
+    };
+    let dists = [
+        dist("pure", "py3-none-any", "lib/mscclpp.so,sha256=x,1\n"),
+        dist(
+            "sgl-kernel",
+            "cp310-abi3-manylinux2014_x86_64",
+            "sgl_kernel/flash_ops.abi3.so,,\n\"lib/mscclpp.so\",sha256=x,1\n_mscclpp.so,,\n",
+        ),
+    ];
+    for (path, package, vendor) in [
+        ("sgl_kernel/flash_ops.abi3.so", Some("sgl-kernel"), false),
+        ("lib/mscclpp.so", Some("sgl-kernel"), false),
+        ("_mscclpp.so", Some("sgl-kernel"), false),
+        ("lib/mscclpp.so", None, true),
+        ("lib/other.so", None, false),
     ] {
-        assert_eq!(untagged(name), stem, "{name}");
+        let mut modules = [ModuleKernels {
+            path: format!("{root}/{path}"),
+            vendor,
+            ..ModuleKernels::default()
+        }];
+        attribute(&mut modules, std::slice::from_ref(&root), &dists);
+        assert_eq!(modules[0].package.as_deref(), package, "{path}");
     }
 }

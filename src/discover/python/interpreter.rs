@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 
 use super::{Candidate, PythonQuery, command};
 use crate::discover::files;
+use crate::facts::ClosedFolder;
+use crate::process::closed;
+use crate::text::one_line;
 
 /// What a candidate turned out to be.
 pub struct Found {
@@ -19,6 +22,7 @@ pub struct Found {
 
 /// A file that may be executed. Links are followed.
 pub fn is_executable(path: &Path) -> bool {
+    let _going = crate::discover::reading::begin(path);
     std::fs::metadata(path).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
 }
 
@@ -36,15 +40,17 @@ pub fn is_python_name(name: &str) -> bool {
     rest.is_empty() || rest.starts_with(['2', '3']) && rest.bytes().all(|b| b.is_ascii_digit() || b == b'.')
 }
 
+/// `python3.11-dbg` and `pypy3` as well.
+pub fn is_called_python(name: &str) -> bool {
+    ["python", "pypy", "graalpy"]
+        .iter()
+        .any(|stem| name.starts_with(stem))
+}
+
 /// Whether this is not a compiled program, or one that is called like a Python (`pypy3` and `python3.11-dbg` as well),
 /// by its own name or that of the file that it links to.
 pub fn may_be_python(path: &Path) -> bool {
-    let named = |path: &Path| {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        ["python", "pypy", "graalpy"]
-            .iter()
-            .any(|stem| name.starts_with(stem))
-    };
+    let named = |path: &Path| is_called_python(&path.file_name().unwrap_or_default().to_string_lossy());
     !path.is_file()
         || files::read_head(path, 4).is_ok_and(|(head, _)| head != b"\x7fELF")
         || named(path)
@@ -98,6 +104,7 @@ pub fn of_folder(query: &PythonQuery<'_>, candidate: &Candidate) -> Result<Found
 /// Why it is none, as a sentence.
 pub fn of_file(query: &PythonQuery<'_>, candidate: &Candidate) -> Result<Found, String> {
     let path = &candidate.path;
+    let _going = crate::discover::reading::begin(path);
     let shown = path.display();
     if is_dangling(path) {
         return Err(dangling(path));
@@ -143,8 +150,33 @@ fn found(path: PathBuf) -> Result<Found, String> {
     })
 }
 
+/// The folder that keeps this user from an interpreter, or from that of an environment's folder.
+pub fn closed_folder(path: &Path) -> Option<ClosedFolder> {
+    let names = ["", "bin/python3", "bin/python"];
+    names.iter().find_map(|name| {
+        let interpreter = if name.is_empty() {
+            path.to_path_buf()
+        } else {
+            path.join(name)
+        };
+        let folder = closed::on_the_way(&interpreter)?;
+        Some(ClosedFolder {
+            interpreter: one_line(&interpreter.to_string_lossy(), 500),
+            folder: one_line(&folder.to_string_lossy(), 500),
+        })
+    })
+}
+
 fn dangling(path: &Path) -> String {
     let target = std::fs::read_link(path).unwrap_or_default();
+    if let Some(closed) = closed_folder(path) {
+        return format!(
+            "{} leads to {}, and this user may not enter {}",
+            path.display(),
+            target.display(),
+            closed.folder
+        );
+    }
     format!(
         "{} is a symbolic link to {}, which is not there",
         path.display(),

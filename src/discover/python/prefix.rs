@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use super::Candidate;
 use super::interpreter::Found;
 use crate::discover::files;
+use crate::order;
+use crate::text::one_line;
 
 /// A version of Python as far as files tell it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -217,6 +219,27 @@ fn plain(real: &Path, candidate: &Candidate) -> Layout {
     }
 }
 
+/// PYTHONHOME, where it has no standard library for this interpreter: neither a folder nor a zip file.
+///
+/// Source: the Python documentation, "PYTHONHOME" and "The initialization of the sys.path module search path".
+pub fn broken_home(layout: &Layout, candidate: &Candidate) -> Option<String> {
+    let value = candidate
+        .env
+        .get("PYTHONHOME")
+        .filter(|_| !candidate.isolation.ignores_environment)?;
+    let home = std::env::split_paths(value).next()?;
+    let library = layout.library.as_deref().filter(|_| home.is_absolute())?;
+    let zip = format!("{}.zip", library.replace('.', ""));
+    let has_library = LIBRARY_FOLDERS.iter().any(|lib| {
+        let folder = home.join(lib);
+        ["encodings", "os.py", "os.pyc"]
+            .iter()
+            .any(|name| folder.join(library).join(name).exists())
+            || folder.join(&zip).exists()
+    });
+    (!has_library).then(|| one_line(&home.to_string_lossy(), 500))
+}
+
 /// The nearest folder above the executable with a `lib/python3.*`, as Python looks for its landmark.
 fn prefix_above(bin: &Path, library: Option<&str>) -> Option<PathBuf> {
     bin.ancestors()
@@ -253,7 +276,7 @@ pub fn library_names(prefix: &Path) -> Vec<String> {
                 })
         })
         .collect();
-    names.sort();
+    order::sort(&mut names);
     names.dedup_by(|a, b| a.2 == b.2);
     names.into_iter().map(|(_, _, name)| name).collect()
 }

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use super::prefix::{Kind, Layout};
 use super::{Candidate, PythonQuery};
-use crate::discover::files::{self, printable};
+use crate::discover::files;
+use crate::text::one_line;
 
 /// Most folders that are taken; a path made of thousands of eggs would be a fault in itself.
 const MAX_FOLDERS: usize = 512;
@@ -14,14 +15,15 @@ const MAX_PTH_LINES: usize = 10_000;
 /// Most notes that are kept.
 const MAX_NOTES: usize = 32;
 
-/// The folders, and what could not be followed.
-pub fn folders(
-    query: &PythonQuery<'_>,
-    candidate: &Candidate,
-    layout: &Layout,
-) -> (Vec<String>, Vec<String>) {
+/// The folders, what is none and could hold packages as well, and what could not be followed.
+pub fn folders(query: &PythonQuery<'_>, candidate: &Candidate, layout: &Layout) -> SysPath {
     let mut path = SysPath::default();
     let isolation = candidate.isolation;
+    // A zip that is executed is searched before all others.
+    candidate
+        .script_folder
+        .iter()
+        .for_each(|place| path.add_archive(place));
     if !isolation.ignores_environment {
         for entry in candidate
             .env
@@ -50,7 +52,7 @@ pub fn folders(
             }
         }
     }
-    (path.folders, path.notes)
+    path
 }
 
 /// PEP 370: `PYTHONUSERBASE`, else `~/.local`; `PYTHONNOUSERSITE` turns it off.
@@ -98,10 +100,15 @@ pub fn parse_pth(text: &str) -> Pth<'_> {
     found
 }
 
+/// See [`folders`].
 #[derive(Default)]
-struct SysPath {
-    folders: Vec<String>,
-    notes: Vec<String>,
+pub struct SysPath {
+    /// in Python's order
+    pub folders: Vec<String>,
+    /// zip files and eggs
+    pub archives: Vec<String>,
+    /// for the facts
+    pub notes: Vec<String>,
     /// lib64 is often a link to lib, and then one folder would count twice
     seen: BTreeSet<PathBuf>,
 }
@@ -109,15 +116,19 @@ struct SysPath {
 impl SysPath {
     fn note(&mut self, text: String) {
         if self.notes.len() < MAX_NOTES {
-            self.notes.push(printable(&text, 500));
+            self.notes.push(one_line(&text, 500));
         }
     }
 
     /// Adds a folder that exists; says whether it is new.
     fn add(&mut self, folder: &Path) -> bool {
         let Ok(real) = folder.canonicalize() else {
+            self.add_archive(folder);
             return false;
         };
+        if real.is_file() {
+            self.add_archive(folder);
+        }
         if !real.is_dir() || self.folders.len() >= MAX_FOLDERS || !self.seen.insert(real) {
             return false;
         }
@@ -126,6 +137,19 @@ impl SysPath {
             None => self.note(format!("{} is not UTF-8 and is left out", folder.display())),
         }
         folder.to_str().is_some()
+    }
+
+    /// Adds a zip file, or a folder within one: a place of which a part is a file. Python imports from it.
+    fn add_archive(&mut self, place: &Path) {
+        let file = place
+            .ancestors()
+            .find(|part| part.exists())
+            .filter(|part| part.is_file());
+        let is_archive = file.is_some_and(files::is_zip);
+        let text = one_line(&place.to_string_lossy(), 500);
+        if is_archive && self.archives.len() < MAX_NOTES && !self.archives.contains(&text) {
+            self.archives.push(text);
+        }
     }
 
     /// Adds a site folder and what its `.pth` files name. Theirs are not searched again, as in Python.

@@ -6,56 +6,56 @@ use std::path::{Path, PathBuf};
 
 use super::*;
 
-struct Image {
+pub(super) struct Image {
     dir: tempfile::TempDir,
-    env: std::cell::RefCell<Environment>,
+    pub(super) env: std::cell::RefCell<Environment>,
 }
 
 impl Image {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             dir: tempfile::tempdir().unwrap(),
             env: Default::default(),
         }
     }
-    fn root(&self) -> &Path {
+    pub(super) fn root(&self) -> &Path {
         self.dir.path()
     }
-    fn at(&self, path: &str) -> PathBuf {
+    pub(super) fn at(&self, path: &str) -> PathBuf {
         self.root().join(path)
     }
-    fn file(&self, path: &str, text: &str) -> &Self {
+    pub(super) fn file(&self, path: &str, text: &str) -> &Self {
         let path = self.at(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text.replace("ROOT", self.root().to_str().unwrap())).unwrap();
         self
     }
-    fn program(&self, path: &str, text: &str) -> &Self {
+    pub(super) fn program(&self, path: &str, text: &str) -> &Self {
         self.file(path, text);
         fs::set_permissions(self.at(path), fs::Permissions::from_mode(0o755)).unwrap();
         self
     }
-    fn elf(&self, path: &str) -> &Self {
+    pub(super) fn elf(&self, path: &str) -> &Self {
         self.program(path, "\x7fELF")
     }
-    fn link(&self, path: &str, to: &str) -> &Self {
+    pub(super) fn link(&self, path: &str, to: &str) -> &Self {
         let path = self.at(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         symlink(to.replace("ROOT", self.root().to_str().unwrap()), path).unwrap();
         self
     }
-    fn dir(&self, path: &str) -> &Self {
+    pub(super) fn dir(&self, path: &str) -> &Self {
         fs::create_dir_all(self.at(path)).unwrap();
         self
     }
-    fn set(&self, name: &str, value: &str) -> &Self {
+    pub(super) fn set(&self, name: &str, value: &str) -> &Self {
         self.env
             .borrow_mut()
             .set(name, value.replace("ROOT", self.root().to_str().unwrap()));
         self
     }
     /// `python:3.11` images: everything below /usr/local.
-    fn official(&self) -> &Self {
+    pub(super) fn official(&self) -> &Self {
         self.elf("usr/local/bin/python3.11")
             .link("usr/local/bin/python3", "python3.11")
             .link("usr/local/bin/python", "python3")
@@ -67,7 +67,7 @@ impl Image {
             )
     }
     /// Debian 12 with python3-pip.
-    fn debian(&self) -> &Self {
+    pub(super) fn debian(&self) -> &Self {
         self.elf("usr/bin/python3.11")
             .link("usr/bin/python3", "python3.11")
             .link("bin", "usr/bin")
@@ -75,7 +75,7 @@ impl Image {
             .dir("usr/lib/python3/dist-packages")
             .dir("usr/local/lib/python3.11/dist-packages")
     }
-    fn venv(&self, folder: &str, home: &str, more: &str) -> &Self {
+    pub(super) fn venv(&self, folder: &str, home: &str, more: &str) -> &Self {
         self.link(&format!("{folder}/bin/python3"), &format!("ROOT/{home}/python3"))
             .link(&format!("{folder}/bin/python"), "python3")
             .file(
@@ -85,7 +85,20 @@ impl Image {
             .dir(&format!("{folder}/lib/python3.11/site-packages"))
             .link(&format!("{folder}/lib64"), "lib")
     }
-    fn find(&self, explicit: Option<&str>, command: &str) -> Python {
+    /// The Python of a command whose words are given; no usual places are looked at.
+    pub(super) fn python_of(&self, argv: &[&str]) -> Python {
+        let root = self.root().to_str().unwrap();
+        let command: Vec<OsString> = argv.iter().map(|a| a.replace("ROOT", root).into()).collect();
+        PythonQuery {
+            explicit: None,
+            command: &command,
+            env: &self.env.borrow(),
+            cwd: &self.at("work"),
+            usual_places: &[],
+        }
+        .find()
+    }
+    pub(super) fn find(&self, explicit: Option<&str>, command: &str) -> Python {
         let root = self.root().to_str().unwrap();
         let command: Vec<OsString> = command
             .replace("ROOT", root)
@@ -301,6 +314,7 @@ fn the_service_commands_own_interpreter_comes_first() {
         ("ROOT/opt/venv/bin/long", venv),
         ("env PATH=ROOT/opt/venv/bin python app.py", venv),
         ("./app.py", "/usr/local"),
+        ("./run.sh", "/usr/local"),
         ("python3.11 -m x", "/usr/local"),
     ] {
         let python = image.find(None, command);
@@ -311,7 +325,7 @@ fn the_service_commands_own_interpreter_comes_first() {
         );
         assert_eq!(python.prefix.as_deref(), Some(prefix), "{command}");
     }
-    for command in ["./run.sh", "./server", "nowhere", "ROOT/gone/python", "./folder"] {
+    for command in ["./server", "nowhere", "ROOT/gone/python", "./folder"] {
         let python = image.find(None, command);
         assert_eq!(python.found_by.as_deref(), Some("CONDA_PREFIX"), "{command}");
         assert!(
@@ -322,42 +336,208 @@ fn the_service_commands_own_interpreter_comes_first() {
     }
 }
 
+/// The options of GNU's env, and where they end: what stands behind its command is the command's own.
+#[test]
+fn env_has_options_up_to_its_command() {
+    let words = |line: &str| -> Vec<OsString> { line.split('|').map(OsString::from).collect() };
+    for (line, command) in [
+        ("env|python|svc.py|-S|x", "python|svc.py|-S|x"),
+        ("env|A=1|python|-u|svc.py", "python|-u|svc.py"),
+        ("env|python|-S|svc.py", "python|-S|svc.py"),
+        ("env|-S|python -u|svc.py", "python|-u|svc.py"),
+        ("env|-S|A=1 python -u|svc.py", "python|-u|svc.py"),
+        ("env|-Spython -u|svc.py", "python|-u|svc.py"),
+        ("env|-iS|A=1 python|svc.py", "python|svc.py"),
+        ("env|-vS|python|svc.py", "python|svc.py"),
+        ("env|-S|-u HOME python|svc.py", "python|svc.py"),
+        ("env|--split-string=python -u|svc.py", "python|-u|svc.py"),
+        ("env|--split-string|python -u|svc.py", "python|-u|svc.py"),
+        ("env|-i|python|x", "python|x"),
+        ("env|-|python|x", "python|x"),
+        ("env|-u|HOME|-uUSER|--unset=A|python|x", "python|x"),
+        ("env|-C|/app|--chdir=/app|-a|name|python|x", "python|x"),
+        ("env|--block-signal|--default-signal=PIPE|python|x", "python|x"),
+        ("env|--|python|--|-S", "python|--|-S"),
+        // There is no command.
+        ("env|-S", "env|-S"),
+        ("env|-u", "env|-u"),
+    ] {
+        let unwrapped = command::unwrap_wrappers(&words(line), &mut Environment::default());
+        let expected = words(command);
+        assert_eq!(unwrapped, expected, "{line}");
+    }
+    let mut env: Environment = [("A", "1"), ("PATH", "/bin"), ("HOME", "/h")]
+        .into_iter()
+        .collect();
+    command::unwrap_wrappers(&words("env|-u|A|--unset=HOME|B=2|python"), &mut env);
+    assert_eq!((env.get("A"), env.get("HOME")), (None, None));
+    assert_eq!(env.get("B"), Some("2".as_ref()));
+    command::unwrap_wrappers(&words("env|-i|C=3|python"), &mut env);
+    assert_eq!(env.get("B"), None);
+    assert_eq!(env.get("PATH"), Some("/bin:/usr/bin".as_ref()));
+    assert_eq!(env.get("C"), Some("3".as_ref()));
+}
+
 #[test]
 fn a_service_command_that_does_not_tell_its_python_says_why() {
     let image = Image::new();
     image.official().set("PATH", "ROOT/usr/local/bin:ROOT/bin");
     image
         .elf("bin/bash")
+        .elf("usr/local/bin/hatch")
         .program("work/serve", "#!ROOT/gone/bin/python3\nimport sys\n");
-    let shell = "`bash -c` does not tell which Python it starts";
-    for (argv, why) in [
-        (&["bash", "-c", "cd /x && exec tv/bin/python x"][..], shell),
-        (&["bash", "-c", "source tv/bin/activate; python x"], shell),
-        (&["tini", "--", "ROOT/bin/bash", "-lc", "\"$PYTHON\" x"], shell),
-        (&["env", "A=1", "bash", "-c", "cd x; python y"], shell),
+    for (argv, is_unknown, why) in [
         (
-            &["bash", "-c", "exec tv/bin/python x"],
-            "tv/bin/python is not found",
+            &["bash", "-c", "cd /x && exec tv/bin/python x"][..],
+            true,
+            "`bash -c`: tv/bin/python is not found",
+        ),
+        (
+            &["bash", "-c", "source tv/bin/activate; python x"],
+            true,
+            "`bash -c`: ROOT/work/tv/bin/activate does not exist",
+        ),
+        (
+            &["tini", "--", "ROOT/bin/bash", "-c", "\"$PYTHON\" x"],
+            true,
+            "`bash -c`: the value of \"$PYTHON\" is unknown",
+        ),
+        (
+            &["env", "A=1", "bash", "-c", "exec ./svc"],
+            false,
+            "`bash -c` starts no Python that can be seen",
+        ),
+        (
+            &["hatch", "run", "serve"],
+            true,
+            "`hatch` chooses what it starts by its own configuration",
         ),
         (
             &["./serve"],
+            false,
             "ROOT/work/serve wants ROOT/gone/bin/python3, which is not found",
         ),
     ] {
         let root = image.root().to_str().unwrap();
-        let command: Vec<OsString> = argv.iter().map(|a| a.replace("ROOT", root).into()).collect();
-        let python = PythonQuery {
-            explicit: None,
-            command: &command,
-            env: &image.env.borrow(),
-            cwd: &image.at("work"),
-            usual_places: &[],
-        }
-        .find();
-        assert_eq!(python.found_by.as_deref(), Some("PATH"), "{argv:?}");
+        let python = image.python_of(argv);
+        let by = (!is_unknown).then_some("PATH");
+        assert_eq!(python.found_by.as_deref(), by, "{argv:?}");
         let why = why.replace("ROOT", root);
         assert_eq!(python.tried, [format!("the service command: {why}")], "{argv:?}");
+        assert_eq!(python.undetermined, is_unknown.then_some(why), "{argv:?}");
+        assert!(!is_unknown || python.site_packages.is_empty(), "{argv:?}");
     }
+}
+
+/// What the service would not start with is not judged in its place.
+#[test]
+fn a_broken_interpreter_of_the_service_is_not_replaced() {
+    let image = Image::new();
+    image.official().set("PATH", "ROOT/usr/local/bin");
+    image.link("work/.venv/bin/python", "/gone/python3.11");
+    let python = image.find(None, ".venv/bin/python app.py");
+    assert_eq!(summary(&python), (None, None, None, None));
+    let why = "the service command: /work/.venv/bin/python is a symbolic link to /gone/python3.11, which is not there";
+    assert_eq!(python.tried, [why]);
+}
+
+/// Each tool's own rule for its environment.
+#[test]
+fn tools_that_run_commands_in_an_environment() {
+    let image = Image::new();
+    image.official().set("PATH", "ROOT/usr/local/bin");
+    let plain = |folder: &str| {
+        image.venv(folder, "usr/local/bin", "include-system-site-packages = false");
+    };
+    for folder in ["work/.venv", "work/.pixi/envs/default", "other/.venv", "opt/env"] {
+        plain(folder);
+    }
+    for folder in ["opt/conda", "opt/conda/envs/svc"] {
+        image
+            .elf(&format!("{folder}/bin/python3.11"))
+            .link(&format!("{folder}/bin/python3"), "python3.11")
+            .link(&format!("{folder}/bin/python"), "python3.11")
+            .file(&format!("{folder}/lib/python3.11/os.py"), "")
+            .dir(&format!("{folder}/lib/python3.11/site-packages"))
+            .dir(&format!("{folder}/conda-meta"));
+    }
+    image
+        .program("opt/conda/bin/conda", "#!ROOT/opt/conda/bin/python\n")
+        .program(".venv/bin/serve", "#!ROOT/work/.venv/bin/python\n")
+        .file("work/pyproject.toml", "[project]\nname = \"x\"\n")
+        .file("work/Pipfile", "")
+        .file("other/pyproject.toml", "[project]\n")
+        .file("work/alone.py", "# /// script\n# dependencies = []\n# ///\n");
+    image.set("MAMBA_ROOT_PREFIX", "ROOT/opt/conda");
+    let venv = Some("/work/.venv");
+    let svc = Some("/opt/conda/envs/svc");
+    for (command, prefix) in [
+        ("uv run python app.py", venv),
+        ("uv run --no-sync --extra gpu app.py", venv),
+        ("uv run -- uvicorn main:app", venv),
+        ("uv run bash -c python", venv),
+        ("uv run --project ../other python app.py", Some("/other/.venv")),
+        ("uv --directory ../other run python app.py", Some("/other/.venv")),
+        ("uv run ROOT/usr/local/bin/python3 app.py", Some("/usr/local")),
+        ("env UV_PROJECT_ENVIRONMENT=/nowhere uv run python", None),
+        (
+            "env UV_PROJECT_ENVIRONMENT=ROOT/opt/env uv run python",
+            Some("/opt/env"),
+        ),
+        ("uv run --with numpy python app.py", None),
+        ("uv run alone.py", None),
+        ("uvx vllm", None),
+        ("uv tool run vllm", None),
+        ("rye run serve", venv),
+        ("pdm run serve", venv),
+        ("poetry run serve", venv),
+        ("pipenv run serve", venv),
+        ("env VIRTUAL_ENV=ROOT/opt/env poetry run serve", Some("/opt/env")),
+        ("env VIRTUAL_ENV=ROOT/opt/env uv run python", venv),
+        (
+            "env VIRTUAL_ENV=ROOT/opt/env uv run --active python",
+            Some("/opt/env"),
+        ),
+        ("pixi run serve", Some("/work/.pixi/envs/default")),
+        ("pixi run -e gpu serve", None),
+        ("ROOT/opt/conda/bin/conda run -n svc python app.py", svc),
+        (
+            "ROOT/opt/conda/bin/conda run -n base python app.py",
+            Some("/opt/conda"),
+        ),
+        ("ROOT/opt/conda/bin/conda run -n gone python app.py", None),
+        (
+            "conda run -p ROOT/opt/conda/envs/svc --no-capture-output serve",
+            svc,
+        ),
+        ("micromamba run -n svc python", svc),
+        ("hatch run python app.py", None),
+        ("supervisord -n", None),
+        ("sudo -u svc .venv/bin/python app.py", venv),
+        ("sudo -u svc python app.py", None),
+        ("su svc -c .venv/bin/python", venv),
+        ("launcher --opt .venv/bin/python app.py", venv),
+    ] {
+        let python = image.find(None, command);
+        assert_eq!(python.prefix.as_deref(), prefix, "{command}: {python:?}");
+        assert_eq!(python.undetermined.is_none(), prefix.is_some(), "{command}");
+    }
+}
+
+/// uv's own interpreters lie below the home of the user who ran it.
+#[test]
+fn a_folder_that_this_user_may_not_enter_is_named() {
+    if nix::unistd::geteuid().is_root() {
+        // Nothing is closed to root; tests/image/python.rs looks at it as another user.
+        return;
+    }
+    let image = Image::new();
+    image.elf("home/uv/bin/python3.11");
+    image.link("venv/bin/python", "ROOT/home/uv/bin/python3.11");
+    fs::set_permissions(image.at("home"), fs::Permissions::from_mode(0o000)).unwrap();
+    let python = image.find(None, "ROOT/venv/bin/python app.py");
+    fs::set_permissions(image.at("home"), fs::Permissions::from_mode(0o700)).unwrap();
+    assert!(python.closed_folder.unwrap().folder.ends_with("/home"));
 }
 
 #[test]
@@ -543,6 +723,10 @@ fn pythonhome_moves_the_prefix() {
         .dir("home/lib/python3.11/site-packages")
         .set("PATH", "ROOT/usr/local/bin");
     image.set("PYTHONHOME", "ROOT/home:ROOT/exec");
+    let broken = |command| image.find(None, command).broken_home.is_some();
+    assert!(broken("") && broken("python3 x") && !broken("python3 -I x"));
+    image.file("home/lib/python3.11/os.py", "");
+    assert!(!broken(""));
     assert_eq!(
         image.find(None, "").site_packages,
         ["/home/lib/python3.11/site-packages"]

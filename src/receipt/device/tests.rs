@@ -42,6 +42,14 @@ fn now() -> Now {
     }
 }
 
+/// Where the loader finds libcuda.
+fn basis() -> DeviceBasis {
+    DeviceBasis {
+        libcuda: vec!["/usr/lib/libcuda.so.1\t1 1".into()],
+        loaded: [("/etc/ld.so.preload".to_string(), "absent".to_string())].into(),
+    }
+}
+
 fn in_force(list: Option<&str>) -> Texts {
     let variable = list.map(|list| ("CUDA_VISIBLE_DEVICES".to_string(), list.to_string()));
     variable.into_iter().collect()
@@ -86,7 +94,7 @@ fn part(uuids: &[&str], list: Option<&str>) -> DevicePart {
     let found = machine(uuids);
     DevicePart {
         written: now().written(),
-        key: key(in_force(list), &now(), &found).unwrap(),
+        key: key(in_force(list), &now(), &found, basis()).unwrap(),
         driver: found.driver.clone().unwrap(),
         smoke: Some(smoke(u32::try_from(uuids.len()).unwrap())),
         devices: found.devices,
@@ -113,7 +121,7 @@ fn the_same_machine_is_recognised() {
     let part = part(&[A, B], None);
     let text = serde_json::to_string(&part).unwrap();
     assert_eq!(from_json::<DevicePart>(text.as_bytes()).unwrap(), part);
-    part.may_hold(&in_force(None), &now(), "absent").unwrap();
+    part.may_hold(&in_force(None), &now(), &basis()).unwrap();
     let known = part.recognise(&seen(&[A, B])).unwrap();
     assert_eq!(
         (known.driver, known.devices),
@@ -185,7 +193,7 @@ fn mig_instances_stand_for_their_gpu() {
     let mut both = instances(&["MIG-1", "MIG-2"]);
     both.devices[0].uuid = Some("MIG-1".into());
     let part = DevicePart {
-        key: key(in_force(None), &now(), &both).unwrap(),
+        key: key(in_force(None), &now(), &both, basis()).unwrap(),
         devices: both.devices.clone(),
         ..part(&[A], None)
     };
@@ -199,7 +207,7 @@ fn mig_instances_stand_for_their_gpu() {
     assert_eq!(refused(&part, &instances(&[])), "NVML shows no GPU");
     let mut untold = instances(&["MIG-1"]);
     untold.nvml_devices[0].mig_instances = Some(2);
-    assert_eq!(refused(&part, &untold), "NVML does not tell the UUID of GPU 0");
+    assert_eq!(refused(&part, &untold), "NVML does not report the UUID of GPU 0");
 }
 
 #[test]
@@ -230,7 +238,7 @@ fn what_nvml_does_not_say_is_not_recognised() {
     );
     add(
         &|f| f.nvml_devices[0].uuid = None,
-        "does not tell the UUID of GPU 0",
+        "does not report the UUID of GPU 0",
     );
     add(&|f| f.nvml_devices[0].error = error(15), ""); // a sick GPU: judged with all the rest
     for (found, said) in all {
@@ -271,7 +279,7 @@ fn nodes_that_opened_have_to_open_where_they_are_needed() {
     let mut closed = machine(&[A]);
     closed.opened[1].errno = Some(13);
     let part = DevicePart {
-        key: key(in_force(None), &now(), &closed).unwrap(),
+        key: key(in_force(None), &now(), &closed, basis()).unwrap(),
         ..part
     };
     assert!(
@@ -297,44 +305,64 @@ fn the_compute_mode_is_the_present_one() {
 #[test]
 fn boot_age_clock_libcuda_and_variables_each_refuse() {
     let part = part(&[A], None);
-    let file = "1 1";
+    let libcuda = |lines: &[&str]| DeviceBasis {
+        libcuda: lines.iter().map(ToString::to_string).collect(),
+        ..basis()
+    };
+    let preload = DeviceBasis {
+        loaded: [("/etc/ld.so.preload".to_string(), "9 1 a".to_string())].into(),
+        ..basis()
+    };
     let at = |at| Now { at, ..now() };
-    for (in_force, now, libcuda, said) in [
-        (in_force(None), now(), "absent", ""),
-        (in_force(None), at(1_000_000 + 86_400), "absent", ""),
-        (in_force(None), at(1_000_000 + 86_401), "absent", "24 h old"),
-        (in_force(None), at(1_000_000 - 60), "absent", ""),
-        (in_force(None), at(1_000_000 - 61), "absent", "61 s in the future"),
-        (in_force(None), at(0), "absent", "in the future"),
+    for (in_force, now, basis, said) in [
+        (in_force(None), now(), basis(), ""),
+        (in_force(None), at(1_000_000 + 86_400), basis(), ""),
+        (in_force(None), at(1_000_000 + 86_401), basis(), "24 h old"),
+        (in_force(None), at(1_000_000 - 60), basis(), ""),
+        (in_force(None), at(1_000_000 - 61), basis(), "61 s in the future"),
+        (in_force(None), at(0), basis(), "in the future"),
         (
             in_force(None),
             Now {
                 boot: Some("boot-2".into()),
                 ..now()
             },
-            "absent",
+            basis(),
             "written for another boot",
         ),
         (
             in_force(None),
             Now { boot: None, ..now() },
-            "absent",
+            basis(),
             "boot_id is not there",
         ),
         (
             in_force(None),
             now(),
-            file,
+            libcuda(&["/usr/lib/libcuda.so.1\t1 2"]),
             "/usr/lib/libcuda.so.1 is another file now",
         ),
         (
             in_force(Some("0")),
             now(),
-            "absent",
+            basis(),
             r#"CUDA_VISIBLE_DEVICES was unset and is "0""#,
         ),
+        (
+            in_force(None),
+            now(),
+            libcuda(&["/compat/libcuda.so.1\t7 7", "/usr/lib/libcuda.so.1\t1 1"]),
+            "/compat/libcuda.so.1 lies in the place of /usr/lib/libcuda.so.1",
+        ),
+        (in_force(None), now(), libcuda(&[]), "none lies in the place of"),
+        (
+            in_force(None),
+            now(),
+            preload,
+            r#"/etc/ld.so.preload was "absent" and is "9 1 a""#,
+        ),
     ] {
-        match part.may_hold(&in_force, &now, libcuda) {
+        match part.may_hold(&in_force, &now, &basis) {
             Ok(()) => assert_eq!(said, ""),
             Err(why) => {
                 assert_eq!(why.len(), 1, "{why:?}");
@@ -364,21 +392,39 @@ fn boot_age_clock_libcuda_and_variables_each_refuse() {
 #[test]
 fn what_cannot_be_recognised_later_is_not_written() {
     let good = machine(&[A]);
-    assert!(key(in_force(None), &now(), &good).is_ok());
+    assert!(key(in_force(None), &now(), &good, basis()).is_ok());
     let boot = Now { boot: None, ..now() };
-    assert!(key(in_force(None), &boot, &good).unwrap_err().contains("boot_id"));
+    assert!(
+        key(in_force(None), &boot, &good, basis())
+            .unwrap_err()
+            .contains("boot_id")
+    );
     let mut nameless = good.clone();
     nameless.devices[0].uuid = None;
     assert!(
-        key(in_force(None), &now(), &nameless)
+        key(in_force(None), &now(), &nameless, basis())
             .unwrap_err()
             .contains("UUID of GPU 0")
     );
+    let mut led = good.clone();
+    led.driver.as_mut().unwrap().path = Some("/opt/libcuda.so.1".into());
+    let error = key(in_force(None), &now(), &led, basis()).unwrap_err();
+    assert_eq!(error, "what leads the loader to /opt/libcuda.so.1 is not known");
     let mut blind = good;
     blind.nvml = None;
     assert!(
-        key(in_force(None), &now(), &blind)
+        key(in_force(None), &now(), &blind, basis())
             .unwrap_err()
-            .contains("NVML does not say")
+            .contains("NVML does not list")
     );
+}
+
+#[test]
+fn a_libcuda_in_a_folder_with_a_blank_is_known() {
+    let basis = DeviceBasis {
+        libcuda: vec!["/a b/libcuda.so.1\t1 1".into()],
+        ..DeviceBasis::default()
+    };
+    assert!(basis.knows(Path::new("/a b/libcuda.so.1")));
+    assert!(!basis.knows(Path::new("/a")));
 }

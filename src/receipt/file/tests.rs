@@ -1,17 +1,18 @@
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::fs::Permissions;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::PathBuf;
 
 use super::*;
-use crate::facts::{Device, DriverAnswer, ImageFacts};
+use crate::facts::{Device, DriverAnswer};
 use crate::receipt::Written;
 use crate::receipt::device::DeviceKey;
-use crate::receipt::image::ImageKey;
+use crate::receipt::image::{CachedFacts, ImageKey};
 
 fn image(at: u64) -> ImagePart {
     ImagePart {
         written: Written { at },
         key: ImageKey::default(),
-        facts: ImageFacts::default(),
+        facts: CachedFacts::default(),
     }
 }
 
@@ -70,6 +71,32 @@ fn what_cannot_be_believed_is_replaced_and_not_kept() {
     write(&path, None, Some(device(2))).unwrap();
     let found = read(&path).unwrap().unwrap();
     assert_eq!((found.image, found.device), (None, Some(device(2))));
+}
+
+#[test]
+fn a_key_twice_is_refused_wherever_it_stands() {
+    let (_dir, path) = place();
+    write(&path, Some(image(1)), Some(device(1))).unwrap();
+    let good = String::from_utf8(fs::read(&path).unwrap()).unwrap();
+    for (once, twice) in [
+        (r#""schema":1"#, r#""schema":1,"schema":1"#),
+        (r#""at":1"#, r#""at":9,"at":1"#),
+        (
+            r#""device_count":null"#,
+            r#""device_count":null,"device_count":2"#,
+        ),
+        (r#""driver":"#, r#""driver":{},"driver":"#),
+    ] {
+        let text = good.replacen(once, twice, 1);
+        if text != good {
+            let error = parse(text.as_bytes()).unwrap_err();
+            assert!(
+                error.starts_with("damaged: `") && error.contains("` twice at line 1"),
+                "{error}"
+            );
+        }
+    }
+    assert!(parse(good.as_bytes()).is_ok());
 }
 
 #[test]
@@ -157,7 +184,7 @@ fn a_link_is_neither_followed_nor_replaced() {
     fs::write(&target, "precious").unwrap();
     symlink(&target, &path).unwrap();
     let error = write(&path, Some(image(1)), None).unwrap_err();
-    assert!(error.message.contains("no regular file"), "{error:?}");
+    assert!(error.message.contains("not a regular file"), "{error:?}");
     assert_eq!(fs::read_to_string(&target).unwrap(), "precious");
     assert!(path.is_symlink());
     assert_eq!(names(&dir), ["receipt.json", "target"]);
@@ -188,7 +215,7 @@ fn a_place_that_cannot_be_written_is_told_with_what_to_do() {
         assert!(!error.hint.is_empty());
     }
     let mut huge = image(1);
-    huge.facts.python.notes = vec!["x".repeat(1 << 20); 5];
+    huge.facts.loader.notes = vec!["x".repeat(1 << 20); 5];
     let error = write(&path, Some(huge), None).unwrap_err();
     assert!(error.message.contains("more than the 4194304"), "{error:?}");
     assert_eq!(names(&dir), [""; 0]);

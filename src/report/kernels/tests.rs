@@ -12,6 +12,14 @@ fn served(rows: &[(u8, u8, u64, u64)]) -> BTreeMap<ComputeCapability, Served> {
     rows.iter().map(row).collect()
 }
 
+fn isa(arch: &str, versions: &[(&str, u64)]) -> Vec<PtxIsa> {
+    let read = |(version, fatbins): &(&str, u64)| {
+        let json = serde_json::json!({"arch": arch, "version": version, "fatbins": fatbins});
+        crate::facts::from_json(json.to_string().as_bytes()).unwrap()
+    };
+    versions.iter().map(read).collect()
+}
+
 fn report() -> KernelsReport {
     let spconv = FileCounts {
         path: "spconv/core_cc.so".into(),
@@ -19,6 +27,7 @@ fn report() -> KernelsReport {
         with_kernels: 363,
         sass: targets(&[("5.0", 85), ("7.5", 363), ("9.0", 363), ("9.0a", 1)]),
         ptx: targets(&[("9.0", 363)]),
+        ptx_isa: isa("9.0", &[("8.4", 360), ("8.7", 3)]),
         served: served(&[(7, 0, 0, 0), (7, 5, 363, 0), (10, 0, 0, 363)]),
         ..FileCounts::default()
     };
@@ -34,6 +43,7 @@ fn report() -> KernelsReport {
             fatbins: 2,
             sass: targets(&[("8.0", 1)]),
             ptx: targets(&[("9.0", 2)]),
+            ptx_isa: isa("9.0", &[("9.0", 2)]),
             served: served(&[(8, 0, 1, 0), (9, 0, 0, 2)]),
         }),
         ..FileCounts::default()

@@ -33,6 +33,7 @@ import time
 
 PLACES = (
     "import torch",
+    "tensor.numpy()",
     "import cumm",
     "import spconv",
     "import spconv.pytorch",

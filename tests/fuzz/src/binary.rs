@@ -166,6 +166,9 @@ pub mod fatbin {
                 assert!(served.sass + served.ptx <= found.with_kernels);
             }
         }
+        for isa in found.ptx_isa() {
+            assert!((1..=found.ptx()[&isa.arch]).contains(&isa.fatbins));
+        }
         let mut twice = found.clone();
         twice.add(found);
         assert_eq!(twice.count, 2 * found.count);
@@ -247,6 +250,7 @@ pub mod fatbin_built {
         Entry {
             kind: [1, 2, 8, 16][usize::from(how & 3)],
             arch: [50, 75, 80, 90, 100, 121, u32::from(number), 0][usize::from(number & 7)],
+            isa: [(0, 0), (8, 4), (9, u16::from(number))][usize::from(how >> 3) % 3],
             flags: [0x11, 0x2011, 0x8011, 0x10_0011, 0x20_0011][usize::from(how >> 2) % 5],
             payload: match how >> 5 {
                 0 => cubin_of(true, number.into()),
@@ -307,9 +311,9 @@ pub mod fatbin_built {
     }
 }
 
-/// LZ4 blocks and stored Zstandard frames.
+/// LZ4 blocks and Zstandard frames.
 pub mod unpack {
-    use cuda_entrypoint::discover::fatbin::unpack::{lz4, zstd_stored};
+    use cuda_entrypoint::unpack::{lz4, zstd};
 
     use super::super::input::Input;
 
@@ -317,10 +321,7 @@ pub mod unpack {
         let mut input = Input::new(bytes);
         let size = usize::from(input.u16());
         let packed = input.rest();
-        for plain in [lz4(packed, size), zstd_stored(packed, size)]
-            .into_iter()
-            .flatten()
-        {
+        for plain in [lz4(packed, size), zstd(packed, size)].into_iter().flatten() {
             assert_eq!(plain.len(), size);
         }
         // What a packer that finds nothing to pack makes of it.
@@ -337,7 +338,7 @@ pub mod unpack {
             frame.push(length);
             frame.extend(&header.to_le_bytes()[..3]);
             frame.extend(packed);
-            assert_eq!(zstd_stored(&frame, packed.len()).as_deref(), Some(packed));
+            assert_eq!(zstd(&frame, packed.len()).as_deref(), Some(packed));
         }
     }
 
@@ -350,6 +351,11 @@ pub mod unpack {
             .concat(),
             [&[22, 0][..], b"\x1fx\x01\x00\x01\x10y"].concat(),
             [&[56, 0][..], b"\x28\xb5\x2f\xfd\x20\x38\xc1\x01\x00", &[b'p'; 56]].concat(),
+            [
+                &1700_u16.to_le_bytes()[..],
+                include_bytes!("../../fixtures/kernels/zstd/blocks.zst"),
+            ]
+            .concat(),
         ]
     }
 }

@@ -86,7 +86,11 @@ pub mod folder {
         };
         let python = query.find();
         let _ = query.hindrance();
-        assert!(python.interpreter.is_some(), "PATH has one: {python:?}");
+        // What the service names and cannot be used is not replaced by the one on PATH.
+        assert!(
+            python.interpreter.is_some() || !python.tried.is_empty(),
+            "PATH has one: {python:?}"
+        );
         python
             .notes
             .iter()

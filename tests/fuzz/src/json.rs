@@ -124,7 +124,13 @@ pub mod receipt {
         if let Some(image) = &receipt.image {
             assert!(image.key.differences(&image.key).is_empty());
             let none = ImageKey::default();
-            let differs = image.key != none;
+            // What is asked is compared by itself, and the trees with the disk.
+            let held = ImageKey {
+                asked: none.asked.clone(),
+                trees: none.trees.clone(),
+                ..image.key.clone()
+            };
+            let differs = held != none;
             assert_eq!(image.key.differences(&none).is_empty(), !differs);
             assert_eq!(none.differences(&image.key).is_empty(), !differs);
         }
@@ -211,14 +217,14 @@ pub mod receipt_changed {
             at: 1_700_000_100,
             boot: Some(part.key.boot.clone()),
         };
-        let _ = part.may_hold(&part.key.in_force, &moment, &part.key.libcuda);
+        let _ = part.may_hold(&part.key.in_force, &moment, &part.key.basis);
         if let Ok(known) = part.recognise(&now) {
             assert!(known.devices.len() <= part.devices.len());
             if let Some(smoke) = known.smoke {
                 let _ = smoke.holds(Some("0123456789abcdef"), &["-E".to_string()], moment.at);
             }
         }
-        let _ = device::key(part.key.in_force.clone(), &moment, &now);
+        let _ = device::key(part.key.in_force.clone(), &moment, &now, part.key.basis.clone());
     }
 
     pub fn seeds() -> Vec<Vec<u8>> {
@@ -261,9 +267,9 @@ pub mod judged {
     use std::time::Duration;
 
     use cuda_entrypoint::capture;
-    use cuda_entrypoint::check::{Finding, Outcome};
+    use cuda_entrypoint::check::{Finding, Outcome, Overrides};
     use cuda_entrypoint::checks;
-    use cuda_entrypoint::config::{Gpu, Mode, SmokeMode};
+    use cuda_entrypoint::cli::config::{Gpu, Mode, SmokeMode};
     use cuda_entrypoint::facts::Facts;
     use cuda_entrypoint::facts::read::FromJson;
     use cuda_entrypoint::report::human::{self, Colour};
@@ -317,7 +323,7 @@ pub mod judged {
         findings.extend(checks::limits::judge(stack, found));
         findings.extend(checks::arch::judge(stack, archs, found));
         match &found.smoke {
-            Some(smoke) => findings.extend(checks::smoke::judge(stack, smoke)),
+            Some(smoke) => findings.extend(checks::smoke::judge(stack, smoke, &found.image)),
             None => findings.extend(checks::smoke::skipped(stack, "of no reason")),
         }
         findings.extend(checks::smoke::without_gpu(stack, findings.first()));
@@ -349,8 +355,8 @@ pub mod judged {
                 serde_json::from_str::<Value>(&document).unwrap();
             }
             1 => {
-                lines_are_clean(&human::table(&report, Colour::No));
-                lines_are_clean(&human::success(&report, "service\x1b"));
+                lines_are_clean(&human::table(&report, false, Colour::No));
+                lines_are_clean(&human::success(&report, "service\x1b").details);
             }
             _ => {
                 lines_are_clean(&human::failure(&report, "service\x1b", Colour::No));
@@ -361,12 +367,20 @@ pub mod judged {
         }
     }
 
-    /// What is captured can be read.
+    /// What is captured can be read, also where it contradicts itself.
     fn capture(found: &Facts) {
-        match capture::manifest(found, &BTreeMap::new()) {
-            Ok(captured) => {
-                captured.notes.iter().for_each(|note| is_printable(note));
-                let written = serde_json::to_string_pretty(&captured.stack).unwrap();
+        let given = capture::Given {
+            name: capture::NAME,
+            variables: &BTreeMap::new(),
+            imports: &|dist| vec![dist.name.clone()],
+        };
+        match capture::manifest(found, &given) {
+            Ok(mut captured) => {
+                let failures = capture::contradictions(&mut captured, &[], &Overrides::default(), found);
+                let exceptions = failures.iter().map(|finding| capture::exception(finding, found));
+                exceptions.flatten().for_each(|entry| is_printable(&entry));
+                captured.notes().for_each(|note| is_printable(&note));
+                let written = captured.document().unwrap();
                 let read = Stack::parse(&written).unwrap_or_else(|e| panic!("{e:#}\n{written}"));
                 assert_eq!(read, captured.stack);
             }

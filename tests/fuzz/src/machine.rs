@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cuda_entrypoint::crew::{Ended, Exit};
+use cuda_entrypoint::process::supervisor::{Deadline, Ended, Exit};
 
 use super::input::{Input, join, parts};
 
@@ -14,7 +14,7 @@ fn ended(bytes: &[u8]) -> Ended {
         0..4 => Exit::Code(number),
         4 => Exit::Signal(number),
         5 => Exit::TimedOut { reaped: number != 0 },
-        6 => Exit::Flooded,
+        6 => Exit::OutputLimit,
         _ => Exit::Cancelled,
     };
     let mut outputs = parts(input.rest());
@@ -24,6 +24,10 @@ fn ended(bytes: &[u8]) -> Ended {
         stdout: next(),
         stderr: next(),
         elapsed: Duration::from_millis(3),
+        deadline: Deadline {
+            time: Duration::from_secs(60),
+            in_all: number % 2 == 0,
+        },
     }
 }
 
@@ -37,7 +41,6 @@ fn as_ended(kind: u8, number: u8, stdout: &str, stderr: &str) -> Vec<u8> {
 
 /// The helper's lines.
 pub mod helper_lines {
-    use std::time::Duration;
 
     use cuda_entrypoint::check::Outcome;
     use cuda_entrypoint::checks::device;
@@ -58,7 +61,7 @@ pub mod helper_lines {
         let twice = decode(again.as_bytes());
         assert_eq!((&twice.lines, &twice.garbled), (&decoded.lines, &None));
         assert!(last_lines(&ended.stderr).lines().count() <= 1);
-        let (run, lines) = conclude(&ended, Duration::from_secs(60));
+        let (run, lines) = conclude(&ended);
         assert_eq!(lines, decoded.lines);
         let written = facts::to_json(&run).unwrap();
         assert_eq!(
@@ -109,7 +112,6 @@ pub mod smoke_lines {
     use cuda_entrypoint::checks::smoke;
     use cuda_entrypoint::facts::smoke::{SmokeCommand, SmokeFacts, SmokeRun};
     use cuda_entrypoint::facts::{self};
-    use cuda_entrypoint::report::sanitize;
     use cuda_entrypoint::smoke::decode;
     use cuda_entrypoint::stack::Stack;
 
@@ -142,8 +144,16 @@ pub mod smoke_lines {
             commands: vec![command],
         };
         static STACK: LazyLock<Stack> = LazyLock::new(|| Stack::embedded().unwrap());
-        for finding in smoke::judge(&STACK, &found) {
-            is_clean(&sanitize(&finding.message));
+        for finding in smoke::judge(&STACK, &found, &cuda_entrypoint::facts::ImageFacts::default()) {
+            for text in [
+                &finding.subject,
+                &finding.observed,
+                &finding.required,
+                &finding.message,
+                &finding.hint,
+            ] {
+                is_clean(text);
+            }
             assert!(!finding.subject.is_empty());
         }
     }
@@ -180,60 +190,67 @@ pub mod smoke_lines {
     }
 }
 
-/// What the service's Python leaves for the second run.
+/// What the service's Python says, and what is executed before it says anything.
 pub mod handoff {
+    use std::path::Path;
     use std::time::Duration;
 
-    use cuda_entrypoint::facts::{self};
-    use cuda_entrypoint::smoke::handoff::{Came, State, came, descriptors};
+    use cuda_entrypoint::facts;
+    use cuda_entrypoint::process::supervisor::Exit;
+    use cuda_entrypoint::smoke::handoff::{Told, conclude, protocol, why_silent};
 
-    use super::super::input::{are_alike, join, parts};
+    use super::super::input::{join, parts};
 
     pub fn run(bytes: &[u8]) {
         let mut parts = parts(bytes);
         let mut next = || parts.next().unwrap_or_default();
-        if let Some((state, results)) = std::str::from_utf8(next()).ok().and_then(descriptors) {
-            assert!(state > 2 && results > 2 && state != results);
-        }
-        match came(next(), Duration::from_secs(300)) {
-            Came::Proven(run) => {
-                facts::to_json(&*run).unwrap();
-            }
-            Came::Refused(_) => {}
-        }
-        if let Ok(state) = facts::from_json::<State>(next()) {
-            let written = facts::to_json(&state).unwrap();
-            let read: State = facts::from_json(written.as_bytes()).unwrap();
-            are_alike(
-                &serde_json::to_value(&state).unwrap(),
-                &serde_json::to_value(&read).unwrap(),
-            );
+        let output = next();
+        let (told, own) = (Told::of(output), protocol(output));
+        assert!(own.len() <= output.len());
+        // What is the smoke's is none of ours.
+        assert_eq!(Told::of(&own), Told::default());
+        let run = conclude(
+            output,
+            told.ended.unwrap_or(Exit::Cancelled),
+            Duration::from_secs(300),
+        );
+        facts::to_json(&run).unwrap();
+        if let Some(why) = why_silent(Path::new("/usr/bin/python3"), next(), next(), "PYTHONPATH=/zip") {
+            assert!(!why.is_empty());
         }
     }
 
     pub fn seeds() -> Vec<Vec<u8>> {
-        let begun = "{\"begin\":{\"entry\":\"spconv\",\"step\":\"forward\",\"device\":0}}\n";
+        let begun = "{\"hello\":{\"pid\":7,\"major\":3,\"minor\":8,\"no_site\":false}}\n{\"site\":{\"prefix\":\"/p\"}}\n\
+                     {\"begin\":{\"entry\":\"spconv\",\"step\":\"forward\",\"device\":0}}\n";
         let ends = [
             "{\"passed\":{\"ms\":1}}\n\"done\"\n{\"ended\":{\"exit\":0}}\n",
             "{\"ended\":{\"signal\":8}}\n",
-            "{\"ended\":{\"timeout\":true}}\n",
             "{\"fallback\":{\"reason\":\"CUDA was touched\"}}\n",
         ];
-        let state = "{\"facts\":{\"image\":{\"python\":{\"working_folder\":false},\"distributions\":[],\"files\":[],\"libraries\":[],\
-                     \"helper\":{\"end\":\"not-run\"}},\"device\":{\"devices\":[],\"helper\":{\"end\":\"not-run\"},\"nvml_devices\":[],\
-                     \"nvml_helper\":{\"end\":\"done\"}},\"limits\":{},\"environment\":{}},\"receipt\":null,\
-                     \"timing_ms\":{\"image\":1.5},\"began_ms\":5}";
+        let environments = [
+            "A=1\0PYTHONPATH=/zip:/x\0",
+            "PYTHONPATH=/app\0PYTHONPATH=/zip\0",
+            "A=1\0",
+        ];
         ends.iter()
-            .map(|end| join(&[b"200,201", format!("{begun}{end}").as_bytes(), state.as_bytes()]))
+            .zip(environments)
+            .map(|(end, env)| {
+                join(&[
+                    format!("{begun}{end}").as_bytes(),
+                    b"python\0-uI\0app\0",
+                    env.as_bytes(),
+                ])
+            })
             .collect()
     }
 }
 
 /// What the image's loader prints, and the files that it goes by.
 pub mod loader_list {
-    use cuda_entrypoint::discover::libraries::kind_of;
     use cuda_entrypoint::discover::loader::explain::{ConfLine, conf_lines};
     use cuda_entrypoint::discover::loader::{self, is_drivers, refusals};
+    use cuda_entrypoint::facts::LibraryKind;
 
     use super::super::input::{join, parts};
 
@@ -246,7 +263,7 @@ pub mod loader_list {
         for object in &listing.objects {
             assert!(!object.name.contains('\n'));
             assert!(object.path.as_ref().is_none_or(|path| path.contains('/')));
-            let _ = (kind_of(&object.name), is_drivers(&object.name));
+            let _ = (LibraryKind::of_file(&object.name), is_drivers(&object.name));
         }
         assert!(refusals(&listing).len() <= listing.refused.len());
         for line in conf_lines(&String::from_utf8_lossy(next())) {

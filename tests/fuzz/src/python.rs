@@ -235,8 +235,11 @@ pub mod command_line {
     use std::ffi::OsString;
     use std::os::unix::ffi::OsStringExt;
 
+    use std::path::Path;
+
     use cuda_entrypoint::discover::python::{
-        Environment, first_shell_word, interpreter_of_exec, isolation, unwrap_wrappers,
+        Environment, PythonQuery, exec_of_text, first_shell_word, interpreter_of_exec, isolation,
+        unwrap_wrappers,
     };
 
     use super::super::input::{join, parts};
@@ -261,6 +264,20 @@ pub mod command_line {
         if let Some(path) = interpreter_of_exec(&text, "/opt/venv/bin") {
             assert!(!path.is_empty());
         }
+        // A shell's line, which is followed without running it.
+        let command = ["sh", "-c", &text].map(OsString::from);
+        let query = PythonQuery {
+            explicit: None,
+            command: &command,
+            env: &env,
+            cwd: Path::new("/nowhere"),
+            usual_places: &[],
+        };
+        let python = query.find();
+        assert!(python.tried.iter().all(|why| !why.contains(char::is_control)));
+        if let Some(argv) = exec_of_text(&text, &words) {
+            assert!(!argv.is_empty() && text.contains("exec"));
+        }
     }
 
     pub fn seeds() -> Vec<Vec<u8>> {
@@ -282,6 +299,9 @@ pub mod command_line {
             &[
                 "env", "-S", "B=1", "timeout", "-k", "5", "60", "python", "-W", "ignore", "-Xdev", "-P",
                 "x.py",
+            ],
+            &[
+                "set -eu\n# Starts it.\ncd /app && export A=\"$B\"; exec -a x python3 \\\n -m svc \"$@\" 2>&1\n",
             ],
             &[" '/opt/a b/python3' \"$0\" \"$@\""],
             &[" \"$(dirname -- \"$(realpath -- \"$0\")\")\"/'python3' \"$0\" \"$@\""],

@@ -102,8 +102,8 @@ pub mod settings {
     use std::os::unix::ffi::OsStringExt;
 
     use cuda_entrypoint::check::Code;
+    use cuda_entrypoint::cli::config::{self, Config};
     use cuda_entrypoint::cli::{self, Command};
-    use cuda_entrypoint::config::{self, Config};
 
     use super::super::input::{join, parts};
 
@@ -200,11 +200,10 @@ pub mod settings {
 pub mod shown {
     use std::time::Duration;
 
-    use cuda_entrypoint::discover::files;
-    use cuda_entrypoint::report::kernels::Printable;
-    use cuda_entrypoint::report::{progress, sanitize, says, termination};
+    use cuda_entrypoint::report::{progress, says, termination};
+    use cuda_entrypoint::text::{one_line, sanitize};
 
-    use super::super::input::{Input, is_clean, is_printable};
+    use super::super::input::{Input, is_clean};
     use super::helper;
 
     pub fn run(bytes: &[u8]) {
@@ -219,10 +218,9 @@ pub mod shown {
         let clean = sanitize(&text);
         is_clean(&clean);
         assert_eq!(sanitize(&clean), clean);
-        is_clean(&Printable(&text).to_string());
         let cap = usize::from(number % 100);
-        let printable = files::printable(&text, cap);
-        is_printable(&printable);
+        let printable = one_line(&text, cap);
+        is_clean(&printable);
         assert!(printable.chars().count() <= cap + 1);
         let columns = usize::from(number % 200);
         let line = progress::line(Duration::from_secs(number.into()), &text, columns);

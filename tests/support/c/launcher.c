@@ -49,11 +49,11 @@ static char **environment(const char *path) {
   struct stat facts;
   int fd = open(path, O_RDONLY | O_CLOEXEC);
   if (fd < 0 || fstat(fd, &facts) < 0) fail(path);
-  char *text = malloc(facts.st_size + 1);
-  if (read(fd, text, facts.st_size) != facts.st_size) fail(path);
-  char **all = calloc(facts.st_size + 1, sizeof *all);
-  size_t count = 0;
-  for (char *at = text; at < text + facts.st_size; at += strlen(at) + 1) all[count++] = at;
+  size_t size = (size_t)facts.st_size, count = 0;
+  char *text = malloc(size + 1);
+  char **all = calloc(size + 1, sizeof *all);
+  if (!text || !all || read(fd, text, size) != facts.st_size) fail(path);
+  for (char *at = text; at < text + size; at += strlen(at) + 1) all[count++] = at;
   return all;
 }
 

@@ -1,7 +1,7 @@
 //! Names and types of the foreign functions, as far as they are called.
 //!
-//! Sources: cuda.h, cuda_runtime_api.h, nvrtc.h and nvml.h of CUDA 12.4. All of these have kept their types since
-//! CUDA 11. C enumerations are passed as `int` or `unsigned int`, which are the same to a caller.
+//! Sources: cuda.h, cuda_runtime_api.h, nvrtc.h and nvml.h of CUDA 12.4, cudnn_graph.h of cuDNN 9.1. All of these have kept
+//! their types since CUDA 11 and cuDNN 7. C enumerations are passed as `int` or `unsigned int`, which are the same to a caller.
 //! What is promised by `unsafe impl` is that this file copies the headers right.
 
 use std::ffi::{CStr, c_char, c_int, c_uint, c_ulonglong, c_void};
@@ -34,6 +34,10 @@ functions! {
     NvrtcGetErrorString = c"nvrtcGetErrorString" (c_int) -> *const c_char;
     NvrtcGetNumSupportedArchs = c"nvrtcGetNumSupportedArchs" (*mut c_int);
     NvrtcGetSupportedArchs = c"nvrtcGetSupportedArchs" (*mut c_int);
+}
+
+functions! {
+    CudnnGetVersion = c"cudnnGetVersion" () -> usize;
 }
 
 /// `CUdevice`

@@ -1,6 +1,7 @@
-//! Copies of libcudart and libnvrtc: which CUDA version each says that it is.
+//! Copies of CUDA's libraries: which version each says that it is.
 
 use std::ffi::{OsStr, c_int};
+use std::fs;
 
 use cuda_entrypoint::facts::{CallError, CudaVersion, HelperLine, LibraryAnswer, LibraryKind};
 
@@ -33,6 +34,7 @@ fn ask_one(out: &Output, index: usize, wanted: &Wanted) -> LibraryAnswer {
     let asked = match wanted.kind {
         LibraryKind::Cudart => ask_cudart(out, &wanted.path, &mut answer),
         LibraryKind::Nvrtc => ask_nvrtc(out, &wanted.path, &mut answer),
+        LibraryKind::Cudnn => ask_cudnn(out, &wanted.path, &mut answer),
     };
     answer.error = asked.err();
     answer
@@ -120,6 +122,49 @@ fn supported_archs(nvrtc: &Foreign) -> Option<Vec<i32>> {
         .ok()?;
     archs.truncate(count);
     Some(archs)
+}
+
+fn ask_cudnn(out: &Output, path: &OsStr, answer: &mut LibraryAnswer) -> Result<(), String> {
+    let cudnn = Foreign::open(out, path, |_, _| Explanation::default())?;
+    answer.path = cudnn.path();
+    let before = sublibraries(LibraryKind::Cudnn);
+    let number = cudnn.call("", |get: abi::CudnnGetVersion| {
+        // SAFETY: takes nothing and returns a size_t.
+        unsafe { get.0() }
+    });
+    let Some(number) = number else {
+        return Err(
+            nonsense::<abi::CudnnGetVersion>("the library does not export this function".into()).to_string(),
+        );
+    };
+    answer.sublibrary = sublibraries(LibraryKind::Cudnn)
+        .into_iter()
+        .find(|path| !before.contains(path));
+    answer.release = LibraryKind::cudnn_release(number);
+    match answer.release {
+        Some(_) => Ok(()),
+        None => Err(nonsense::<abi::CudnnGetVersion>(format!(
+            "reported the version number {number}, which no cuDNN release has"
+        ))
+        .to_string()),
+    }
+}
+
+/// The files of a library's sub-libraries that are mapped, symbolic links resolved. Source: proc_pid_maps(5).
+fn sublibraries(kind: LibraryKind) -> Vec<String> {
+    let maps = fs::read("/proc/self/maps").unwrap_or_default();
+    let start = kind.row().sublibraries.unwrap_or_default();
+    let mut found: Vec<String> = String::from_utf8_lossy(&maps)
+        .lines()
+        .filter_map(|line| Some(format!("/{}", line.split_once(" /")?.1)))
+        .filter(|path| {
+            path.rsplit('/')
+                .next()
+                .is_some_and(|name| name.starts_with(start))
+        })
+        .collect();
+    found.dedup();
+    found
 }
 
 fn no_such_version<F: Function>(number: c_int) -> CallError {

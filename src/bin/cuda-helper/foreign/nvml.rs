@@ -19,7 +19,7 @@ const MOST_INSTANCES: u32 = 64;
 /// Loads `libnvidia-ml.so.1` as nvidia-smi does and asks it.
 pub fn ask(out: &Output) {
     let mut answer = NvmlAnswer::default();
-    let nvml = match Foreign::open(out, OsStr::new("libnvidia-ml.so.1"), explain) {
+    let nvml = match Foreign::open_lazily(out, OsStr::new("libnvidia-ml.so.1"), explain) {
         Ok(nvml) => nvml,
         Err(problem) => {
             answer.load_error = Some(problem);
@@ -110,7 +110,7 @@ fn ask_device(nvml: &Foreign, index: u32) -> NvmlDevice {
     let found = nvml.check(&subject, |get: abi::NvmlDeviceGetHandleByIndex| unsafe {
         get.0(index, &mut handle)
     });
-    if first.keep(found).is_some() {
+    if keep_if_offered(&mut first, found).is_some() {
         let one = OneGpu {
             nvml,
             handle,

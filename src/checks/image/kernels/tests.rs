@@ -70,7 +70,9 @@ fn every_architecture_served_by_sass_is_one_pass_with_counts() {
          torch/lib/libtorch_cuda.so: 10 of 12 fatbins with kernels (7.5 in 4)"
     );
     assert!(
-        findings[0].message.starts_with("2 libraries with 20 fatbins"),
+        findings[0]
+            .message
+            .starts_with("2 packages serve every listed architecture, by 2 libraries with 20 fatbins"),
         "{}",
         findings[0].message
     );
@@ -102,7 +104,7 @@ fn a_missing_architecture_fails_for_the_manifest_s_packages_and_warns_for_others
             "SASS 8.0 8.6, no PTX in 10 fatbins with kernels of 12"
         );
         assert!(
-            finding.hint.contains("TORCH_CUDA_ARCH_LIST=\"8.0;9.0\""),
+            finding.hint.contains("_CUDA_ARCH_LIST=\"8.0;9.0\""),
             "{}",
             finding.hint
         );
@@ -115,6 +117,12 @@ fn ptx_alone_is_a_warning_unless_the_list_says_that_it_is_meant() {
     assert_eq!(
         (finding.code, finding.status),
         (Code::KernelsPtxOnly, Status::Warn)
+    );
+    // What pccm compiles reads another variable than torch's extensions.
+    let hint = &finding.hint;
+    assert!(
+        hint.contains("CUMM_CUDA_ARCH_LIST=\"9.0;10.0\"") && !hint.contains("TORCH"),
+        "{hint}"
     );
     assert!(
         finding.message.contains("serves 10.0 by PTX alone"),
@@ -259,4 +267,150 @@ fn a_hostile_name_does_not_reach_a_terminal() {
         assert!(!text.contains(char::is_control), "{text:?}");
         assert!(!text.is_empty());
     }
+}
+
+fn package(libraries: &[(&str, &str, u64)]) -> Vec<ModuleKernels> {
+    let library = |(file, sass, count): &(&str, &str, u64)| ModuleKernels {
+        with_kernels: *count,
+        sass: targets(sass, *count),
+        ..module(&format!("spconv/{file}"), Some("spconv-cu124"), "", "")
+    };
+    libraries.iter().map(library).collect()
+}
+
+fn statuses(findings: &[Finding]) -> Vec<(Code, Status)> {
+    findings.iter().map(|f| (f.code, f.status)).collect()
+}
+
+#[test]
+fn what_single_libraries_lack_is_one_note() {
+    let modules = package(&[
+        ("_C.so", "7.5 8.0 9.0 10.0", 20),
+        ("_fa2.so", "8.0 9.0 10.0", 10),
+        ("_fa3.so", "9.0a", 90),
+        ("_qutlass.so", "10.0f", 5),
+    ]);
+    let findings = judged("7.5;8.0;9.0;10.0", modules);
+    assert_eq!(
+        statuses(&findings),
+        [
+            (Code::KernelsMissing, Status::Pass),
+            (Code::KernelsMissing, Status::Info)
+        ]
+    );
+    assert_eq!(
+        findings[0].message,
+        "1 package serves every listed architecture, by 4 libraries with 125 fatbins of kernels"
+    );
+    assert_eq!(findings[1].subject, "spconv-cu124");
+    assert_eq!(
+        findings[1].message,
+        "single libraries of spconv-cu124 do not serve every listed architecture; not served are 7.5 by _fa2.so (8.0 \
+         9.0 10.0); 7.5, 8.0, 10.0 by _fa3.so (9.0a); 7.5, 8.0, 9.0 by _qutlass.so (10.0f)"
+    );
+}
+
+#[test]
+fn what_nothing_of_a_package_serves_is_one_finding() {
+    let modules = package(&[
+        ("_C.so", "8.0", 2),
+        ("_D.so", "8.0 8.6", 2),
+        ("_fa3.so", "9.0a", 5),
+    ]);
+    let findings = judged("7.5;8.0;9.0;10.0", modules);
+    assert_eq!(
+        statuses(&findings),
+        [
+            (Code::KernelsMissing, Status::Fail),
+            (Code::KernelsMissing, Status::Info)
+        ]
+    );
+    assert_eq!(
+        findings[0].message,
+        "spconv-cu124 has no kernels for 7.5, 10.0: none of its 3 libraries can run there: _C.so (8.0), _D.so (8.0 \
+         8.6), _fa3.so (9.0a)"
+    );
+}
+
+#[test]
+fn the_greater_part_of_a_package_is_worth_a_warning() {
+    let modules = package(&[("_C.so", "8.0", 6), ("_helper.so", "8.0 9.0", 2)]);
+    let findings = judged("8.0;9.0", modules.clone());
+    assert_eq!(statuses(&findings), [(Code::KernelsMissing, Status::Warn)]);
+    assert!(
+        findings[0]
+            .message
+            .ends_with("9.0 by _C.so (8.0); for 9.0, that is the greater part of its kernels"),
+        "{}",
+        findings[0].message
+    );
+    assert!(
+        findings[0]
+            .hint
+            .contains("Install a build of spconv-cu124 that has kernels for 9.0"),
+        "{}",
+        findings[0].hint
+    );
+    // Of what the manifest does not name it is worth a note.
+    let others = modules.into_iter().map(|module| ModuleKernels {
+        package: Some("pointops".into()),
+        ..module
+    });
+    let findings = judged("8.0;9.0", others.collect());
+    assert_eq!(
+        statuses(&findings),
+        [
+            (Code::KernelsMissing, Status::Pass),
+            (Code::KernelsMissing, Status::Info)
+        ]
+    );
+}
+
+#[test]
+fn operators_for_single_gpus_serve_no_list_and_lack_nothing() {
+    let findings = judged(
+        "8.6;9.0",
+        package(&[("_90a.so", "9.0a", 6), ("_mx.so", "10.0", 2)]),
+    );
+    assert_eq!(statuses(&findings), [(Code::KernelsMissing, Status::Info)]);
+    assert!(
+        findings[0].message.contains("8.6, 9.0 by _mx.so (10.0)"),
+        "{}",
+        findings[0].message
+    );
+}
+
+#[test]
+fn ptx_alone_says_which_drivers_compile_it() {
+    let mut library = spconv("9.0", "8.0 9.0");
+    library.ptx_isa =
+        crate::facts::from_json(br#"[{"arch": "8.0", "version": "8.7", "fatbins": 10}, {"arch": "9.0", "version": "8.8", "fatbins": 4},
+            {"arch": "9.0", "version": "9.0", "fatbins": 6}]"#).unwrap();
+    let finding = problem("9.0;10.0", library.clone());
+    assert_eq!(
+        finding.message,
+        "spconv-cu124 (spconv/core_cc.cpython-311-x86_64-linux-gnu.so) serves 10.0 by PTX alone, of version 8.7: the \
+         driver compiles each kernel at its first use, and only a driver for CUDA 12.8 or newer can"
+    );
+    assert!(
+        finding.observed.contains("PTX 8.0 9.0 (ISA 8.7 8.8 9.0)"),
+        "{}",
+        finding.observed
+    );
+    let meant = problem("9.0;10.0+PTX", library.clone());
+    assert!(
+        meant.message.contains("by PTX alone, of version 8.7, as +PTX"),
+        "{}",
+        meant.message
+    );
+    // Where a text does not tell, no driver is named.
+    library.ptx_isa.clear();
+    let finding = problem("9.0;10.0", library);
+    assert!(
+        finding
+            .message
+            .ends_with("only a driver at least as new as the compiler can"),
+        "{}",
+        finding.message
+    );
 }

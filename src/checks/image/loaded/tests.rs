@@ -28,6 +28,7 @@ fn shadowing(found_by: FoundBy, wanted_by: Option<&str>) -> LoadedObject {
         shadowed: vec![ShadowedCopy {
             path: WHEEL.into(),
             wanted_by: wanted_by.map(Into::into),
+            ..ShadowedCopy::default()
         }],
         ..found("libcudart.so.12", "/toolkit/libcudart.so.12", found_by)
     }
@@ -57,7 +58,7 @@ fn said(loader: LoaderRun, loaded: Vec<LoadedObject>) -> Vec<Finding> {
         i.loader = loader;
         i.loaded = loaded;
     });
-    judge(&Scene::new(&stack(), &facts.image))
+    judge(&ImageContext::new(&stack(), &facts.image))
 }
 
 fn listed_as(loaded: Vec<LoadedObject>) -> Vec<Finding> {
@@ -127,7 +128,7 @@ fn the_drivers_libraries_come_at_the_start() {
 #[test]
 fn hints_name_who_brings_a_library() {
     for (name, hint) in [
-        ("libcudnn.so.9", "nvidia-* wheel"),
+        ("libcudnn.so.9", "pip install 'nvidia-cudnn-cu12==9.*'"),
         ("libc10_cuda.so", "Install torch"),
         ("libGL.so.1", "apt-file search libGL.so.1"),
         ("libpython3.11.so.1.0", "the interpreter"),
@@ -160,6 +161,14 @@ fn a_wheel_in_another_folder_is_torchs_own_business() {
         [(Status::Fail, "libcudart.so.12")]
     );
     assert!(findings[0].message.contains(WHEEL));
+}
+
+#[test]
+fn a_copy_of_the_same_contents_shadows_nothing() {
+    let mut object = shadowing(on_library_path(), None);
+    object.shadowed[0].same = true;
+    let findings = listed_as(vec![object]);
+    assert_eq!(of(&findings, Code::LibraryShadowed), [(Status::Pass, "loader")]);
 }
 
 #[test]
@@ -205,7 +214,7 @@ fn a_refused_file_fails_with_or_without_a_list() {
         };
         let findings = said(loader, vec![]);
         assert_eq!(of(&findings, Code::LibraryMissing), [(Status::Fail, MODULE)]);
-        assert!(findings[0].message.ends_with("file too short\u{fffd}"));
+        assert!(findings[0].message.ends_with(r"file too short\u{1b}"));
     }
 }
 
@@ -220,7 +229,7 @@ fn no_list_is_no_verdict() {
         let findings = said(run(end), vec![]);
         assert_eq!(findings.first().map(|f| f.status), expected);
         assert_eq!(findings.len(), usize::from(expected.is_some()));
-        assert!(findings.iter().all(|f| f.message.ends_with("because\u{fffd}")));
+        assert!(findings.iter().all(|f| f.message.ends_with(r"because\u{1b}")));
     }
     let noted = LoaderRun {
         notes: vec![reason()],
@@ -274,6 +283,38 @@ fn a_shadowed_copy_is_warned_of_with_the_reason() {
     let findings = listed_as(vec![shadowing(FoundBy::System, Some(TORCH))]);
     let order = format!("{MODULE} is loaded before {TORCH}");
     assert!(message(&findings, Code::LibraryShadowed).contains(&order));
+}
+
+#[test]
+fn a_copy_in_front_that_lacks_a_symbol_fails_with_a_step_that_ends_it() {
+    for (found_by, hint) in [
+        (on_library_path(), "Take /toolkit out of LD_LIBRARY_PATH"),
+        (FoundBy::System, "then run ldconfig)."),
+    ] {
+        for (count, others) in [
+            (1, "lacks cudaNew, which"),
+            (2, "cudaNew and 1 other symbol, which"),
+            (9, "cudaNew and 8 other symbols, which"),
+        ] {
+            let mut object = shadowing(found_by.clone(), Some(MODULE));
+            // A copy that nothing misses stands before it.
+            object.shadowed.push(ShadowedCopy {
+                path: "/sp/other.libs/libcudart.so.12".into(),
+                missing_count: count,
+                missing_symbol: Some("cudaNew".into()),
+                missing_for: Some(TORCH.into()),
+                ..ShadowedCopy::default()
+            });
+            let findings = listed_as(vec![object]);
+            let expected = [(Status::Fail, "libcudart.so.12")];
+            assert_eq!(of(&findings, Code::LibraryShadowed), expected);
+            let finding = findings.iter().find(|f| f.code == Code::LibraryShadowed).unwrap();
+            assert!(finding.message.contains(others), "{}", finding.message);
+            assert!(finding.message.contains(TORCH), "{}", finding.message);
+            assert_eq!(finding.required, "/sp/other.libs/libcudart.so.12");
+            assert!(finding.hint.contains(hint), "{}", finding.hint);
+        }
+    }
 }
 
 #[test]

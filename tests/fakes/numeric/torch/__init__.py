@@ -25,7 +25,7 @@ class dtype:
         return "torch." + self.name
 
 
-float16, float32, float64 = dtype("float16"), dtype("float32"), dtype("float64")
+float16, bfloat16, float32, float64 = dtype("float16"), dtype("bfloat16"), dtype("float32"), dtype("float64")
 int32, int64, boolean = dtype("int32"), dtype("int64"), dtype("bool")
 
 
@@ -325,6 +325,17 @@ def stack(tensors, dim):
         same(tensors[0], other)
     rows = list(zip(*(part.numbers() for part in tensors)))
     return Tensor([number for row in rows for number in row], (len(rows), len(tensors)), tensors[0].dtype)
+
+
+def softmax(given, dim):
+    """Of a matrix, along its rows."""
+    if len(given.shape) != 2 or dim != 1:
+        raise NotImplementedError("softmax of {} along {}".format(given.shape, dim))
+    numbers = []
+    for row in given.tolist():
+        weights = [math.exp(number - max(row)) for number in row]
+        numbers.extend(weight / math.fsum(weights) for weight in weights)
+    return Tensor(rounded(given.dtype.name, numbers), given.shape, given.dtype, given.device)
 
 
 def isfinite(given):

@@ -58,7 +58,7 @@ fn device(function: &str, handle: Handle) -> Result<&'static Gpu, c_int> {
     }
     ready()?;
     number
-        .and_then(|number| script().devices.get(number))
+        .and_then(|number| script().of_nvml().get(number))
         .ok_or(INVALID_ARGUMENT)
 }
 
@@ -130,7 +130,7 @@ pub unsafe extern "C" fn nvmlDeviceGetCount_v2(count: *mut c_uint) -> c_int {
     let number = || {
         script()
             .device_count
-            .map_or(script().devices.len() as c_uint, |count| count as c_uint)
+            .map_or(script().of_nvml().len() as c_uint, |count| count as c_uint)
     };
     // SAFETY: as declared in nvml.h.
     unsafe { answer(system("nvmlDeviceGetCount_v2").map(|()| number()), count) }

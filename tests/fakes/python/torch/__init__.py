@@ -1,8 +1,15 @@
 """As much of torch as the smoke calls. It computes nothing: results are right unless the script says otherwise."""
 
-from fake_script import OutOfMemoryError, act  # noqa: F401
+import sys
+import types
+
+from fake_script import SCRIPT, OutOfMemoryError, act  # noqa: F401
 
 act("import torch")
+if "tensor.numpy()" in SCRIPT:
+    # As torch imports it where it is installed.
+    sys.modules["numpy"] = types.ModuleType("numpy")
+    sys.modules["numpy"].__version__ = "2.2.6"
 
 __version__ = "2.5.0+fake"
 
@@ -65,6 +72,10 @@ class Tensor:
     def unbind(self, dim):
         return [self] * 4
 
+    def numpy(self):
+        act("tensor.numpy()")
+        return self
+
     def numel(self):
         return 1000
 
@@ -90,6 +101,10 @@ float16, float32, float64, int32, int64 = "float16", "float32", "float64", "int3
 
 def tensor(data, dtype=None):
     return Tensor(listed=data)
+
+
+def ones(count):
+    return Tensor(listed=[1.0] * count)
 
 
 def anything(*args, **kwargs):

@@ -27,6 +27,7 @@
 //!
 //! - `driver_api` is what the version calls return, 1000 × major + 10 × minor.
 //! - `device_count` is what the count calls return in place of the number of devices.
+//! - `nvml_devices`, written like `devices`, are what NVML shows in their place.
 //! - A device's `uuid`, `pci` and `minor` are made up from its number if they are left out. `null` for `brand`,
 //!   `mig`, `ecc`, `remap_pending` or `remap_failed` makes NVML answer "not supported".
 //! - A call does, in this order: print and flood to standard output, write `scribble`, as often as `repeat` says, to every
@@ -103,6 +104,8 @@ pub struct Script {
     pub device_count: Option<c_int>,
     /// physical GPUs; after loading without repetitions
     pub devices: Vec<Gpu>,
+    /// what NVML shows where that is something else; likewise
+    pub nvml_devices: Option<Vec<Gpu>>,
     /// what functions do before they answer
     pub calls: BTreeMap<String, Calls>,
     /// where lists of behaviours are counted
@@ -116,9 +119,17 @@ impl Default for Script {
             driver_release: "580.159.04".into(),
             device_count: None,
             devices: vec![Gpu::default()],
+            nvml_devices: None,
             calls: BTreeMap::new(),
             state: None,
         }
+    }
+}
+
+impl Script {
+    /// The GPUs that NVML shows.
+    pub fn of_nvml(&self) -> &[Gpu] {
+        self.nvml_devices.as_deref().unwrap_or(&self.devices)
     }
 }
 
@@ -311,10 +322,16 @@ pub fn parse(text: &str) -> Result<Script, String> {
             _ => {}
         }
     }
-    let kinds = std::mem::take(&mut script.devices);
+    script.devices = written_out(std::mem::take(&mut script.devices));
+    script.nvml_devices = script.nvml_devices.take().map(written_out);
+    Ok(script)
+}
+
+fn written_out(kinds: Vec<Gpu>) -> Vec<Gpu> {
+    let mut devices = Vec::new();
     for kind in kinds {
         for _ in 0..kind.repeat {
-            let number = script.devices.len();
+            let number = devices.len();
             let mut gpu = Gpu {
                 repeat: 1,
                 ..kind.clone()
@@ -326,10 +343,10 @@ pub fn parse(text: &str) -> Result<Script, String> {
                 gpu.pci = format!("{:08X}:{:02X}:00.0", number / 256, number % 256);
             }
             gpu.minor = gpu.minor.or(u32::try_from(number).ok());
-            script.devices.push(gpu);
+            devices.push(gpu);
         }
     }
-    Ok(script)
+    devices
 }
 
 fn refuse(problem: &str) -> ! {

@@ -1,0 +1,180 @@
+//! What is wrong with an image whatever its manifest says, and what a manifest of it must not hide.
+//!
+//! A captured manifest states what is there. Where that makes a check pass which fails by what the packages themselves
+//! require, the image is not right, and the manifest would hide it.
+
+use super::{Captured, cuda};
+use crate::check::{Code, Finding, Findings, Overrides};
+use crate::checks::image;
+use crate::facts::{CudaVersion, Facts, ImageFacts};
+use crate::packages;
+use crate::stack::{CudaRule, PackageRule, Stack};
+
+/// The failures, of which `probed` were found before there was a manifest. Changes the manifest where it would hide one:
+/// a version that would have it pass becomes `*`. A package for another CUDA that is judged by its name in the manifest
+/// alone is left out.
+pub(super) fn find(
+    captured: &mut Captured,
+    probed: &[Finding],
+    overrides: &Overrides,
+    facts: &Facts,
+) -> Vec<Finding> {
+    let failures = |stack: &Stack| -> Vec<Finding> {
+        let findings = image::judge(stack, stack.archs.as_ref(), facts);
+        Findings::under(overrides, &stack.accept, findings)
+            .failures()
+            .cloned()
+            .collect()
+    };
+    leave_out_self_contained(captured, facts);
+    let mut found = failures(&unpinned(&captured.stack));
+    loosen(captured, found.len(), &|stack| failures(stack).len());
+    let mut add = |findings: Vec<Finding>| {
+        for finding in findings {
+            let same = |f: &Finding| (f.code, &f.subject) == (finding.code, &finding.subject);
+            if !found.iter().any(same) {
+                found.push(finding);
+            }
+        }
+    };
+    add(failures(&captured.stack));
+    add(tags(&captured.stack, overrides, facts));
+    let own = Findings::under(overrides, &[], cpu_build(&facts.image).into_iter().collect());
+    add(own.failures().cloned().collect());
+    // A library that is damaged states no version, so that the manifest has no rule that it fails.
+    let of_libraries = |f: &&Finding| {
+        matches!(
+            f.code,
+            Code::CudartVersion | Code::NvrtcVersion | Code::CudnnVersion
+        ) && f.failed()
+    };
+    add(probed.iter().filter(of_libraries).cloned().collect());
+    found
+}
+
+/// Most packages that are tried one by one, each with a judgement of the whole image. vllm's environment has forty.
+const MAX_TRIED: usize = 300;
+
+fn unpinned(stack: &Stack) -> Stack {
+    let loose = |rule: &PackageRule| PackageRule {
+        specifiers: None,
+        ..rule.clone()
+    };
+    Stack {
+        packages: stack.packages.iter().map(loose).collect(),
+        ..stack.clone()
+    }
+}
+
+/// Replaces by `*` each version that hides a failure.
+fn loosen(captured: &mut Captured, wanted: usize, failures: &dyn Fn(&Stack) -> usize) {
+    let mut now = failures(&captured.stack);
+    let mut loosened: Vec<String> = Vec::new();
+    for index in 0..captured.stack.packages.len().min(MAX_TRIED) {
+        if now >= wanted {
+            break;
+        }
+        let mut without = captured.stack.clone();
+        let Some(rule) = without.packages.get_mut(index) else {
+            break;
+        };
+        rule.specifiers = None;
+        let then = failures(&without);
+        if then > now {
+            loosened.extend(without.packages.get(index).map(|rule| rule.name.clone()));
+            now = then;
+            captured.stack = without;
+        }
+    }
+    if now < wanted {
+        // No single one does it.
+        captured.stack = unpinned(&captured.stack);
+        loosened = vec!["every package".to_string()];
+    }
+    for name in loosened {
+        captured.notes.push(format!(
+            "{name} is not pinned: its exact version would hide that another package refuses it"
+        ));
+    }
+}
+
+/// Packages for another CUDA that bring their own libraries do not belong to the stack, so the manifest does not name them.
+fn leave_out_self_contained(captured: &mut Captured, facts: &Facts) {
+    let tags = |stack: &Stack| -> Vec<Finding> {
+        let findings = image::judge(stack, None, facts);
+        let wrong = |f: &Finding| f.code == Code::PackageCudaTag && f.problem;
+        findings.into_iter().filter(wrong).collect()
+    };
+    for finding in tags(&captured.stack).into_iter().take(MAX_TRIED) {
+        let mut without = captured.stack.clone();
+        without.packages.retain(|rule| rule.normalized != finding.subject);
+        if without.packages.len() < captured.stack.packages.len()
+            && tags(&without).iter().all(|f| f.subject != finding.subject)
+        {
+            captured.stack = without;
+            captured.notes.push(format!(
+                "{} is left out: it is for another CUDA and brings its own libraries",
+                finding.subject
+            ));
+        }
+    }
+}
+
+/// What the tags of packages without CUDA in their names say, where copies of libcudart are of several major versions and
+/// torch's decides. A package with it in its name (`faiss-gpu-cu12`) is what the other copies are for.
+fn tags(stack: &Stack, overrides: &Overrides, facts: &Facts) -> Vec<Finding> {
+    let (None, Some(cuda)) = (&stack.cuda.runtime, cuda::of_torch(&facts.image)) else {
+        return Vec::new();
+    };
+    let mut stack = Stack {
+        packages: stack.packages.clone(),
+        ..Stack::default()
+    };
+    let of_major = |minor| CudaVersion { minor, ..cuda };
+    stack.cuda.runtime = Some(CudaRule::between(of_major(0), of_major(99)));
+    let mut findings = image::judge(&stack, None, facts);
+    findings.retain(|f| f.code == Code::PackageCudaTag && !super::packages::is_of_cuda(&f.subject));
+    Findings::under(overrides, &[], findings)
+        .failures()
+        .cloned()
+        .collect()
+}
+
+/// torch without CUDA, whether its version says `+cpu` or not.
+fn cpu_build(image: &ImageFacts) -> Option<Finding> {
+    let torch = cuda::torch(image).filter(|torch| torch.module_cuda.is_none())?;
+    let version = torch.module_version.as_ref()?;
+    Some(
+        Finding::problem(Code::PackageCudaTag, "torch")
+            .observed(format!("no CUDA in {}", packages::of("torch")?.version_file.get()?))
+            .required("a build of torch for CUDA")
+            .message(format!(
+                "torch {version} is not built for CUDA, in an image with packages for CUDA"
+            ))
+            .hint(
+                "Install torch's build for this CUDA: pip install --force-reinstall torch with the --index-url of that \
+                 CUDA.",
+            ),
+    )
+}
+
+/// The entry of the manifest's `accept` that accepts a finding; none where it is not about a package or a library.
+pub(super) fn exception(finding: &Finding, image: &ImageFacts) -> Option<String> {
+    let keys = finding.code.accepted_by();
+    let is_package = |name: &str| image.distributions.iter().any(|dist| dist.name == name);
+    // The subject of a requirement is the package that states it; what it refuses comes first in what was observed.
+    let refused = finding.observed.split(' ').next().unwrap_or_default();
+    let (key, value) = match finding.code {
+        Code::RequiresDist if is_package(refused) => ("package", refused),
+        _ if keys.contains(&"package") && is_package(&finding.subject) => {
+            ("package", finding.subject.as_str())
+        }
+        _ if keys.contains(&"library") => ("library", finding.subject.as_str()),
+        _ => return None,
+    };
+    let entry = serde_json::json!({"code": finding.code.name(), key: value, "reason": "why it works here"});
+    Some(format!("\"accept\": [{entry}]"))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,115 @@
+//! The versions of CUDA: of the libraries that state theirs, of torch, and the least that a driver has to serve.
+
+use crate::facts::{CudaVersion, Distribution, ImageFacts, Library, LibraryKind, LibraryOrigin};
+use crate::order;
+use crate::stack::{CudaRule, CudaRules};
+
+/// The part `cuda` of the manifest.
+pub(super) fn rules(image: &ImageFacts, notes: &mut Vec<String>) -> CudaRules {
+    let runtime = versions(image, LibraryKind::Cudart, notes).map(|(oldest, newest)| {
+        // conda brings the newest libcudart of a major version, whatever torch was built with: it is compatible.
+        let torch = of_torch(image).filter(|torch| torch.major == oldest.major && *torch <= newest);
+        (torch.map_or(oldest, |torch| torch.min(oldest)), newest)
+    });
+    let nvrtc = versions(image, LibraryKind::Nvrtc, notes);
+    let driver = driver(image);
+    if driver.is_none() {
+        notes.push(
+            "cuda.driver is left out: neither libcudart nor torch says which CUDA this image is for"
+                .to_string(),
+        );
+    }
+    CudaRules {
+        runtime: runtime.map(rule),
+        nvrtc: nvrtc.map(rule),
+        driver,
+    }
+}
+
+fn rule((oldest, newest): (CudaVersion, CudaVersion)) -> CudaRule {
+    match oldest == newest {
+        true => CudaRule::exactly(newest),
+        false => CudaRule::between(oldest, newest),
+    }
+}
+
+/// CUDA 11 brought minor-version compatibility.
+const FIRST_COMPATIBLE_MAJOR: u16 = 11;
+
+/// What the driver has to serve: the first release of the major version. SASS runs on every driver of its major version
+/// (CUDA Compatibility, "Minor Version Compatibility"), so that the exact release would have a node warn that works. What
+/// PTX needs depends on the GPU, and is judged there by the version that each text states (`kernels-unusable`).
+///
+/// torch decides where it is there: a package with libraries of its own for another CUDA does not keep it from running.
+fn driver(image: &ImageFacts) -> Option<CudaRule> {
+    let newest = || {
+        answers(image, LibraryKind::Cudart)
+            .map(|(version, _)| version)
+            .max()
+    };
+    let cuda = of_torch(image).or_else(newest)?;
+    Some(CudaRule::at_least(match cuda.major {
+        major @ FIRST_COMPATIBLE_MAJOR.. => CudaVersion { major, minor: 0 },
+        _ => cuda,
+    }))
+}
+
+/// The CUDA that torch says it is built for.
+pub(super) fn of_torch(image: &ImageFacts) -> Option<CudaVersion> {
+    let (major, rest) = torch(image)?.module_cuda.as_deref()?.split_once('.')?;
+    Some(CudaVersion {
+        major: major.parse().ok()?,
+        minor: rest.split('.').next()?.parse().ok()?,
+    })
+}
+
+/// The torch that an import finds.
+pub(super) fn torch(image: &ImageFacts) -> Option<&Distribution> {
+    image.distributions.iter().find(|dist| dist.name == "torch")
+}
+
+/// The copies that `cudart-version` and `nvrtc-version` would judge, with the versions that they answer.
+fn answers(image: &ImageFacts, kind: LibraryKind) -> impl Iterator<Item = (CudaVersion, &str)> {
+    let copies = image.libraries.iter();
+    copies
+        .filter(move |l| l.kind == kind && l.origin != LibraryOrigin::Toolkit)
+        .filter_map(|copy| Some((copy.answer.as_ref()?.version?, copy.path.as_str())))
+}
+
+/// The oldest and the newest version that they answer. Copies of one major version stand beside each other in healthy
+/// images, since wheels bring their own; those of several are of several stacks, and no rule is true of all.
+fn versions(
+    image: &ImageFacts,
+    kind: LibraryKind,
+    notes: &mut Vec<String>,
+) -> Option<(CudaVersion, CudaVersion)> {
+    let (key, name) = (kind.row().rule?, kind.row().stem);
+    let versions = order::map(answers(image, kind));
+    // The loader is asked for every major that there ever was.
+    let is_silent = |copy: &&Library| {
+        copy.kind == kind
+            && copy.origin == LibraryOrigin::Wheel
+            && copy.answer.as_ref().and_then(|answer| answer.version).is_none()
+    };
+    for copy in image.libraries.iter().filter(is_silent) {
+        notes.push(format!("{} did not state its version", copy.path));
+    }
+    let (Some((&oldest, _)), Some((&newest, _))) = (versions.first_key_value(), versions.last_key_value())
+    else {
+        notes.push(format!("cuda.{key} is left out: no copy of {name} was found"));
+        return None;
+    };
+    let is_one_major = oldest.major == newest.major;
+    if oldest != newest {
+        let shown: Vec<String> = versions
+            .iter()
+            .map(|(version, path)| format!("{version} ({path})"))
+            .collect();
+        let what = if is_one_major { "is a range" } else { "is left out" };
+        notes.push(format!(
+            "cuda.{key} {what}: the copies of {name} are of {}",
+            shown.join(", ")
+        ));
+    }
+    is_one_major.then_some((oldest, newest))
+}

@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Judges by deny.toml what the lock files bring in: licenses, sources, and two versions of one crate. Takes the cargo-deny that
+# is on PATH; where there is none it builds one below target/tools, which takes some minutes once.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+. tests/build/folders.sh
+
+version=0.20.2
+deny=$(command -v cargo-deny || true)
+if [[ -z $deny ]]; then
+  root=$(realpath -m "${CUDA_ENTRYPOINT_TOOLS:-$target/tools}")/cargo-deny-$version
+  deny=$root/bin/cargo-deny
+  if [[ ! -x $deny ]]; then
+    echo "building cargo-deny $version, once" >&2
+    # For this machine itself: not with the flags of what ships.
+    (cd / && env -u CARGO_BUILD_TARGET cargo install --quiet --locked --root "$root" --target-dir "$root/build" \
+      "cargo-deny@$version")
+    rm -rf "$root/build"
+  fi
+fi
+
+for manifest in Cargo.toml tests/fuzz/Cargo.toml; do
+  # The exceptions of one lock file are not met in the other.
+  "$deny" --locked --log-level error --manifest-path "$manifest" \
+    check --allow license-exception-not-encountered bans licenses sources
+done
