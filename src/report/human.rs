@@ -358,6 +358,8 @@ enum Weight {
     Driver,
     Proof,
     Gpu,
+    /// What was not proven now has to be said.
+    Receipt,
     Warning,
 }
 
@@ -441,8 +443,9 @@ fn proven(report: &Report<'_>) -> Vec<(Weight, String)> {
     proven.extend(gpus(facts).into_iter().map(|gpu| (Weight::Gpu, gpu)));
     let smoked = |f: &&Finding| f.code == Code::SmokeForward && f.status == Status::Pass;
     let smoked = report.findings.iter().filter(smoked).map(|f| f.message.clone());
+    proven.extend(smoked.map(|text| (Weight::Proof, text)));
     let receipt = report.receipt.and_then(ReceiptSummary::proven);
-    proven.extend(smoked.chain(receipt).map(|text| (Weight::Proof, text)));
+    proven.extend(receipt.map(|text| (Weight::Receipt, text)));
     proven.extend(judged(report).map(|python| (Weight::Python, format!("Python {python}"))));
     let warnings = report
         .findings

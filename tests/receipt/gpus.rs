@@ -145,6 +145,21 @@ fn the_second_start_asks_nvml_alone_and_smokes_nothing() {
 }
 
 #[test]
+fn what_was_not_proven_now_is_said_where_there_is_no_room_for_all() {
+    let machine = machine(&patient(
+        "1",
+        r#", "name": "NVIDIA RTX PRO 6000 Blackwell Max-Q Workstation Edition""#,
+    ))
+    .manifest(&MANIFEST.replace("\"t\"", &format!("\"{}\"", "stack".repeat(12))));
+    let first = start(&machine);
+    assert_eq!(first.exit(), 0, "{first}");
+    let second = known(&machine);
+    let said = String::from_utf8_lossy(&second.output.stderr).into_owned();
+    assert!(said.contains("image, GPUs and smoke as proven "), "{said}");
+    assert!(!said.contains("own OK"), "the line has room for all: {said}");
+}
+
+#[test]
 fn an_init_container_pays_and_the_main_one_does_not() {
     let machine = machine(&script("1", ""));
     let file = receipt(&machine);
