@@ -18,6 +18,8 @@ use nix::unistd::Pid;
 
 use crate::signal::{self, Number, Set};
 
+mod c_library;
+
 /// Runs before Rust's runtime does, which puts /dev/null in the place of a standard stream that is closed, and aborts where
 /// there is none. The C library calls what is in this section before `main` (System V ABI, "Initialization and Termination
 /// Functions"). To be named by the program, or the linker leaves it out: [`mind_closed_streams`].

@@ -6,7 +6,7 @@
 //! | --- | --- |
 //! | `CUDA_ENTRYPOINT_TEST_ALL=1` | a test that cannot run has failed |
 //! | `CUDA_ENTRYPOINT_TEST_SUMMARY=FILE` | the last lines are added to this file, for who prints them after all else |
-//! | `CUDA_ENTRYPOINT_TEST_RETRIES=N` | a test that fails runs again, N times at most; one that passes then is named in the last lines |
+//! | `CUDA_ENTRYPOINT_TEST_RETRIES=N` | a test that fails runs again with no other beside it, N times at most; one that passes then is named in the last lines |
 //! | `CUDA_ENTRYPOINT_TEST_TIMES=FILE` | each test's seconds and path are added to this file, a line each |
 
 use std::any::Any;
@@ -15,8 +15,8 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
 use std::process::ExitCode;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, RwLock};
 use std::time::Instant;
 use std::{backtrace, env, fmt, thread};
 
@@ -111,13 +111,20 @@ fn text_of(payload: &dyn Any) -> &str {
 /// The tests that failed first and then passed, with why they failed.
 static FLAKY: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
+/// Held by all tests that run beside each other; alone by one that runs again, since the others' load may be why it failed.
+static TOGETHER: RwLock<()> = RwLock::new(());
+
 fn run(test: &Test) -> Result<Completion, Failed> {
     let retries = env::var("CUDA_ENTRYPOINT_TEST_RETRIES")
         .ok()
         .and_then(|n| n.parse().ok());
-    let mut outcome = run_once(test);
+    let mut outcome = {
+        let _together = TOGETHER.read();
+        run_once(test)
+    };
     for _ in 0..retries.unwrap_or(0) {
         let Err(failure) = outcome else { break };
+        let _alone = TOGETHER.write();
         outcome = run_once(test);
         if outcome.is_ok() {
             let why = failure.message().unwrap_or_default();
