@@ -32,8 +32,17 @@ fn main() {
     let bytes =
         fs::read(&helper).unwrap_or_else(|e| panic!("cannot read the helper {}: {e}", helper.display()));
     println!("cargo::rustc-env=CUDA_ENTRYPOINT_BUILD={:016x}", build_id(&bytes));
-    pack(&bytes, &out.join("cuda-helper.zst"));
-    pack(&texts(), &out.join("texts.zst"));
+    const HIGHEST: lz4::block::CompressionMode = lz4::block::CompressionMode::HIGHCOMPRESSION(12);
+    // The fuzzers are built without a helper, and at this level the packer crashes on an empty text.
+    let helper = match bytes.is_empty() {
+        true => Vec::new(),
+        false => lz4::block::compress(&bytes, Some(HIGHEST), false).expect("the helper can be packed"),
+    };
+    keep(&bytes, &helper, &out.join("cuda-helper.lz4"));
+    const BEST: i32 = 22;
+    let texts = texts();
+    let packed = zstd::bulk::compress(&texts, BEST).expect("the texts can be packed");
+    keep(&texts, &packed, &out.join("texts.zst"));
 }
 
 /// A number that another build has only by chance: over the names and contents of all sources, and the helper's bytes.
@@ -109,13 +118,10 @@ fn without_comments(text: &str) -> String {
     kept.map(|line| format!("{line}\n")).collect()
 }
 
-/// The plain length in four bytes, then a Zstandard frame: what `src/packed.rs` unpacks.
-fn pack(bytes: &[u8], to: &Path) {
-    const BEST: i32 = 22;
-    let packed =
-        zstd::bulk::compress(bytes, BEST).unwrap_or_else(|e| panic!("cannot pack {}: {e}", to.display()));
-    let length = u32::try_from(bytes.len()).expect("less than 4 GiB").to_le_bytes();
-    fs::write(to, [&length, packed.as_slice()].concat())
+/// Writes what `src/packed.rs` unpacks: the plain length in four bytes, then the packed form.
+fn keep(plain: &[u8], packed: &[u8], to: &Path) {
+    let length = u32::try_from(plain.len()).expect("less than 4 GiB").to_le_bytes();
+    fs::write(to, [&length, packed].concat())
         .unwrap_or_else(|e| panic!("cannot write {}: {e}", to.display()));
 }
 
