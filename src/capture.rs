@@ -142,7 +142,8 @@ fn nothing(image: &ImageFacts, notes: &[String]) -> (String, String) {
         message.push_str(": no Python environment was found");
     } else if let Some(version) = cuda::torch(image).and_then(|torch| torch.module_version.as_ref()) {
         message.push_str(&format!(": torch {version} is not built for CUDA"));
-        install = "install torch's build for CUDA (pip install with the --index-url of that CUDA), or ";
+        install = "install torch's build for CUDA (pip install --force-reinstall torch, without the --index-url of the \
+                   CPU builds), or ";
     } else if let Some(jaxlib) = image.distributions.iter().find(|dist| dist.name == "jaxlib") {
         message.push_str(&format!(
             ": jaxlib {} is there without a plug-in for CUDA",

@@ -151,10 +151,11 @@ fn cpu_build(image: &ImageFacts) -> Option<Finding> {
             .message(format!(
                 "torch {version} is not built for CUDA, in an image with packages for CUDA"
             ))
-            .hint(
-                "Install torch's build for this CUDA: pip install --force-reinstall torch with the --index-url of that \
-                 CUDA.",
-            ),
+            .hint(format!(
+                "In the Dockerfile: pip install --force-reinstall torch=={}, without the --index-url of the CPU builds: \
+                 PyPI's build is for CUDA.",
+                version.split('+').next().unwrap_or_default()
+            )),
     )
 }
 

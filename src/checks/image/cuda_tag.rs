@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use super::{ImageContext, listed, torch_tag};
+use super::{ImageContext, listed, remedy, torch_tag};
 use crate::check::{Code, Finding, Severity};
 use crate::facts::{CudaVersion, Distribution};
 use crate::packages;
@@ -191,10 +191,12 @@ fn mismatch(
             Some(base) => {
                 format!("Run pip uninstall {name}, then install the build of {base} for CUDA {rule}.")
             }
-            None => format!(
-                "Install the build of {name} for CUDA {rule}: pip install --force-reinstall with the --index-url of \
-                 that CUDA, or from source beside its toolkit."
-            ),
+            None => remedy::of_pytorchs_index(name, version, rule).unwrap_or_else(|| {
+                format!(
+                    "Install the build of {name} for CUDA {rule}: from the package index of that CUDA, which its \
+                     documentation names, or from source beside that toolkit."
+                )
+            }),
         },
     };
     let observed: Vec<String> = tags

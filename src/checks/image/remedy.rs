@@ -107,6 +107,24 @@ pub fn of_wheel(scene: &ImageContext<'_>, wheel: &str, rule: &CudaRule) -> Strin
     format!("In the Dockerfile: {removal}pip install --force-reinstall --no-deps '{name}{version}'.")
 }
 
+/// What PyTorch's index has a build of for each CUDA, <https://pytorch.org/get-started/locally/>.
+const OF_PYTORCHS_INDEX: [&str; 5] = ["torch", "torchaudio", "torchao", "torchvision", "xformers"];
+
+/// How to install this version's build for exactly one CUDA from PyTorch's index; `None` where there may be none.
+pub fn of_pytorchs_index(name: &str, version: &str, rule: &CudaRule) -> Option<String> {
+    let written = rule.to_string();
+    let (major, minor) = written.split_once('.')?;
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let is_there = OF_PYTORCHS_INDEX.contains(&name) && is_number(major) && is_number(minor);
+    let public = version.split('+').next().unwrap_or_default();
+    is_there.then(|| {
+        format!(
+            "In the Dockerfile: pip install --force-reinstall {name}=={public} --index-url \
+             https://download.pytorch.org/whl/cu{major}{minor}."
+        )
+    })
+}
+
 /// Replaces `pip install` where it would replace builds of conda's or of NVIDIA's images.
 pub fn fit(scene: &ImageContext<'_>, findings: &mut [Finding]) {
     let torch = scene.installed.get("torch");
@@ -300,6 +318,19 @@ mod tests {
     fn conda(i: &mut ImageFacts) {
         i.python.conda = true;
         i.python.prefix = Some("/opt/conda".into());
+    }
+
+    #[test]
+    fn pytorchs_index_is_named_for_one_cuda_and_what_it_has() {
+        let hint = |name, rule: &str| of_pytorchs_index(name, "2.5.0+cpu", &rule.parse().unwrap());
+        assert_eq!(
+            hint("torch", "12.4").unwrap(),
+            "In the Dockerfile: pip install --force-reinstall torch==2.5.0 --index-url \
+             https://download.pytorch.org/whl/cu124."
+        );
+        assert_eq!(hint("torch", ">=12.4"), None);
+        assert_eq!(hint("torch", "12.*"), None);
+        assert_eq!(hint("mmcv", "12.4"), None);
     }
 
     #[test]
