@@ -180,7 +180,11 @@ impl Need {
                 "as root: apt-get install -y debootstrap",
                 &["debootstrap"],
             ),
-            Wheels => row("wheels from PyPI", "tests/build/wheels.py demo tests", &[]),
+            Wheels => row(
+                "wheels from PyPI",
+                "tests/build/wheels.py demo tests stack-faults",
+                &[],
+            ),
             Valgrind => row(
                 "valgrind",
                 "apt-get install -y valgrind libc6-dbg",
