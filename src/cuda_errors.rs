@@ -17,96 +17,145 @@ pub struct Meaning {
     pub hint: &'static str,
     /// trying again may help
     pub retryable: bool,
+    /// who has to act where a program of the image met it
+    pub party: Party,
+}
+
+/// Who has to act.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Party {
+    /// of the node, the driver, or the container's settings
+    Operator,
+    /// who builds the image, or writes the program in it
+    Image,
 }
 
 macro_rules! meanings {
-    ($($number:literal $retryable:literal $code:ident $cause:literal $hint:literal;)*) => {
-        &[$(($number, Meaning { code: Code::$code, cause: $cause, hint: $hint, retryable: $retryable }),)*]
+    ($($number:literal $party:ident $retryable:literal $code:ident $cause:literal $hint:literal;)*) => {
+        &[$(($number, Meaning {
+            code: Code::$code, cause: $cause, hint: $hint, retryable: $retryable, party: Party::$party,
+        }),)*]
     };
 }
 
 /// CUresult values that people meet. The cudart library uses the same numbers for the same errors.
 const CUDA: &[(i32, Meaning)] = meanings! {
-    2 true GpuNotReady "the GPU's memory or the host's locked memory is used up"
+    2 Operator true GpuNotReady "the GPU's memory or the host's locked memory is used up"
         "free the GPU (nvidia-smi shows who uses it), or raise the container's memory limit";
-    3 true GpuNotReady "the driver could not be initialised: a process that was forked after CUDA had started, or a driver in a broken state"
+    3 Operator true GpuNotReady "the driver could not be initialised: a process that was forked after CUDA had started, or a driver in a broken state"
         "if nvidia-smi fails on the host as well, reload the driver or reboot the node; in a program, start CUDA after the fork";
-    34 false StubDriver "a stub library of the CUDA toolkit was loaded instead of the driver"
+    34 Image false StubDriver "a stub library of the CUDA toolkit was loaded instead of the driver"
         "remove lib64/stubs from LD_LIBRARY_PATH and from /etc/ld.so.conf.d in the image, then run ldconfig";
-    35 false DriverTooOld "the driver is older than the CUDA runtime"
+    35 Operator false DriverTooOld "the driver is older than the CUDA runtime"
         "update the node's driver, or use an image built for an older CUDA";
-    36 false DriverTooOld "the driver does not know a call that this CUDA runtime makes: it is too old"
+    36 Operator false DriverTooOld "the driver does not know a call that this CUDA runtime makes: it is too old"
         "update the node's driver, or use an image built for an older CUDA";
-    46 true GpuNotReady "all GPUs are busy or unavailable: exclusive mode with another process on them, or no access to the device"
+    46 Operator true GpuNotReady "all GPUs are busy or unavailable: exclusive mode with another process on them, or no access to the device"
         "look at nvidia-smi for the process that holds it, or set the compute mode to DEFAULT (nvidia-smi -c 0)";
-    100 true GpuMissing "the driver runs and sees no GPU"
+    100 Operator true GpuMissing "the driver runs and sees no GPU"
         "";
-    101 false GpuNotReady "a device number is out of range"
+    101 Operator false GpuNotReady "a device number is out of range"
         "correct CUDA_VISIBLE_DEVICES: it counts from 0 within this container";
-    102 false GpuNotReady "this virtual GPU has no licence"
+    102 Operator false GpuNotReady "this virtual GPU has no licence"
         "license the vGPU (gridd.conf and the token of the licence server on the node), then start again";
-    209 false KernelsUnusable "no kernel image fits this GPU"
+    209 Image false KernelsUnusable "no kernel image fits this GPU"
         "cuda-entrypoint kernels FILE shows which architectures the library carries";
-    214 false GpuUnhealthy "an uncorrectable ECC error was met"
+    214 Operator false GpuUnhealthy "an uncorrectable ECC error was met"
         "drain the node and reset the GPU (nvidia-smi -r) or reboot; watch it for Xid 48, 63, 64, 94 and 95 in dmesg";
-    216 true GpuNotReady "the GPU is in exclusive mode, and another thread has it"
+    216 Operator true GpuNotReady "the GPU is in exclusive mode, and another thread has it"
         "look at nvidia-smi for the process that holds it, or set the compute mode to DEFAULT (nvidia-smi -c 0)";
-    220 false GpuUnhealthy "an uncorrectable NVLink error was met"
+    218 Image false KernelsUnusable "the driver could not compile PTX that the image carries: it is damaged, or made for other GPUs only"
+        "reinstall the package, or build it for this GPU's architecture (cuda-entrypoint kernels FILE shows what it carries)";
+    220 Operator false GpuUnhealthy "an uncorrectable NVLink error was met"
         "drain the node and reset its GPUs; nvidia-smi nvlink -e and dmesg (Xid 74) tell more";
-    226 false GpuUnhealthy "the GPU contained a hardware error, or an access over NVLink that is not allowed"
+    221 Operator false GpuNotReady "the driver's PTX compiler, libnvidia-ptxjitcompiler.so.1, is not in this container"
+        "let NVIDIA_DRIVER_CAPABILITIES contain `compute` and recreate the container; or install packages that are compiled for this GPU";
+    222 Image false KernelsUnusable "PTX was compiled by a newer CUDA than this driver supports"
+        "update the node's driver, or install code that is compiled for this GPU (explain driver-minor-compat)";
+    223 Operator false GpuNotReady "the compilation of PTX is disabled, and a kernel exists as PTX only"
+        "unset CUDA_DISABLE_PTX_JIT and CUDA_DISABLE_JIT, or install packages that are compiled for this GPU";
+    226 Operator false GpuUnhealthy "the GPU contained a hardware error, or an access over NVLink that is not allowed"
         "start again; if it comes back, drain the node and reset the GPU, and watch it for Xid 94 in dmesg";
-    304 true GpuNotReady "the operating system refused a call of the driver"
+    227 Operator false DriverTooOld "the image's device code is in a format that this driver cannot load: the driver is too old"
+        "update the node's driver, or use an image built for an older CUDA";
+    304 Operator true GpuNotReady "the operating system refused a call of the driver"
         "check that the container may open /dev/nvidia* (docker run --gpus all, or the device plugin), and dmesg for NVRM lines";
-    719 true GpuNotReady "a kernel crashed on the GPU and left the context unusable"
+    702 Operator false GpuNotReady "a kernel exceeded the time limit that applies to GPUs with a display attached"
+        "use a GPU without a display (nvidia-smi shows Disp.A Off), or stop the display server that uses it";
+    714 Image false GpuNotReady "a kernel corrupted or exceeded its call stack on the GPU"
+        "raise the stack limit (cudaLimitStackSize), or update the package that the kernel belongs to; compute-sanitizer locates the fault";
+    715 Image false GpuNotReady "a kernel executed an instruction that is not valid on this GPU"
+        "reinstall the package or build it for this GPU's architecture; if programs fail that run on other nodes, look for Xid 13 in dmesg";
+    718 Image false GpuNotReady "a kernel jumped to an invalid address"
+        "update or rebuild the package that the kernel belongs to; compute-sanitizer locates the fault";
+    719 Operator true GpuNotReady "a kernel crashed on the GPU and left the context unusable"
         "start again; if it comes back, look for Xid lines in dmesg";
-    800 false GpuNotReady "the operation is not permitted: a device cgroup or an MPS server of another user forbids it"
+    721 Image false GpuNotReady "a kernel ended without freeing the tensor memory that it had allocated"
+        "update the package that the kernel belongs to: the kernel must free its tensor memory before it ends";
+    800 Operator false GpuNotReady "the operation is not permitted: a device cgroup or an MPS server of another user forbids it"
         "recreate the container with its GPUs (docker run --gpus all), or run as the MPS server's user";
-    801 false GpuNotReady "the operation is not supported on this system"
+    801 Operator false GpuNotReady "the operation is not supported on this system"
         "check that driver and GPU belong together (nvidia-smi on the host)";
-    802 true GpuNotReady "the NVSwitch fabric is not up: the fabric manager of this HGX or DGX machine does not run"
+    802 Operator true GpuNotReady "the NVSwitch fabric is not up: the fabric manager of this HGX or DGX machine does not run"
         "start nvidia-fabricmanager on the node, of exactly the driver's version (systemctl status nvidia-fabricmanager); --wait 2m waits for a node that is booting";
-    803 false GpuNotReady "libcuda in the container and the kernel's driver are of different versions: a forced compat libcuda, or a driver that was updated under the running container"
+    803 Operator false GpuNotReady "libcuda in the container and the kernel's driver are of different versions: a forced compat libcuda, or a driver that was updated under the running container"
         "remove /usr/local/cuda/compat from LD_LIBRARY_PATH and ld.so.conf.d, and recreate the container (a restart keeps the old library mounted)";
-    804 false GpuNotReady "forward compatibility was tried on a GPU that does not support it"
+    804 Operator false GpuNotReady "forward compatibility was tried on a GPU that does not support it"
         "remove cuda-compat from the image (only data centre GPUs may use it) and use the node's own libcuda";
-    805 true GpuNotReady "the MPS control daemon cannot be reached"
+    805 Operator true GpuNotReady "the MPS control daemon cannot be reached"
         "start nvidia-cuda-mps-control on the node, and mount its pipe directory (CUDA_MPS_PIPE_DIRECTORY) into the container";
-    806 true GpuNotReady "the MPS server could not be reached over its pipe"
+    806 Operator true GpuNotReady "the MPS server could not be reached over its pipe"
         "restart the MPS control daemon on the node; its logs are in CUDA_MPS_LOG_DIRECTORY";
-    807 true GpuNotReady "the MPS server is not ready for new clients"
+    807 Operator true GpuNotReady "the MPS server is not ready for new clients"
         "wait (--wait 1m), or restart the MPS control daemon";
-    808 true GpuNotReady "the MPS server has no room for another client"
+    808 Operator true GpuNotReady "the MPS server has no room for another client"
         "end clients that are not needed, or start fewer on this GPU: MPS serves a limited number of them";
-    809 true GpuNotReady "the MPS server has no connection left for another client"
+    809 Operator true GpuNotReady "the MPS server has no connection left for another client"
         "end clients that are not needed, or lower CUDA_DEVICE_MAX_CONNECTIONS of each";
-    810 true GpuNotReady "the MPS server ended this client, as it does where another client has failed"
+    810 Operator true GpuNotReady "the MPS server ended this client, as it does where another client has failed"
         "start again; the MPS server's log on the node (CUDA_MPS_LOG_DIRECTORY) names the client that failed";
-    919 true GpuNotReady "the NVLink fabric of this GPU is still being set up"
+    911 Operator true GpuNotReady "a device outside the GPU, such as a network adapter that shares memory with it, reported an error"
+        "start again; if it comes back, check that device and its driver (dmesg on the node)";
+    916 Operator true GpuNotReady "the key rotation of confidential computing failed on this GPU"
+        "start again; if it comes back, check nvidia-smi conf-compute -f and -grs on the node, then reset the GPU and attest it again";
+    919 Operator true GpuNotReady "the NVLink fabric of this GPU is still being set up"
         "wait (--wait 5m); if it stays, start nvidia-fabricmanager on the node, of exactly the driver's version";
-    999 true GpuNotReady "an unknown error: /dev/nvidia-uvm is missing, or the driver is wedged"
+    999 Operator true GpuNotReady "an unknown error: /dev/nvidia-uvm is missing, or the driver is wedged"
         "on the host: nvidia-modprobe -c 0 -u, then recreate the container; if it stays, look for Xid lines in dmesg and reboot";
 };
 
 /// nvmlReturn_t values that people meet.
 const NVML: &[(i32, Meaning)] = meanings! {
-    4 false GpuNotReady "NVML may not access the driver"
+    4 Operator false GpuNotReady "NVML may not access the driver"
         "run with the device nodes (docker run --gpus all) and as a user who may open /dev/nvidiactl";
-    9 true GpuNotReady "the NVIDIA kernel module is not loaded"
+    9 Operator true GpuNotReady "the NVIDIA kernel module is not loaded"
         "load it on the node (modprobe nvidia; nvidia-smi), or wait for the driver container (--wait 5m)";
-    15 false GpuUnhealthy "a GPU fell off the bus"
+    12 Operator false GpuNotReady "NVML did not find a library that it needs: only a part of the driver is in this container"
+        "let NVIDIA_DRIVER_CAPABILITIES contain `compute` and `utility`, and recreate the container";
+    14 Operator false GpuUnhealthy "a GPU's infoROM, which holds its configuration and its record of bad memory, is corrupted"
+        "drain the node and power-cycle it; if nvidia-smi still reports it, have the infoROM reflashed or the GPU replaced";
+    15 Operator false GpuUnhealthy "a GPU fell off the bus"
         "drain the node and reboot it; look for Xid 79 in dmesg";
-    16 false GpuUnhealthy "a GPU must be reset before it can be used"
+    16 Operator false GpuUnhealthy "a GPU must be reset before it can be used"
         "drain the node and reset the GPU (nvidia-smi -r) or reboot; look for Xid lines in dmesg";
-    18 false GpuNotReady "NVML in the container and the kernel's driver are of different versions: the driver was updated under the running container"
+    17 Operator false GpuNotReady "the operating system blocks the access to a GPU's device node, as a device cgroup does"
+        "recreate the container with its GPUs (docker run --gpus all, or the device plugin)";
+    18 Operator false GpuNotReady "NVML in the container and the kernel's driver are of different versions: the driver was updated under the running container"
         "recreate the container; if nvidia-smi fails on the host as well, reload the driver or reboot";
-    999 true GpuNotReady "an unknown error: often the container's cgroup lost its devices, as `systemctl daemon-reload` on the host brings about"
+    20 Operator true GpuNotReady "NVML could not allocate memory"
+        "raise the container's memory limit (docker run --memory, resources.limits.memory)";
+    27 Operator true GpuNotReady "the driver is not ready for requests yet"
+        "wait (--wait 5m); if it stays, run nvidia-smi on the node and look for NVRM lines in dmesg";
+    28 Operator true GpuMissing "NVML found no GPU"
+        "request a GPU (`docker run --gpus all`, `resources.limits.\"nvidia.com/gpu\": 1`), and check nvidia-smi on the host";
+    999 Operator true GpuNotReady "an unknown error: often the container's cgroup lost its devices, as `systemctl daemon-reload` on the host brings about"
         "recreate the container; to keep it from happening, use CDI or the cgroupfs driver";
 };
 
-/// What programs say in their own words where the operator has to act: the sentences of `cudaGetErrorString` (libcudart
+/// What programs say in their own words where it is known who has to act: the sentences of `cudaGetErrorString` (libcudart
 /// 12.4 to 13.5), the enumerators of the runtime and of the driver where they are not the same but for `_`, and torch's own
 /// sentences (c10/cuda/CUDAFunctions.cpp, torch/csrc/cuda/Module.cpp). In lower case, without `_`; the first that is found
-/// counts. Errors without a row are the program's own, 700 and 719 among them.
+/// counts. Errors without a row are the program's own, 700 and 719 among them; 209 has its words where a smoke is judged.
 const CUDA_SAID: &[(i32, &str)] = &[
     (3, "initialization error"),
     (3, "cuda driver initialization failed"),
@@ -131,17 +180,40 @@ const CUDA_SAID: &[(i32, &str)] = &[
     (101, "cudaerrorinvaliddevice"),
     (101, "device < numgpus internal assert failed"),
     (102, "device doesn't have valid grid license"),
+    (102, "cudaerrordevicenotlicensed"),
     (214, "uncorrectable ecc error"),
     (214, "cudaerroreccuncorrectable"),
     (216, "exclusive-thread device already in use"),
+    (218, "ptx jit compilation failed"),
+    (218, "cudaerrorinvalidptx"),
     (220, "uncorrectable nvlink error"),
     (220, "cudaerrornvlinkuncorrectable"),
+    (221, "ptx jit compiler library not found"),
+    (221, "cudaerrorjitcompilernotfound"),
+    (222, "unsupported toolchain"),
+    (222, "unsupported .version"),
+    (222, "cudaerrorunsupportedptxversion"),
+    (223, "ptx jit compilation was disabled"),
+    (223, "cudaerrorjitcompilationdisabled"),
     (
         226,
         "invalid access of peer gpu memory over nvlink or a hardware error",
     ),
+    (226, "cudaerrorcontained"),
+    (227, "loader version is insufficient for fatbin"),
+    (227, "cudaerrorinsufficientloaderversion"),
     (304, "os call failed or operation not supported on this os"),
     (304, "cudaerroroperatingsystem"),
+    (702, "the launch timed out and was terminated"),
+    (702, "cudaerrorlaunchtimeout"),
+    (714, "hardware stack error"),
+    (714, "cudaerrorhardwarestackerror"),
+    (715, "an illegal instruction was encountered"),
+    (715, "cudaerrorillegalinstruction"),
+    (718, "invalid program counter"),
+    (718, "cudaerrorinvalidpc"),
+    (721, "tensor memory not completely freed"),
+    (721, "cudaerrortensormemoryleak"),
     (800, "operation not permitted"),
     (800, "cudaerrornotpermitted"),
     (801, "operation not supported"),
@@ -167,6 +239,10 @@ const CUDA_SAID: &[(i32, &str)] = &[
     (809, "cudaerrormpsmaxconnectionsreached"),
     (810, "mps client has been terminated by the server"),
     (810, "cudaerrormpsclientterminated"),
+    (911, "async error has occured in external entity"),
+    (911, "cudaerrorexternaldevice"),
+    (916, "an error happened during the key rotation sequence"),
+    (916, "cudaerrorkeyrotation"),
     (919, "gpu fabric is not ready"),
     (919, "cudaerrorfabricnotready"),
     (999, "unknown error"),
@@ -178,11 +254,15 @@ const CUDA_SAID: &[(i32, &str)] = &[
 const NVML_SAID: &[(i32, &str)] = &[
     (9, "nvml: driver not loaded"),
     (9, "nvmlerrordrivernotloaded"),
+    (14, "corrupted inforom"),
+    (14, "nvmlerrorcorruptedinforom"),
     (15, "gpu is lost"),
     (15, "nvmlerrorgpuislost"),
     (16, "gpu requires reset"),
     (16, "gpu requires restart"),
     (16, "nvmlerrorresetrequired"),
+    (17, "gpu access blocked by the operating system"),
+    (17, "nvmlerroroperatingsystem"),
     (18, "driver/library version mismatch"),
     (999, "nvml: unknown error"),
 ];
@@ -192,6 +272,7 @@ const OTHER: Meaning = Meaning {
     cause: "the driver refused",
     hint: "run nvidia-smi on the host and look for NVRM and Xid lines in dmesg",
     retryable: false,
+    party: Party::Operator,
 };
 
 /// The oldest Linux driver release that serves a CUDA version in full.
@@ -255,6 +336,7 @@ const NONSENSE: Meaning = Meaning {
     cause: "the library does not behave as NVIDIA's does",
     hint: "check which file was loaded and what mounted it: it has to be the one of the node's driver; recreate the container with the NVIDIA runtime",
     retryable: false,
+    party: Party::Operator,
 };
 
 fn lookup(table: &[(i32, Meaning)], error: &CallError) -> Meaning {
@@ -272,8 +354,8 @@ pub fn cuda(error: &CallError) -> Meaning {
     lookup(CUDA, error)
 }
 
-/// The error that a program's words give away, if the operator has to act on it: whose it is, its number, and what it
-/// means.
+/// The error that a program's words give away, if it is known who has to act: the library's name, the error's number, and
+/// what it means.
 pub fn said(text: &str) -> Option<(&'static str, i32, Meaning)> {
     let text = text.to_lowercase().replace('_', "");
     let find = |table: &[(i32, &str)]| table.iter().find(|row| has_said(&text, row)).map(|row| row.0);
@@ -335,7 +417,7 @@ pub fn is_of_visibility(error: &CallError) -> bool {
 /// Whether an error of libnvidia-ml counts where CUDA works all the same: a GPU that is lost or waits for a reset, and a
 /// library that is not the kernel module's.
 pub fn nvml_decides(error: &CallError) -> bool {
-    nvml(error).code == Code::GpuUnhealthy || error.code == 18
+    matches!(error.code, 15 | 16 | 18)
 }
 
 /// What an error of libnvidia-ml means.
@@ -373,6 +455,41 @@ mod tests {
         assert_eq!(least(12, 7), Some("570.26")); // there was no 12.7
         assert_eq!(least(99, 0), None);
         assert_eq!(oldest_driver_of_major(10), None);
+    }
+
+    /// Whoever has to act and whether waiting helps belongs to the error, not to where it was met.
+    #[test]
+    fn the_party_and_whether_it_may_pass() {
+        let of = |table: &[(i32, Meaning)], number| {
+            let row = table.iter().find(|row| row.0 == number);
+            row.map(|row| (row.1.party, row.1.retryable))
+        };
+        for number in [36, 102, 220, 221, 223, 226, 227, 702] {
+            assert_eq!(of(CUDA, number), Some((Party::Operator, false)), "{number}");
+        }
+        for number in [808, 809, 810, 911, 916, 919] {
+            assert_eq!(of(CUDA, number), Some((Party::Operator, true)), "{number}");
+        }
+        for number in [34, 209, 218, 222, 714, 715, 718, 721] {
+            assert_eq!(of(CUDA, number), Some((Party::Image, false)), "{number}");
+        }
+        for number in [12, 14, 15, 16, 17, 18] {
+            assert_eq!(of(NVML, number), Some((Party::Operator, false)), "{number}");
+        }
+        for number in [9, 20, 27, 28] {
+            assert_eq!(of(NVML, number), Some((Party::Operator, true)), "{number}");
+        }
+    }
+
+    /// A sentence or an enumerator without a row of its number would mean nothing.
+    #[test]
+    fn what_is_said_has_a_meaning() {
+        for (said, table) in [(CUDA_SAID, CUDA), (NVML_SAID, NVML)] {
+            for (number, words) in said {
+                assert!(table.iter().any(|row| row.0 == *number), "{number} {words}");
+                assert_eq!(*words, words.to_lowercase().replace('_', ""), "{number}");
+            }
+        }
     }
 
     #[test]

@@ -166,6 +166,197 @@ fn errors_with_findings_of_their_own() {
     );
 }
 
+/// Error, exit code, finding, and parts of what is observed, of the cause and of the hint.
+type Told = (i32, i32, &'static str, &'static str, &'static str, &'static str);
+
+/// Errors of newer drivers, of kernels and of what surrounds the GPU.
+const OF_NEWER_DRIVERS: [Told; 21] = [
+    (
+        36,
+        82,
+        "driver-too-old",
+        "CALL_REQUIRES_NEWER_DRIVER",
+        "too old",
+        "550.54.14",
+    ),
+    (
+        102,
+        82,
+        "gpu-not-ready",
+        "NOT_LICENSED",
+        "no licence",
+        "gridd.conf",
+    ),
+    (
+        218,
+        83,
+        "kernels-unusable",
+        "INVALID_PTX",
+        "could not compile PTX",
+        "reinstall the package",
+    ),
+    (
+        220,
+        82,
+        "gpu-unhealthy",
+        "NVLINK_UNCORRECTABLE",
+        "uncorrectable NVLink error",
+        "Xid 74",
+    ),
+    (
+        221,
+        82,
+        "gpu-not-ready",
+        "JIT_COMPILER_NOT_FOUND",
+        "libnvidia-ptxjitcompiler.so.1",
+        "NVIDIA_DRIVER_CAPABILITIES",
+    ),
+    (
+        222,
+        83,
+        "kernels-unusable",
+        "UNSUPPORTED_PTX_VERSION",
+        "newer CUDA than this driver",
+        "update the node's driver",
+    ),
+    (
+        223,
+        82,
+        "gpu-not-ready",
+        "JIT_COMPILATION_DISABLED",
+        "PTX is disabled",
+        "unset CUDA_DISABLE_PTX_JIT",
+    ),
+    (
+        226,
+        82,
+        "gpu-unhealthy",
+        "CONTAINED",
+        "contained a hardware error",
+        "Xid 94",
+    ),
+    (
+        227,
+        82,
+        "driver-too-old",
+        "INSUFFICIENT_LOADER_VERSION",
+        "cannot load",
+        "550.54.14",
+    ),
+    (
+        702,
+        82,
+        "gpu-not-ready",
+        "LAUNCH_TIMEOUT",
+        "with a display",
+        "Disp.A",
+    ),
+    (
+        714,
+        82,
+        "gpu-not-ready",
+        "HARDWARE_STACK_ERROR",
+        "call stack",
+        "cudaLimitStackSize",
+    ),
+    (
+        715,
+        82,
+        "gpu-not-ready",
+        "ILLEGAL_INSTRUCTION",
+        "not valid on this GPU",
+        "Xid 13",
+    ),
+    (
+        718,
+        82,
+        "gpu-not-ready",
+        "INVALID_PC",
+        "invalid address",
+        "compute-sanitizer",
+    ),
+    (
+        721,
+        82,
+        "gpu-not-ready",
+        "TENSOR_MEMORY_LEAK",
+        "tensor memory",
+        "update the package",
+    ),
+    (
+        808,
+        82,
+        "gpu-not-ready",
+        "MPS_MAX_CLIENTS",
+        "no room for another client",
+        "start fewer",
+    ),
+    (
+        809,
+        82,
+        "gpu-not-ready",
+        "MPS_MAX_CONNECTIONS",
+        "no connection left",
+        "CUDA_DEVICE_MAX_CONNECTIONS",
+    ),
+    (
+        810,
+        82,
+        "gpu-not-ready",
+        "MPS_CLIENT_TERMINATED",
+        "ended this client",
+        "CUDA_MPS_LOG_DIRECTORY",
+    ),
+    (
+        911,
+        82,
+        "gpu-not-ready",
+        "EXTERNAL_DEVICE",
+        "outside the GPU",
+        "dmesg",
+    ),
+    (
+        916,
+        82,
+        "gpu-not-ready",
+        "KEY_ROTATION",
+        "confidential computing",
+        "conf-compute",
+    ),
+    (
+        919,
+        82,
+        "gpu-not-ready",
+        "returned 919",
+        "still being set up",
+        "--wait 5m",
+    ),
+    (
+        216,
+        82,
+        "gpu-not-ready",
+        "returned 216",
+        "exclusive mode",
+        "nvidia-smi -c 0",
+    ),
+];
+
+#[test]
+fn errors_of_newer_drivers_say_what_was_seen_and_what_to_do() {
+    for (number, exit, code, observed, cause, hint) in OF_NEWER_DRIVERS {
+        let machine = Machine::where_call("cuInit", &format!(r#"{{"returns": {number}}}"#));
+        let checked = machine.check(&["--stage", "device"]);
+        assert_eq!(checked.exit(), exit, "{number}: {checked}");
+        let required = match code {
+            "driver-too-old" => "CUDA >=12.4",
+            _ => "success",
+        };
+        checked.says(code, "fail", [observed, required, cause, hint]);
+        checked.says(code, "fail", [&format!("cuInit returned {number}"), "", "", ""]);
+        assert_eq!(checked.codes("fail"), [code], "{number}");
+    }
+}
+
 #[test]
 fn errors_of_visibility_come_with_the_variables() {
     for number in [46, 101] {
@@ -200,6 +391,12 @@ fn errors_of_nvml_beside_a_driver_that_works() {
     // CUDA works: NVML's own troubles are pointed out and stop nothing.
     for (number, cause, hint) in [
         (9, "kernel module is not loaded", "modprobe nvidia"),
+        (12, "did not find a library", "NVIDIA_DRIVER_CAPABILITIES"),
+        (14, "infoROM", "power-cycle"),
+        (17, "device cgroup", "recreate the container"),
+        (20, "could not allocate memory", "memory limit"),
+        (27, "not ready for requests", "--wait 5m"),
+        (28, "found no GPU", "request a GPU"),
         (999, "cgroup lost its devices", "recreate the container"),
         (77, "the driver refused", "nvidia-smi"),
     ] {
@@ -229,13 +426,57 @@ fn errors_of_nvml_beside_a_driver_that_works() {
 }
 
 #[test]
+fn errors_of_nvml_end_the_probe() {
+    // Nothing else is asked: whatever NVML cannot answer is a failure with a finding of its own.
+    for (number, code, cause, hint) in [
+        (
+            12,
+            "gpu-not-ready",
+            "did not find a library",
+            "`compute` and `utility`",
+        ),
+        (14, "gpu-unhealthy", "infoROM", "reflashed"),
+        (
+            17,
+            "gpu-not-ready",
+            "operating system blocks",
+            "docker run --gpus all",
+        ),
+        (
+            20,
+            "gpu-not-ready",
+            "could not allocate memory",
+            "resources.limits.memory",
+        ),
+        (
+            27,
+            "gpu-not-ready",
+            "not ready for requests",
+            "nvidia-smi on the node",
+        ),
+        (28, "gpu-missing", "found no GPU", "nvidia-smi on the host"),
+    ] {
+        let machine = Machine::where_call("nvmlInit_v2", &format!(r#"{{"returns": {number}}}"#));
+        let checked = machine.check(&["--stage", "health"]);
+        assert_eq!(checked.exit(), 82, "{number}: {checked}");
+        let observed = format!("nvmlInit_v2 returned {number} (NVML_ERROR_");
+        checked.says(code, "fail", [&observed, "success", cause, hint]);
+    }
+}
+
+#[test]
 fn errors_of_nvml_on_one_gpu() {
     let lost = ("gpu-unhealthy", "fell off the bus", 82);
+    // The GPU computes, so the service starts.
+    let inforom = ("gpu-unhealthy", "infoROM", 0);
+    let blocked = ("gpu-not-ready", "operating system blocks", 0);
     let unknown = ("gpu-not-ready", "cgroup lost its devices", 0);
     for (call, number, (code, cause, exit)) in [
         ("nvmlDeviceGetHandleByIndex_v2", 15, lost),
         ("nvmlDeviceGetName", 15, lost),
         ("nvmlDeviceGetName", 999, unknown),
+        ("nvmlDeviceGetRemappedRows", 14, inforom),
+        ("nvmlDeviceGetHandleByIndex_v2", 17, blocked),
         ("nvmlDeviceGetTotalEccErrors", 999, unknown),
     ] {
         let machine = Machine::new(&format!(

@@ -4,7 +4,7 @@
 
 use super::symbols;
 use crate::check::Code;
-use crate::cuda_errors;
+use crate::cuda_errors::{self, Party};
 use crate::facts::ImageFacts;
 use crate::process::limits::ResourceLimit;
 
@@ -188,18 +188,6 @@ static KNOWN: &[Known] = &[
     },
     Known {
         texts: &[
-            "unsupported toolchain",
-            "cudaerrorunsupportedptxversion",
-            "unsupported .version",
-        ],
-        only: None,
-        code: Code::SmokeForward,
-        means: "PTX of a newer CUDA than the driver knows (CUDA error 222)",
-        hint: "update the node's driver, or install code that is compiled for this GPU (explain driver-minor-compat)",
-        retryable: false,
-    },
-    Known {
-        texts: &[
             "tensorview/core/all.h",
             "cannot open source file \"tensorview",
             "could not open source file",
@@ -273,9 +261,11 @@ static KNOWN: &[Known] = &[
 /// What `text` gives away, for a step whose own code is `own`.
 pub fn find(text: &str, own: Code, image: &ImageFacts) -> Option<Cause> {
     if let Some((whose, number, meaning)) = cuda_errors::said(text) {
-        let is_images = matches!(meaning.code, Code::StubDriver | Code::KernelsUnusable);
         return Some(Cause {
-            code: if is_images { own } else { Code::SmokeDevice },
+            code: match meaning.party {
+                Party::Image => own,
+                Party::Operator => Code::SmokeDevice,
+            },
             means: format!("{} ({whose} error {number})", meaning.cause),
             hint: match meaning.hint {
                 "" => "cuda-entrypoint check --stage device says why".to_string(),

@@ -263,6 +263,47 @@ const OPERATORS: &[(&str, &str, bool)] = &[
         false,
     ),
     (
+        "CUDA error: PTX JIT compiler library not found",
+        "CUDA error 221)",
+        false,
+    ),
+    (
+        "CUDA error: PTX JIT compilation was disabled",
+        "CUDA error 223)",
+        false,
+    ),
+    ("CUDA_ERROR_CONTAINED", "CUDA error 226)", false),
+    (
+        "CUDA error: Loader version is insufficient for fatbin",
+        "CUDA error 227)",
+        false,
+    ),
+    (
+        "Call to cuInit results in CUDA_ERROR_DEVICE_NOT_LICENSED",
+        "CUDA error 102)",
+        false,
+    ),
+    (
+        "CUDA error: the launch timed out and was terminated",
+        "CUDA error 702)",
+        false,
+    ),
+    (
+        "CUDA error: an async error has occured in external entity outside of CUDA",
+        "CUDA error 911)",
+        true,
+    ),
+    (
+        "cuMemcpy failed: CUDA_ERROR_KEY_ROTATION",
+        "CUDA error 916)",
+        true,
+    ),
+    (
+        "pynvml.NVMLError_OperatingSystem: GPU access blocked by the operating system",
+        "NVML error 17)",
+        false,
+    ),
+    (
         "CUDA error: OS call failed or operation not supported on this OS",
         "CUDA error 304)",
         true,
@@ -501,6 +542,58 @@ fn what_the_software_has_done_stays_its_own() {
         let found = failures(&run(failed("RuntimeError", message), SmokeEnd::Done));
         assert_eq!(found.len(), 1, "{message}: {found:?}");
         assert_ne!(found[0].0, Code::SmokeDevice, "{message}: {found:?}");
+    }
+}
+
+/// The image's errors that have a cause and a next step all the same.
+#[test]
+fn what_is_known_of_the_softwares_errors_is_said() {
+    for (message, cause, hint) in [
+        (
+            "CUDA error: a PTX JIT compilation failed",
+            "(CUDA error 218)",
+            "reinstall",
+        ),
+        (
+            "CUDA error: the provided PTX was compiled with an unsupported toolchain.",
+            "(CUDA error 222)",
+            "update the node's driver",
+        ),
+        (
+            "ptxas fatal: Unsupported .version 8.7; current version is '8.4'",
+            "(CUDA error 222)",
+            "update the node's driver",
+        ),
+        (
+            "CUDA error: hardware stack error",
+            "(CUDA error 714)",
+            "cudaLimitStackSize",
+        ),
+        (
+            "CUDA error: an illegal instruction was encountered",
+            "(CUDA error 715)",
+            "architecture",
+        ),
+        (
+            "CUDA error: invalid program counter",
+            "(CUDA error 718)",
+            "compute-sanitizer",
+        ),
+        (
+            "CUDA error: tensor memory not completely freed",
+            "(CUDA error 721)",
+            "free its tensor memory",
+        ),
+    ] {
+        let findings = judged(
+            &stack(r#"["torch", "spconv"]"#, JIT_OFF),
+            &run(failed("RuntimeError", message), SmokeEnd::Done),
+        );
+        let found: Vec<&Finding> = findings.iter().filter(|f| f.status == Status::Fail).collect();
+        assert_eq!(found.len(), 1, "{message}: {found:?}");
+        assert_eq!(found[0].code, Code::SmokeForward, "{message}: {found:?}");
+        assert!(found[0].message.contains(cause), "{message}: {found:?}");
+        assert!(found[0].hint.contains(hint), "{message}: {found:?}");
     }
 }
 

@@ -270,6 +270,10 @@ fn error(code: c_int) -> Option<(&'static CStr, &'static CStr)> {
         3 => (c"CUDA_ERROR_NOT_INITIALIZED", c"initialization error"),
         4 => (c"CUDA_ERROR_DEINITIALIZED", c"driver shutting down"),
         34 => (c"CUDA_ERROR_STUB_LIBRARY", c"CUDA driver is a stub library"),
+        36 => (
+            c"CUDA_ERROR_CALL_REQUIRES_NEWER_DRIVER",
+            c"API call is not supported in the installed CUDA driver",
+        ),
         46 => (
             c"CUDA_ERROR_DEVICE_UNAVAILABLE",
             c"CUDA-capable device(s) is/are busy or unavailable",
@@ -290,9 +294,48 @@ fn error(code: c_int) -> Option<(&'static CStr, &'static CStr)> {
             c"CUDA_ERROR_ECC_UNCORRECTABLE",
             c"uncorrectable ECC error encountered",
         ),
+        218 => (c"CUDA_ERROR_INVALID_PTX", c"a PTX JIT compilation failed"),
+        220 => (
+            c"CUDA_ERROR_NVLINK_UNCORRECTABLE",
+            c"uncorrectable NVLink error detected during the execution",
+        ),
+        221 => (
+            c"CUDA_ERROR_JIT_COMPILER_NOT_FOUND",
+            c"PTX JIT compiler library not found",
+        ),
+        222 => (
+            c"CUDA_ERROR_UNSUPPORTED_PTX_VERSION",
+            c"the provided PTX was compiled with an unsupported toolchain.",
+        ),
+        223 => (
+            c"CUDA_ERROR_JIT_COMPILATION_DISABLED",
+            c"PTX JIT compilation was disabled",
+        ),
+        226 => (
+            c"CUDA_ERROR_CONTAINED",
+            c"Invalid access of peer GPU memory over nvlink or a hardware error",
+        ),
+        227 => (
+            c"CUDA_ERROR_INSUFFICIENT_LOADER_VERSION",
+            c"Loader version is insufficient for fatbin",
+        ),
         304 => (
             c"CUDA_ERROR_OPERATING_SYSTEM",
             c"OS call failed or operation not supported on this OS",
+        ),
+        702 => (
+            c"CUDA_ERROR_LAUNCH_TIMEOUT",
+            c"the launch timed out and was terminated",
+        ),
+        714 => (c"CUDA_ERROR_HARDWARE_STACK_ERROR", c"hardware stack error"),
+        715 => (
+            c"CUDA_ERROR_ILLEGAL_INSTRUCTION",
+            c"an illegal instruction was encountered",
+        ),
+        718 => (c"CUDA_ERROR_INVALID_PC", c"invalid program counter"),
+        721 => (
+            c"CUDA_ERROR_TENSOR_MEMORY_LEAK",
+            c"tensor memory not completely freed",
         ),
         801 => (c"CUDA_ERROR_NOT_SUPPORTED", c"operation not supported"),
         802 => (c"CUDA_ERROR_SYSTEM_NOT_READY", c"system not yet initialized"),
@@ -303,6 +346,26 @@ fn error(code: c_int) -> Option<(&'static CStr, &'static CStr)> {
         804 => (
             c"CUDA_ERROR_COMPAT_NOT_SUPPORTED_ON_DEVICE",
             c"forward compatibility was attempted on non supported HW",
+        ),
+        808 => (
+            c"CUDA_ERROR_MPS_MAX_CLIENTS_REACHED",
+            c"the hardware resources required to create MPS client have been exhausted",
+        ),
+        809 => (
+            c"CUDA_ERROR_MPS_MAX_CONNECTIONS_REACHED",
+            c"the hardware resources required to support device connections have been exhausted",
+        ),
+        810 => (
+            c"CUDA_ERROR_MPS_CLIENT_TERMINATED",
+            c"the MPS client has been terminated by the server",
+        ),
+        911 => (
+            c"CUDA_ERROR_EXTERNAL_DEVICE",
+            c"an async error has occured in external entity outside of CUDA",
+        ),
+        916 => (
+            c"CUDA_ERROR_KEY_ROTATION",
+            c"an error happened during the key rotation sequence",
         ),
         999 => (c"CUDA_ERROR_UNKNOWN", c"unknown error"),
         _ => return None,
