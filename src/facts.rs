@@ -267,6 +267,19 @@ pub struct NvmlDevice {
     /// `NVML_COMPUTEMODE_*`: 0 default, 2 prohibited, 3 exclusive process
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compute_mode: Option<u32>,
+    /// `NVML_GPU_RECOVERY_ACTION_*`: what the driver asks for; 0 none, 1 reset the GPU, 2 reboot the node, 3 end peer-to-peer
+    /// traffic, 4 drain and reset, 5 recover the IMEX domain, 6 reset the PCIe bus, 7 reboot the system
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recovery_action: Option<u32>,
+    /// `NVML_GPU_FABRIC_STATE_*`: 1 registration not started, 2 in progress, 3 complete; absent without a fabric
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fabric_state: Option<u32>,
+    /// `nvmlReturn_t` that the registration ended with
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fabric_status: Option<i32>,
+    /// `NVML_GPU_FABRIC_HEALTH_MASK_*`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fabric_health: Option<u32>,
     /// the first call on this device that failed for another reason than "not supported"
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<CallError>,
@@ -854,6 +867,10 @@ object!(NvmlDevice {
     remap_pending,
     remap_failed,
     compute_mode,
+    recovery_action,
+    fabric_state,
+    fabric_status,
+    fabric_health,
     error,
     brand
 });

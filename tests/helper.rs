@@ -451,6 +451,10 @@ fn nvml_and_its_gpu_are_described() {
             remap_pending: Some(true),
             remap_failed: Some(false),
             compute_mode: Some(3),
+            recovery_action: Some(0),
+            fabric_state: None,
+            fabric_status: None,
+            fabric_health: None,
             error: None,
         }]
     );
@@ -599,7 +603,7 @@ fn errors_of_nvml_come_with_code_name_and_sentence() {
         (
             18,
             "NVML_ERROR_LIB_RM_VERSION_MISMATCH",
-            "RM has detected an NVML/RM version mismatch.",
+            "Driver/library version mismatch",
         ),
         (999, "NVML_ERROR_UNKNOWN", "Unknown Error"),
         (77, "", "Unknown Error code"),

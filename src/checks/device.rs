@@ -10,6 +10,7 @@ use crate::stack::{CudaRule, Stack};
 
 mod differs;
 mod nodes;
+mod recovery;
 #[cfg(test)]
 mod tests;
 
@@ -775,6 +776,13 @@ fn judge_health_of(gpu: &NvmlDevice, alone: bool, cuda_answered: bool, findings:
     let uuid = gpu.uuid.as_deref().unwrap_or("");
     let subject = format!("GPU {} {name} {uuid}", gpu.index);
     let subject = subject.trim_end();
+    // The driver's own word comes first: it says who has to do what.
+    let asked = match (alone, cuda_answered) {
+        (true, _) => recovery::Asked::ByProbe,
+        (false, true) => recovery::Asked::BesideCuda,
+        (false, false) => recovery::Asked::WithoutCuda,
+    };
+    findings.extend(recovery::judge(gpu, subject, asked));
     let mut problem = |observed: String, required: &str, message: &str, hint: &str| {
         findings.push(
             Finding::problem(Code::GpuUnhealthy, subject)

@@ -421,6 +421,139 @@ fn gpus_that_are_not_well() {
 }
 
 #[test]
+fn what_the_driver_asks_for_is_repeated_with_who_must_do_it() {
+    for (exit, state, observed, message, hint) in [
+        (
+            82,
+            "1",
+            "recovery action Reset",
+            "requires a reset of this GPU",
+            "drain the node, end all processes",
+        ),
+        (
+            82,
+            "2",
+            "recovery action Reboot",
+            "requires a reboot of the node",
+            "drain the node and reboot",
+        ),
+        (
+            0,
+            "3",
+            "recovery action Drain P2P",
+            "peer-to-peer traffic",
+            "exchange data between GPUs",
+        ),
+        (
+            82,
+            "4",
+            "recovery action Drain and Reset",
+            "takes no new work",
+            "move new work to another node",
+        ),
+        (
+            0,
+            "5",
+            "recovery action Recover IMEX Domain",
+            "IMEX domain",
+            "restart nvidia-imex",
+        ),
+        (
+            82,
+            "6",
+            "recovery action Bus Reset",
+            "PCIe bus",
+            "reset the PCIe bus",
+        ),
+        (
+            82,
+            "7",
+            "recovery action System Reboot",
+            "whole system",
+            "reboot it",
+        ),
+        (
+            0,
+            "99",
+            "recovery action 99",
+            "newer than this program",
+            "nvidia-smi -q",
+        ),
+    ] {
+        let machine = Machine::new(&format!(
+            r#"{{"devices": [{{}}, {{"recovery_action": {state}}}]}}"#
+        ));
+        let checked = machine.prove(exit, &[]);
+        let status = if exit == 0 { "warn" } else { "fail" };
+        checked.says(
+            "gpu-unhealthy",
+            status,
+            [observed, "recovery action None", message, hint],
+        );
+        let subject = checked.problem("gpu-unhealthy")["subject"].as_str().unwrap();
+        assert!(subject.starts_with("GPU 1 NVIDIA H200"), "{subject}");
+        let number: u32 = state.parse().unwrap();
+        let gpu = &checked.report["facts"]["device"]["nvml_devices"][1];
+        assert_eq!(gpu["recovery_action"], number);
+    }
+}
+
+#[test]
+fn the_fabric_is_a_warning_where_cuda_works_and_explains_where_it_does_not() {
+    let devices = |fabric: &str| format!(r#""devices": [{{"fabric": {fabric}}}]"#);
+    for (fabric, code, observed, message, hint) in [
+        (
+            r#"{"state": 1}"#,
+            "gpu-not-ready",
+            "registration not started",
+            "not registered",
+            "--wait 5m",
+        ),
+        (
+            r#"{"state": 2}"#,
+            "gpu-not-ready",
+            "registration in progress",
+            "not registered",
+            "nvidia-fabricmanager",
+        ),
+        (
+            r#"{"state": 3, "status": 999}"#,
+            "gpu-unhealthy",
+            "returned 999",
+            "could not be registered",
+            "nvidia-fabricmanager",
+        ),
+        (
+            r#"{"state": 3, "health": 1}"#,
+            "gpu-unhealthy",
+            "bandwidth is degraded",
+            "not healthy",
+            "nvidia-smi -q",
+        ),
+    ] {
+        let machine = Machine::new(&format!("{{{}}}", devices(fabric)));
+        let checked = machine.prove(0, &[]);
+        checked.says(code, "warn", [observed, "", message, hint]);
+    }
+    let well = Machine::new(&format!("{{{}}}", devices(r#"{"state": 3, "health": 34}"#)));
+    let checked = well.prove(0, &[]);
+    assert_eq!(checked.report["verdict"], "pass", "{checked}");
+    let gpu = &checked.report["facts"]["device"]["nvml_devices"][0];
+    assert_eq!(
+        (&gpu["fabric_state"], &gpu["fabric_health"]),
+        (&3.into(), &34.into())
+    );
+    // cuInit waits for the same fabric.
+    let machine = Machine::new(&format!(
+        r#"{{{}, "calls": {{"cuInit": {{"returns": 802}}}}}}"#,
+        devices(r#"{"state": 2}"#)
+    ));
+    let checked = machine.check(&["--stage", "device"]);
+    assert_eq!(checked.exit(), 82, "{checked}");
+    assert_eq!(checked.codes("fail"), ["gpu-not-ready"; 2], "{checked}");
+}
+
+#[test]
 fn exclusive_mode_is_how_mps_works() {
     let checked = Machine::new(r#"{"devices": [{"compute_mode": 3}]}"#).prove(0, &[]);
     checked.says(

@@ -32,6 +32,8 @@ fn a_gpu_that_is_not_well_fails() {
         r#""remap_failed": true"#,
         r#""compute_mode": 2"#,
         r#""mig": true"#,
+        r#""recovery_action": 1"#,
+        r#""recovery_action": 2"#,
     ] {
         let machine = Machine::new(&format!(r#"{{"devices": [{{}}, {{{state}}}]}}"#));
         // Here all that NVML shows counts: nothing else says which ones are ours.
@@ -41,6 +43,45 @@ fn a_gpu_that_is_not_well_fails() {
         assert_eq!(checked.codes("fail"), ["gpu-unhealthy"]);
         let subject = checked.problem("gpu-unhealthy")["subject"].as_str().unwrap();
         assert!(subject.starts_with("GPU 1 "), "{subject}");
+    }
+}
+
+#[test]
+fn what_the_driver_asks_for_without_haste_is_a_warning_here() {
+    // The service may finish its work, and is not ended for the fabric of a GPU that computes.
+    for (state, code, observed, hint) in [
+        (
+            r#""recovery_action": 3"#,
+            "gpu-unhealthy",
+            "Drain P2P",
+            "peer-to-peer",
+        ),
+        (
+            r#""recovery_action": 4"#,
+            "gpu-unhealthy",
+            "Drain and Reset",
+            "reset",
+        ),
+        (
+            r#""fabric": {"state": 2}"#,
+            "gpu-not-ready",
+            "in progress",
+            "nvidia-fabricmanager",
+        ),
+        (
+            r#""fabric": {"state": 3, "health": 16}"#,
+            "gpu-unhealthy",
+            "a route is unhealthy",
+            "nvidia-smi -q",
+        ),
+    ] {
+        let machine = Machine::new(&format!(r#"{{"devices": [{{{state}}}]}}"#));
+        let checked = health(&machine, &[]);
+        assert_eq!(checked.exit(), 0, "{checked}");
+        checked.says(code, "warn", [observed, "", "", ""]);
+        let finding = checked.problem(code);
+        let told = format!("{} {}", finding["message"], finding["hint"]);
+        assert!(told.contains(hint), "{finding}");
     }
 }
 

@@ -4,6 +4,8 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
+use serde_json::json;
+
 use super::driver::without_limits;
 use crate::support::device::{Checked, Machine};
 use crate::support::image::c_library;
@@ -80,6 +82,8 @@ fn each_function_that_it_lacks_is_not_asked() {
         "nvmlDeviceGetTotalEccErrors",
         "nvmlDeviceGetRemappedRows",
         "nvmlDeviceGetComputeMode",
+        "nvmlDeviceGetFieldValues",
+        "nvmlDeviceGetGpuFabricInfoV",
     ] {
         // With MIG on, so that none of them is left out.
         let machine = Machine::new(r#"{"devices": [{"mig": true, "mig_instances": 1}]}"#);
@@ -97,6 +101,40 @@ fn each_function_that_it_lacks_is_not_asked() {
             .prove(0, &[])
             .says("nvml-missing", "warn", [&observed, "success", "", ""]);
         assert_eq!(health(&machine, &[]).exit(), 82);
+    }
+}
+
+#[test]
+fn what_an_older_driver_does_not_know_is_no_failure() {
+    // A field of a newer release, a struct of a newer version, and a GPU without a fabric.
+    for calls in [
+        r#""nvmlDeviceGetFieldValues": {"returns": 2}"#,
+        r#""nvmlDeviceGetFieldValues": {"returns": 3}"#,
+        r#""nvmlDeviceGetGpuFabricInfoV": {"returns": 25}"#,
+        r#""nvmlDeviceGetGpuFabricInfoV": {"returns": 3}"#,
+    ] {
+        let machine = Machine::new(&format!(r#"{{"calls": {{{calls}}}}}"#));
+        let checked = machine.prove(0, &[]);
+        assert_eq!(checked.report["verdict"], "pass", "{calls}: {checked}");
+        assert_eq!(health(&machine, &[]).report["verdict"], "pass", "{calls}");
+    }
+    let checked = Machine::new(r#"{"devices": [{"recovery_action": null}]}"#).prove(0, &[]);
+    let gpu = &checked.report["facts"]["device"]["nvml_devices"][0];
+    assert_eq!(
+        (&gpu["recovery_action"], &gpu["error"]),
+        (&json!(null), &json!(null))
+    );
+    assert_eq!(checked.report["verdict"], "pass", "{checked}");
+}
+
+#[test]
+fn a_hang_in_a_newer_call_is_that_calls() {
+    for call in ["nvmlDeviceGetFieldValues", "nvmlDeviceGetGpuFabricInfoV"] {
+        let machine = Machine::where_call(call, r#"{"hang": true}"#);
+        let checked = health(&machine, &["--device-timeout", "1s"]);
+        assert_eq!(checked.exit(), 85, "{checked}");
+        let observed = format!("no answer from {call} of GPU 0 after 1 s");
+        checked.says("helper-timeout", "fail", [&observed, "", "hangs", ""]);
     }
 }
 

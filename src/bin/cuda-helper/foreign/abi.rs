@@ -1,10 +1,10 @@
 //! Names and types of the foreign functions, as far as they are called.
 //!
 //! Sources: cuda.h, cuda_runtime_api.h, nvrtc.h and nvml.h of CUDA 12.4, cudnn_graph.h of cuDNN 9.1. All of these have kept
-//! their types since CUDA 11 and cuDNN 7. C enumerations are passed as `int` or `unsigned int`, which are the same to a caller.
+//! their types since CUDA 11 and cuDNN 7; what is newer says since when it is there. C enumerations are passed as `int` or `unsigned int`, which are the same to a caller.
 //! What is promised by `unsafe impl` is that this file copies the headers right.
 
-use std::ffi::{CStr, c_char, c_int, c_uint, c_ulonglong, c_void};
+use std::ffi::{CStr, c_char, c_int, c_longlong, c_uint, c_ulonglong, c_void};
 
 use super::Function;
 
@@ -101,6 +101,71 @@ pub struct NvmlPciInfo {
     pub bus_id: [u8; 32],
 }
 
+/// `NVML_ERROR_INVALID_ARGUMENT`
+pub const NVML_INVALID_ARGUMENT: c_int = 2;
+/// `NVML_ERROR_ARGUMENT_VERSION_MISMATCH`
+pub const NVML_VERSION_MISMATCH: c_int = 25;
+/// `NVML_FI_DEV_GET_GPU_RECOVERY_ACTION`, since CUDA 12.8 (nvml.h of 12.8 to 13.3)
+pub const RECOVERY_ACTION: c_uint = 230;
+
+/// `nvmlFieldValue_t`
+#[repr(C)]
+#[derive(Default)]
+pub struct NvmlFieldValue {
+    field: c_uint,
+    _scope: c_uint,
+    _timestamp: c_longlong,
+    _latency: c_longlong,
+    _kind: c_int,
+    /// `nvmlReturn_t` of this field
+    pub result: c_int,
+    /// an `nvmlValue_t`: the first bytes of a union of eight
+    pub value: c_uint,
+    _rest: c_uint,
+}
+const _: () = assert!(size_of::<NvmlFieldValue>() == 40);
+
+impl NvmlFieldValue {
+    /// A field to be asked for.
+    pub fn of(field: c_uint) -> Self {
+        Self {
+            field,
+            ..Self::default()
+        }
+    }
+}
+
+/// `nvmlGpuFabricInfo_v2_t`, which nvmlDeviceGetGpuFabricInfoV fills since CUDA 12.4
+#[repr(C)]
+pub struct NvmlFabricInfo {
+    version: c_uint,
+    _cluster: [u8; 16],
+    /// `nvmlReturn_t` of the registration, once it is complete
+    pub status: c_int,
+    _clique: c_uint,
+    /// `NVML_GPU_FABRIC_STATE_*`
+    pub state: u8,
+    /// `NVML_GPU_FABRIC_HEALTH_MASK_*`
+    pub health: c_uint,
+}
+const _: () = assert!(size_of::<NvmlFabricInfo>() == 36);
+
+impl Default for NvmlFabricInfo {
+    fn default() -> Self {
+        Self {
+            // `NVML_STRUCT_VERSION(GpuFabricInfo, 2)`
+            version: 36 | 2 << 24,
+            _cluster: [0; 16],
+            status: 0,
+            _clique: 0,
+            state: FABRIC_NOT_SUPPORTED,
+            health: 0,
+        }
+    }
+}
+/// `NVML_GPU_FABRIC_STATE_NOT_SUPPORTED`
+pub const FABRIC_NOT_SUPPORTED: u8 = 0;
+
 functions! {
     NvmlInit = c"nvmlInit_v2" ();
     NvmlErrorString = c"nvmlErrorString" (c_int) -> *const c_char;
@@ -123,6 +188,8 @@ functions! {
     NvmlDeviceGetRemappedRows =
         c"nvmlDeviceGetRemappedRows" (NvmlHandle, *mut c_uint, *mut c_uint, *mut c_uint, *mut c_uint);
     NvmlDeviceGetComputeMode = c"nvmlDeviceGetComputeMode" (NvmlHandle, *mut c_uint);
+    NvmlDeviceGetFieldValues = c"nvmlDeviceGetFieldValues" (NvmlHandle, c_int, *mut NvmlFieldValue);
+    NvmlDeviceGetFabricInfo = c"nvmlDeviceGetGpuFabricInfoV" (NvmlHandle, *mut NvmlFabricInfo);
 }
 
 /// An `nvmlBrandType_t` as NVIDIA's images write it in NVIDIA_REQUIRE_CUDA (`brand=quadrortx`); as with
@@ -156,7 +223,7 @@ pub fn nvml_brand_name(brand: c_uint) -> &'static str {
 pub fn nvml_error_name(code: c_int) -> &'static str {
     match code {
         1 => "NVML_ERROR_UNINITIALIZED",
-        2 => "NVML_ERROR_INVALID_ARGUMENT",
+        NVML_INVALID_ARGUMENT => "NVML_ERROR_INVALID_ARGUMENT",
         NVML_NOT_SUPPORTED => "NVML_ERROR_NOT_SUPPORTED",
         4 => "NVML_ERROR_NO_PERMISSION",
         5 => "NVML_ERROR_ALREADY_INITIALIZED",
@@ -179,7 +246,7 @@ pub fn nvml_error_name(code: c_int) -> &'static str {
         22 => "NVML_ERROR_VGPU_ECC_NOT_SUPPORTED",
         23 => "NVML_ERROR_INSUFFICIENT_RESOURCES",
         24 => "NVML_ERROR_FREQ_NOT_SUPPORTED",
-        25 => "NVML_ERROR_ARGUMENT_VERSION_MISMATCH",
+        NVML_VERSION_MISMATCH => "NVML_ERROR_ARGUMENT_VERSION_MISMATCH",
         26 => "NVML_ERROR_DEPRECATED",
         27 => "NVML_ERROR_NOT_READY",
         28 => "NVML_ERROR_GPU_NOT_FOUND",

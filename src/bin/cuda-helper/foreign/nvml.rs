@@ -62,6 +62,15 @@ fn keep_if_offered<T>(first: &mut FirstError, result: Result<T, CallError>) -> O
     }
 }
 
+/// The same for what is newer than the oldest drivers in use: they refuse a field or a version that they do not know.
+fn keep_if_known<T>(first: &mut FirstError, result: Result<T, CallError>) -> Option<T> {
+    const UNKNOWN: [c_int; 2] = [abi::NVML_INVALID_ARGUMENT, abi::NVML_VERSION_MISMATCH];
+    match result {
+        Err(error) if UNKNOWN.contains(&error.code) => None,
+        result => keep_if_offered(first, result),
+    }
+}
+
 fn explain(nvml: &Foreign, code: c_int) -> Explanation {
     // SAFETY: returns constant text for every code, or null.
     let description = nvml.call("", |get: abi::NvmlErrorString| unsafe { text_at(get.0(code)) });
@@ -140,6 +149,15 @@ fn ask_device(nvml: &Foreign, index: u32) -> NvmlDevice {
         (device.remap_pending, device.remap_failed) =
             keep_if_offered(&mut first, one.remapped_rows()).unzip();
         device.compute_mode = keep_if_offered(&mut first, one.compute_mode());
+        // What a driver of before 2025 does not know, or knows in another version, is nothing that the GPU lacks.
+        device.recovery_action = keep_if_known(&mut first, one.recovery_action());
+        if let Some(fabric) = keep_if_known(&mut first, one.fabric())
+            && fabric.state != abi::FABRIC_NOT_SUPPORTED
+        {
+            device.fabric_state = Some(fabric.state.into());
+            device.fabric_status = Some(fabric.status);
+            device.fabric_health = Some(fabric.health);
+        }
     }
     device.error = first.0;
     device
@@ -270,5 +288,26 @@ impl OneGpu<'_> {
         // SAFETY: stores one enumerator.
         self.check(|get: abi::NvmlDeviceGetComputeMode| unsafe { get.0(self.handle, &mut mode) })?;
         Ok(mode)
+    }
+
+    /// What the driver asks for so that this GPU works again.
+    fn recovery_action(&self) -> Result<u32, CallError> {
+        let mut value = abi::NvmlFieldValue::of(abi::RECOVERY_ACTION);
+        self.check(|get: abi::NvmlDeviceGetFieldValues| {
+            // SAFETY: fills as many structs of this layout as it is told that there are.
+            match unsafe { get.0(self.handle, 1, &mut value) } {
+                0 => value.result,
+                failed => failed,
+            }
+        })?;
+        Ok(value.value)
+    }
+
+    /// How far the GPU's registration with the NVLink fabric is.
+    fn fabric(&self) -> Result<abi::NvmlFabricInfo, CallError> {
+        let mut info = abi::NvmlFabricInfo::default();
+        // SAFETY: fills one struct of the version that it is told.
+        self.check(|get: abi::NvmlDeviceGetFabricInfo| unsafe { get.0(self.handle, &mut info) })?;
+        Ok(info)
     }
 }

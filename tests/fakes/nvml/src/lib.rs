@@ -1,6 +1,6 @@
 //! A `libnvidia-ml.so.1` that acts out a script; see `fake_script`.
 
-use std::ffi::{CStr, c_char, c_int, c_uint, c_ulonglong, c_void};
+use std::ffi::{CStr, c_char, c_int, c_longlong, c_uint, c_ulonglong, c_void};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -12,6 +12,7 @@ const INVALID_ARGUMENT: c_int = 2;
 const NOT_SUPPORTED: c_int = 3;
 const NOT_FOUND: c_int = 6;
 const INSUFFICIENT_SIZE: c_int = 7;
+const VERSION_MISMATCH: c_int = 25;
 /// Instances that a GPU of today can hold.
 const MOST_INSTANCES: c_uint = 7;
 
@@ -325,6 +326,76 @@ pub unsafe extern "C" fn nvmlDeviceGetComputeMode(handle: Handle, mode: *mut c_u
     unsafe { answer(result, mode) }
 }
 
+/// `nvmlFieldValue_t`
+#[repr(C)]
+pub struct FieldValue {
+    id: c_uint,
+    scope: c_uint,
+    timestamp: c_longlong,
+    latency: c_longlong,
+    kind: c_int,
+    result: c_int,
+    value: c_ulonglong,
+}
+
+/// As in driver 580: the call succeeds, and each field has its own result.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn nvmlDeviceGetFieldValues(
+    handle: Handle,
+    count: c_int,
+    values: *mut FieldValue,
+) -> c_int {
+    let gpu = match device("nvmlDeviceGetFieldValues", handle) {
+        Ok(gpu) => gpu,
+        Err(code) => return code,
+    };
+    let Ok(count @ 1..) = usize::try_from(count) else {
+        return INVALID_ARGUMENT;
+    };
+    // SAFETY: as declared in nvml.h.
+    for value in unsafe { std::slice::from_raw_parts_mut(values, count) } {
+        match (value.id, gpu.recovery_action) {
+            (230, Some(action)) => {
+                value.kind = 1; // NVML_VALUE_TYPE_UNSIGNED_INT
+                value.value = action.into();
+                value.result = SUCCESS;
+            }
+            _ => value.result = INVALID_ARGUMENT,
+        }
+    }
+    SUCCESS
+}
+
+/// `nvmlGpuFabricInfo_v2_t`
+#[repr(C)]
+pub struct FabricInfo {
+    version: c_uint,
+    cluster: [u8; 16],
+    status: c_int,
+    clique: c_uint,
+    state: u8,
+    health: c_uint,
+}
+
+/// Driver 580 answers GPUs without a fabric with the state "not supported".
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn nvmlDeviceGetGpuFabricInfoV(handle: Handle, info: *mut FabricInfo) -> c_int {
+    let gpu = match device("nvmlDeviceGetGpuFabricInfoV", handle) {
+        Ok(gpu) => gpu,
+        Err(code) => return code,
+    };
+    // SAFETY: as declared in nvml.h.
+    let info = unsafe { &mut *info };
+    if info.version != (36 | 2 << 24) {
+        return VERSION_MISMATCH;
+    }
+    let fabric = gpu.fabric.as_ref();
+    info.state = fabric.map_or(0, |fabric| fabric.state);
+    info.status = fabric.map_or(0, |fabric| fabric.status);
+    info.health = fabric.map_or(0, |fabric| fabric.health);
+    SUCCESS
+}
+
 /// The library's own sentences.
 #[unsafe(no_mangle)]
 pub extern "C" fn nvmlErrorString(code: c_int) -> *const c_char {
@@ -341,10 +412,14 @@ pub extern "C" fn nvmlErrorString(code: c_int) -> *const c_char {
         10 => c"Timeout",
         12 => c"NVML Shared Library Not Found",
         13 => c"Function Not Found",
+        14 => c"Corrupted infoROM",
         15 => c"GPU is lost",
         16 => c"GPU requires reset",
-        17 => c"The operating system has blocked the request.",
-        18 => c"RM has detected an NVML/RM version mismatch.",
+        17 => c"GPU access blocked by the operating system",
+        18 => c"Driver/library version mismatch",
+        20 => c"Insufficient Memory",
+        27 => c"System is not in ready state",
+        28 => c"No supported GPUs were found",
         999 => c"Unknown Error",
         _ => c"Unknown Error code",
     };

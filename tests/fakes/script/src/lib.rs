@@ -11,7 +11,8 @@
 //!   "devices": [
 //!     {"repeat": 8, "name": "NVIDIA H200", "cc": "9.0", "brand": 14, "memory": 150754820096, "uuid": "GPU-…",
 //!      "pci": "00000000:3B:00.0", "minor": 0, "compute_mode": 0, "mig": false, "mig_instances": 0, "ecc": 0,
-//!      "remap_pending": false, "remap_failed": false}
+//!      "remap_pending": false, "remap_failed": false, "recovery_action": 0,
+//!      "fabric": {"state": 3, "status": 0, "health": 0}}
 //!   ],
 //!   "calls": {
 //!     "cuInit": {"returns": 999, "delay_ms": 100, "signal": 11, "hang": true, "print": "chatter", "flood": 1048576,
@@ -28,6 +29,7 @@
 //! - `driver_api` is what the version calls return, 1000 × major + 10 × minor.
 //! - `device_count` is what the count calls return in place of the number of devices.
 //! - `nvml_devices`, written like `devices`, are what NVML shows in their place.
+//! - A device without `fabric` has no NVLink fabric. `null` for `recovery_action` is a driver that does not know it.
 //! - A device's `uuid`, `pci` and `minor` are made up from its number if they are left out. `null` for `brand`,
 //!   `mig`, `ecc`, `remap_pending` or `remap_failed` makes NVML answer "not supported".
 //! - A call does, in this order: print and flood to standard output, write `scribble`, as often as `repeat` says, to every
@@ -54,7 +56,7 @@ use std::{env, fs, thread};
 use serde::{Deserialize, Deserializer};
 
 /// Functions that the fakes export, and so the keys that `calls` may have.
-pub const FUNCTIONS: [&str; 35] = [
+pub const FUNCTIONS: [&str; 37] = [
     "load libcuda",
     "exit libcuda",
     "load libnvidia-ml",
@@ -90,6 +92,8 @@ pub const FUNCTIONS: [&str; 35] = [
     "nvmlDeviceGetTotalEccErrors",
     "nvmlDeviceGetRemappedRows",
     "nvmlDeviceGetComputeMode",
+    "nvmlDeviceGetFieldValues",
+    "nvmlDeviceGetGpuFabricInfoV",
 ];
 
 /// The whole script.
@@ -166,6 +170,24 @@ pub struct Gpu {
     pub remap_pending: Option<bool>,
     /// a remap failed
     pub remap_failed: Option<bool>,
+    /// `NVML_GPU_RECOVERY_ACTION_*`
+    pub recovery_action: Option<c_uint>,
+    /// its place in the NVLink fabric
+    pub fabric: Option<Fabric>,
+}
+
+/// `nvmlGpuFabricInfo_v2_t`, as far as it is filled in.
+#[derive(Clone, Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+pub struct Fabric {
+    /// `NVML_GPU_FABRIC_STATE_*`
+    pub state: u8,
+    /// how the registration ended
+    #[serde(default)]
+    pub status: c_int,
+    /// `NVML_GPU_FABRIC_HEALTH_MASK_*`
+    #[serde(default)]
+    pub health: c_uint,
 }
 
 impl Default for Gpu {
@@ -185,6 +207,8 @@ impl Default for Gpu {
             ecc: Some(0),
             remap_pending: Some(false),
             remap_failed: Some(false),
+            recovery_action: Some(0),
+            fabric: None,
         }
     }
 }
