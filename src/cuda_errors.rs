@@ -302,6 +302,11 @@ const DRIVERS: &[(u16, u16, &str)] = &[
     (12, 8, "570.26"),
     (12, 9, "575.51.03"),
     (13, 0, "580.65.06"),
+    (13, 1, "590.44.01"),
+    (13, 2, "595.45.04"),
+    (13, 3, "610.43.02"),
+    // The notes name the branch, R615.
+    (13, 4, "615"),
 ];
 
 /// The first driver release whose CUDA version `accepts` takes, such as `550.54.14` for 12.4 and newer.
@@ -453,7 +458,15 @@ mod tests {
         let least = |major, minor| oldest_driver(|v| v >= CudaVersion { major, minor });
         assert_eq!(least(12, 4), Some("550.54.14"));
         assert_eq!(least(12, 7), Some("570.26")); // there was no 12.7
+        assert_eq!(least(13, 0), Some("580.65.06"));
+        assert_eq!(least(13, 1), Some("590.44.01"));
+        assert_eq!(least(13, 2), Some("595.45.04"));
+        assert_eq!(least(13, 3), Some("610.43.02"));
+        assert_eq!(least(13, 4), Some("615"));
+        // A release that is not known is not made up.
+        assert_eq!(least(13, 5), None);
         assert_eq!(least(99, 0), None);
+        assert_eq!(oldest_driver_of_major(13), Some("580.65.06"));
         assert_eq!(oldest_driver_of_major(10), None);
     }
 

@@ -159,7 +159,7 @@ pub struct DriverAnswer {
     /// dlopen's message; set means that there is no driver library
     #[serde(skip_serializing_if = "Option::is_none")]
     pub load_error: Option<String>,
-    /// the newest CUDA version that this driver serves (nvidia-smi's "CUDA Version")
+    /// the newest CUDA version that this driver serves (nvidia-smi's "CUDA Version", since 610 "CUDA UMD Version")
     #[serde(skip_serializing_if = "Option::is_none")]
     pub api_version: Option<CudaVersion>,
     /// the first call that failed, if any

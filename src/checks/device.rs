@@ -377,7 +377,8 @@ fn wanted_version(stack: &Stack) -> Option<CudaVersion> {
 pub(super) fn to_release(wanted: Option<CudaVersion>) -> String {
     match wanted.and_then(|version| Some((version, cuda_errors::oldest_driver(|v| v >= version)?))) {
         Some((version, release)) => format!("to release {release} or newer for CUDA {version}"),
-        None => "to one for which nvidia-smi shows such a CUDA Version".to_string(),
+        None => "to one for which nvidia-smi shows such a CUDA Version (CUDA UMD Version from driver 610 on)"
+            .to_string(),
     }
 }
 

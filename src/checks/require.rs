@@ -322,7 +322,7 @@ fn remedy(failing: &[Condition]) -> String {
             "update the node's driver to release {release} or newer, or move the workload to a node that has it"
         ),
         (None, None) => {
-            "update the node's driver to one for which nvidia-smi shows such a CUDA Version, or move the workload to a node that has it"
+            "update the node's driver to one for which nvidia-smi shows such a CUDA Version (CUDA UMD Version from driver 610 on), or move the workload to a node that has it"
                 .to_string()
         }
     }

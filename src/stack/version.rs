@@ -19,7 +19,7 @@ pub struct CudaRules {
     /// every copy of libnvrtc, as `nvrtcVersion` answers
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nvrtc: Option<CudaRule>,
-    /// the driver API, as `cuDriverGetVersion` answers and nvidia-smi prints under "CUDA Version"
+    /// the driver API, as `cuDriverGetVersion` answers and nvidia-smi prints under "CUDA Version" or "CUDA UMD Version"
     #[serde(skip_serializing_if = "Option::is_none")]
     pub driver: Option<CudaRule>,
 }
@@ -194,7 +194,7 @@ fn beyond(key: &str, written: &str) -> Problem {
         "driver" => Problem::value(
             format!(
                 "{} looks like a driver release; `driver` is the version of the driver API, which nvidia-smi prints \
-                 as \"CUDA Version\"",
+                 as \"CUDA Version\" or \"CUDA UMD Version\"",
                 quoted(written)
             ),
             "write the CUDA version that the driver has to serve, such as \">=12.4\"",

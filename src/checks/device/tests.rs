@@ -632,16 +632,30 @@ fn versions_of_the_driver() {
 
 #[test]
 fn the_hint_names_the_release_where_it_is_known() {
-    let hint = |cuda, api| version_finding(cuda, api).hint;
+    let hint = |cuda: &str, api: &str| version_finding(cuda, api).hint;
     let known = hint(r#"{"runtime": "12.4", "driver": ">=12.4"}"#, "11.8");
     assert!(
         known.contains("to release 550.54.14 or newer for CUDA 12.4"),
         "{known}"
     );
     assert!(known.contains("any CUDA 12.x runs from 525.60.13 on"), "{known}");
+    for (version, release) in [("13.1", "590.44.01"), ("13.3", "610.43.02"), ("13.4", "615")] {
+        let manifest = format!(r#"{{"runtime": "{version}", "driver": ">={version}"}}"#);
+        // A driver of the major version before, and one that carries it by minor-version compatibility.
+        let before = hint(&manifest, "12.8");
+        let wanted = format!("to release {release} or newer for CUDA {version}");
+        assert!(before.contains(&wanted), "{before}");
+        assert!(
+            before.contains("any CUDA 13.x runs from 580.65.06 on"),
+            "{before}"
+        );
+        let same = version_finding(&manifest, "13.0");
+        assert_eq!(same.code, Code::DriverMinorCompat, "{same:?}");
+        assert!(same.hint.contains(&wanted), "{same:?}");
+    }
     let unknown = hint(r#"{"driver": ">=99.1"}"#, "12.8");
     assert!(
-        unknown.contains("nvidia-smi shows such a CUDA Version"),
+        unknown.contains("nvidia-smi shows such a CUDA Version (CUDA UMD Version from driver 610 on)"),
         "{unknown}"
     );
     assert!(!unknown.contains("any CUDA"), "{unknown}");
