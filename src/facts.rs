@@ -280,9 +280,36 @@ pub struct NvmlDevice {
     /// `NVML_GPU_FABRIC_HEALTH_MASK_*`
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fabric_health: Option<u32>,
+    /// how much memory is free now, asked where the manifest limits it: of the GPU, or of each of its MIG instances
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub memory_now: Vec<MemoryState>,
     /// the first call on this device that failed for another reason than "not supported"
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<CallError>,
+}
+
+/// The memory of a GPU or of a MIG instance at one moment.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct MemoryState {
+    /// `GPU-…` or `MIG-…`; empty where the library does not tell it
+    pub uuid: String,
+    /// bytes in all
+    pub total: u64,
+    /// bytes that nobody holds
+    pub free: u64,
+    /// who holds the most, asked where too little is free
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub holders: Vec<MemoryHolder>,
+}
+
+/// A process that holds memory of a GPU.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct MemoryHolder {
+    /// as the driver numbers it, mostly the host's number
+    pub pid: u32,
+    /// bytes; `None` where the driver does not tell
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
 }
 
 /// A device node of the driver, opened for reading and writing as CUDA opens it, and closed at once.
@@ -871,9 +898,17 @@ object!(NvmlDevice {
     fabric_state,
     fabric_status,
     fabric_health,
+    memory_now,
     error,
     brand
 });
+object!(MemoryState {
+    uuid,
+    total,
+    free,
+    holders
+});
+object!(MemoryHolder { pid, bytes });
 object!(DeviceNode { path, errno });
 tagged!(HelperEnd by "end" {
     "not-run" NotRun {},

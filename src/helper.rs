@@ -33,8 +33,8 @@ pub enum Request {
     Libraries(Vec<(LibraryKind, PathBuf)>),
     /// libcuda and the visible devices
     Driver,
-    /// libnvidia-ml and the physical GPUs
-    Nvml,
+    /// libnvidia-ml and the physical GPUs; with a number of bytes, who holds the memory of one that has less free
+    Nvml(Option<u64>),
 }
 
 impl Request {
@@ -47,7 +47,10 @@ impl Request {
         let mut words: Vec<Vec<u8>> = vec![b"cuda-helper".to_vec()];
         match self {
             Self::Driver => words.push(b"driver".to_vec()),
-            Self::Nvml => words.push(b"nvml".to_vec()),
+            Self::Nvml(free) => {
+                words.push(b"nvml".to_vec());
+                words.extend(free.map(|bytes| bytes.to_string().into_bytes()));
+            }
             Self::Libraries(all) => {
                 words.push(b"libraries".to_vec());
                 for (kind, path) in all {

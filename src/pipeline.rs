@@ -212,7 +212,7 @@ impl<'a> Run<'a> {
         if self.task.plan.device && self.task.config.gpu != Gpu::Off {
             self.nvml_went_ahead = true;
             self.nodes = machine::device_nodes();
-            self.start_helper(supervisor, Request::Nvml);
+            self.start_helper(supervisor, self.nvml_request());
         }
     }
 

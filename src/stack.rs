@@ -16,6 +16,7 @@ use crate::check::accept::Accept;
 
 mod accept;
 mod error;
+mod gpus;
 mod json;
 mod limits;
 mod names;
@@ -29,7 +30,8 @@ use error::Problem;
 use json::{Object, Text, Texts, object};
 
 pub use error::StackError;
-pub use limits::{LimitRules, Memlock};
+pub use gpus::GpuRule;
+pub use limits::{LimitRules, Memlock, write_size};
 pub use names::check_name;
 pub use packages::{PackageRule, normalize_name};
 pub use show::table;
@@ -74,6 +76,8 @@ pub struct Stack {
     pub files: Vec<String>,
     /// what to run, in order
     pub smoke: Vec<SmokeEntry>,
+    /// how many GPUs CUDA must show
+    pub gpus: Option<GpuRule>,
     /// limits of the container that must hold
     pub limits: LimitRules,
     /// findings that are accepted, each for a package or a library
@@ -162,6 +166,7 @@ struct Manifest {
     packages: Vec<PackageRule>,
     files: Vec<String>,
     smoke: Vec<SmokeEntry>,
+    gpus: Option<GpuRule>,
     limits: LimitRules,
     accept: Vec<Accept>,
 }
@@ -169,7 +174,7 @@ struct Manifest {
 impl Object for Manifest {
     type Output = Stack;
     const KEYS: &'static [&'static str] = &[
-        "$schema", "schema", "name", "cuda", "archs", "env", "python", "packages", "files", "smoke",
+        "$schema", "schema", "name", "cuda", "archs", "env", "python", "packages", "files", "smoke", "gpus",
         "limits", "accept",
     ];
     const EXPECTING: &'static str = "a stack manifest, which is an object";
@@ -209,6 +214,7 @@ impl Object for Manifest {
                 })?;
             }
             "smoke" => self.smoke = map.next_value_seed(smoke::SmokeSeed)?,
+            "gpus" => self.gpus = Some(map.next_value_seed(gpus::GpuRuleSeed)?),
             "limits" => self.limits = map.next_value_seed(object::<LimitRules>())?,
             "accept" => self.accept = map.next_value_seed(accept::AcceptSeed)?,
             // `$schema` is for editors.
@@ -244,6 +250,7 @@ impl Object for Manifest {
             packages: self.packages,
             files: self.files,
             smoke: self.smoke,
+            gpus: self.gpus,
             limits: self.limits,
             accept: self.accept,
         })
@@ -358,6 +365,9 @@ impl Serialize for Stack {
         }
         if !self.smoke.is_empty() {
             map.serialize_entry("smoke", &self.smoke)?;
+        }
+        if let Some(gpus) = &self.gpus {
+            map.serialize_entry("gpus", gpus)?;
         }
         if !self.limits.is_empty() {
             map.serialize_entry("limits", &self.limits)?;

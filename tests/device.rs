@@ -2,6 +2,7 @@
 
 mod driver;
 mod errors;
+mod expected;
 mod gpus;
 mod health;
 mod helper_process;

@@ -455,8 +455,45 @@ fn nvml_and_its_gpu_are_described() {
             fabric_state: None,
             fabric_status: None,
             fabric_health: None,
+            memory_now: Vec::new(),
             error: None,
         }]
+    );
+}
+
+#[test]
+fn free_memory_and_its_holders_are_told_where_they_are_asked_for() {
+    let script = r#"{"devices": [{"memory": 800, "free": 100, "holders": [[1, 5], [2, 700], [3, 18446744073709551615]]},
+        {"memory": 800, "mig": true, "mig_instances": 1, "holders": [[9, 1]]}, {"memory": 800}]}"#;
+    let states = |bytes: &str| -> Vec<String> {
+        let (mut command, _dir) = scripted("nvml", script);
+        let run = Run::of(command.arg(bytes)).complete();
+        let devices = run.nvml_devices();
+        let states = devices.iter().flat_map(|device| &device.memory_now);
+        states
+            .map(|state| {
+                let holders = state.holders.iter().map(|holder| (holder.pid, holder.bytes));
+                let holders: Vec<_> = holders.collect();
+                format!("{} {} {holders:?}", state.total, state.free)
+            })
+            .collect()
+    };
+    assert_eq!(states("100"), ["800 100 []", "100 100 []", "800 800 []"]);
+    assert_eq!(
+        states("101"),
+        [
+            "800 100 []", // at once, and then with the holders
+            "800 100 [(2, Some(700)), (1, Some(5)), (3, None)]",
+            "100 100 []",
+            "100 100 [(9, Some(1))]",
+            "800 800 []"
+        ]
+    );
+    let told = run("nvml", script).complete();
+    assert!(
+        told.nvml_devices()
+            .iter()
+            .all(|device| device.memory_now.is_empty())
     );
 }
 
@@ -1018,6 +1055,8 @@ fn bad_usage_exits_64_and_says_nothing_on_stdout() {
         &["libraries", "cublas=/x.so"],
         &["driver", "0"],
         &["nvml", "--verbose"],
+        &["nvml", "-1"],
+        &["nvml", "1", "2"],
         &["help"],
         &["--fd"],
         &["--fd", "7"],

@@ -111,6 +111,10 @@ catalogue! {
     DriverMinorCompat "driver-minor-compat" Device Warn Node;
     /// the driver sees no GPU
     GpuMissing "gpu-missing" Device Fail Node;
+    /// CUDA shows fewer GPUs than the manifest's `gpus`, or more than it accepts
+    GpuCount "gpu-count" Device Fail Node;
+    /// a GPU has less free memory than the manifest's `limits.gpu_memory_free`
+    GpuMemory "gpu-memory" Device Fail Node "warn where NVML does not say how much is free";
     /// the driver or a GPU answers with an error
     GpuNotReady "gpu-not-ready" Device Fail Node;
     /// a GPU reports a hardware fault or a setting that forbids compute

@@ -9,6 +9,7 @@ use crate::signal::Number;
 use crate::stack::{CudaRule, Stack};
 
 mod differs;
+mod expected;
 mod nodes;
 mod recovery;
 #[cfg(test)]
@@ -27,6 +28,7 @@ pub fn judge(stack: &Stack, gpu: Gpu, facts: &Facts) -> Vec<Finding> {
     if let Some(driver) = &device.driver {
         judge_driver(driver, stack, gpu, facts, &mut findings);
     }
+    findings.extend(expected::judge(stack, facts));
     judge_nvml(gpu, facts, false, &mut findings);
     findings.extend(differs::judge(facts));
     findings.extend(nodes::judge(gpu, facts, false));

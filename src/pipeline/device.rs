@@ -47,8 +47,14 @@ impl Run<'_> {
             self.facts.device.nvml_helper = HelperRun::default();
         }
         if wants_nvml && !nvml_went_ahead {
-            self.start_helper(supervisor, Request::Nvml);
+            self.start_helper(supervisor, self.nvml_request());
         }
+    }
+
+    /// What NVML is asked: of memory only what the manifest asks for. A probe runs beside the service, which holds it.
+    pub(super) fn nvml_request(&self) -> Request {
+        let Task { stack, plan, .. } = *self.task;
+        Request::Nvml(stack.limits.gpu_memory_free.filter(|_| plan.device))
     }
 
     /// Starts a run of the helper. One that finds no room beside those that will end waits until one of them has.
@@ -59,7 +65,7 @@ impl Run<'_> {
         {
             Ok(id) => match request {
                 Request::Driver => self.driver = Some(id),
-                Request::Nvml => self.nvml = Some(id),
+                Request::Nvml(_) => self.nvml = Some(id),
                 Request::Libraries(_) => self.libraries = Some(id),
             },
             Err(HelperEnd::NotStarted { detail }) if self.may_find_room(supervisor, &detail) => {
@@ -70,7 +76,7 @@ impl Run<'_> {
                 let run = HelperRun { end, ms: 0.0 };
                 match request {
                     Request::Driver => self.facts.device.helper = run,
-                    Request::Nvml => self.facts.device.nvml_helper = run,
+                    Request::Nvml(_) => self.facts.device.nvml_helper = run,
                     Request::Libraries(_) => self.facts.image.helper = run,
                 }
             }
@@ -111,7 +117,7 @@ impl Run<'_> {
     }
 
     pub(super) fn nvml_is_open(&self) -> bool {
-        self.nvml.is_some() || self.postponed.contains(&Request::Nvml)
+        self.nvml.is_some() || self.postponed.contains(&self.nvml_request())
     }
 
     /// Takes the answers of a helper run.
@@ -143,7 +149,12 @@ impl Run<'_> {
                 HelperLine::Driver(answer) => self.facts.device.driver = Some(answer),
                 HelperLine::Device(device) => self.facts.device.devices.push(device),
                 HelperLine::Nvml(answer) => self.facts.device.nvml = Some(answer),
-                HelperLine::NvmlDevice(device) => self.facts.device.nvml_devices.push(device),
+                HelperLine::NvmlDevice(device) => {
+                    // Once more, with who holds its memory.
+                    let known = &mut self.facts.device.nvml_devices;
+                    known.pop_if(|last| last.index == device.index);
+                    known.push(device);
+                }
                 HelperLine::Node(node) if !self.nodes.contains(&node.path) => {}
                 HelperLine::Node(node) => self.facts.device.opened.push(node),
                 HelperLine::Step(_) | HelperLine::Done => {}

@@ -1,4 +1,4 @@
-//! Which limits of the container a manifest insists on.
+//! Which limits of the container and of its GPUs a manifest insists on.
 
 use std::fmt;
 
@@ -15,6 +15,8 @@ pub struct LimitRules {
     pub shm: Option<u64>,
     /// the least RLIMIT_MEMLOCK
     pub memlock: Option<Memlock>,
+    /// the least memory that must be free on each GPU, in bytes
+    pub gpu_memory_free: Option<u64>,
 }
 
 impl LimitRules {
@@ -50,10 +52,13 @@ impl Serialize for LimitRules {
             shm: Option<String>,
             #[serde(skip_serializing_if = "Option::is_none")]
             memlock: Option<String>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            gpu_memory_free: Option<String>,
         }
         Written {
             shm: self.shm.map(write_size),
             memlock: self.memlock.map(|m| m.to_string()),
+            gpu_memory_free: self.gpu_memory_free.map(write_size),
         }
         .serialize(serializer)
     }
@@ -73,7 +78,7 @@ const UNITS: [(&str, u64); 9] = [
 ];
 
 /// A size as manifests write it: in the largest unit that divides it.
-pub(super) fn write_size(bytes: u64) -> String {
+pub fn write_size(bytes: u64) -> String {
     let divides = |(_, unit): &&(&str, u64)| bytes > 0 && bytes.is_multiple_of(*unit);
     match UNITS.iter().find(divides) {
         Some((name, unit)) => format!("{}{name}", bytes / unit),
@@ -162,14 +167,15 @@ impl Visitor<'_> for SizeSeed {
 
 impl Object for LimitRules {
     type Output = Self;
-    const KEYS: &'static [&'static str] = &["shm", "memlock"];
-    const EXPECTING: &'static str = "an object with the keys shm and memlock";
+    const KEYS: &'static [&'static str] = &["shm", "memlock", "gpu_memory_free"];
+    const EXPECTING: &'static str = "an object with the keys shm, memlock and gpu_memory_free";
 
     fn set<'de, A: MapAccess<'de>>(&mut self, key: &'static str, map: &mut A) -> Result<(), A::Error> {
         let unlimited = key == "memlock";
         let limit = map.next_value_seed(SizeSeed { unlimited })?;
         match (key, limit) {
             ("memlock", limit) => self.memlock = Some(limit),
+            ("gpu_memory_free", Memlock::Bytes(bytes)) => self.gpu_memory_free = Some(bytes),
             (_, Memlock::Bytes(bytes)) => self.shm = Some(bytes),
             (_, Memlock::Unlimited) => {} // the seed refuses it for everything but memlock
         }

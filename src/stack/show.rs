@@ -30,6 +30,10 @@ pub fn table(stack: &Stack, source: &str) -> String {
     out.part("packages", columns(packages));
     out.part("files", stack.files.iter().cloned());
     out.part("smoke", columns(stack.smoke.iter().map(smoke)));
+    // As with `accept`, nothing is asked for where it is left out.
+    if let Some(gpus) = stack.gpus {
+        out.part("gpus", [gpus.to_string()]);
+    }
     let shm = stack
         .limits
         .shm
@@ -42,7 +46,9 @@ pub fn table(stack: &Stack, source: &str) -> String {
         };
         ("memlock".to_string(), format!("{at_least}{limit}"))
     });
-    out.part("limits", columns(shm.into_iter().chain(memlock)));
+    let free = stack.limits.gpu_memory_free;
+    let free = free.map(|bytes| ("gpu_memory_free".to_string(), format!(">={}", write_size(bytes))));
+    out.part("limits", columns(shm.into_iter().chain(memlock).chain(free)));
     // Unlike the other parts, it asks for nothing where it is left out.
     if !stack.accept.is_empty() {
         let accepted = stack.accept.iter().map(|entry| {

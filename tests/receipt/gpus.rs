@@ -290,6 +290,37 @@ fn health_is_asked_anew() {
     assert_eq!((health.exit(), &health.report["receipt"]), (0, &Value::Null));
 }
 
+/// A receipt says what the GPUs are, not how many are here now or what is free of them.
+#[test]
+fn what_the_manifest_expects_of_the_gpus_is_asked_anew() {
+    let machine = machine(&script("12", "")).manifest(&MANIFEST.replace(
+        "\"smoke\"",
+        "\"gpus\": 2, \"limits\": {\"gpu_memory_free\": \"1GiB\"}, \"smoke\"",
+    ));
+    let first = start(&machine);
+    assert_eq!(
+        (first.exit(), written(&first.report)),
+        (0, ALL.to_vec()),
+        "{first}"
+    );
+    let second = known(&machine);
+    assert_eq!(second.findings(), first.findings());
+    assert!(second.codes("pass").contains(&"gpu-count") && second.codes("pass").contains(&"gpu-memory"));
+    // libcuda is not asked again: in its second process cuInit fails.
+    change(&machine, &script("12", r#", "free": 1000, "holders": [[77, 5]]"#));
+    let held = start(&machine);
+    assert_eq!(held.exit(), 82, "{held}");
+    assert_eq!(used(&held.report)[..2], ["image", "device"]);
+    assert_eq!(held.codes("fail"), ["gpu-memory", "gpu-memory"]);
+    change(&machine, &script("1", ""));
+    let fewer = start(&machine);
+    assert_eq!(fewer.exit(), 82, "{fewer}");
+    assert_eq!(used(&fewer.report)[..2], ["image", "device"]);
+    assert_eq!(fewer.codes("fail"), ["gpu-count"]);
+    change(&machine, &script("12", ""));
+    known(&machine);
+}
+
 #[test]
 fn nodes_that_do_not_open_are_not_taken_for_granted() {
     Need::MountNamespace.demand();

@@ -9,7 +9,7 @@ use cuda_entrypoint::facts::LibraryKind;
 pub fn usage() -> String {
     let name = "cuda-helper [--fd N]";
     format!(
-        "usage: {name} libraries {{{}}}=PATH...\n       {name} driver\n       {name} nvml",
+        "usage: {name} libraries {{{}}}=PATH...\n       {name} driver\n       {name} nvml [BYTES]",
         kinds()
     )
 }
@@ -33,8 +33,8 @@ pub enum Request {
     Libraries(Vec<Wanted>),
     /// libcuda
     Driver,
-    /// libnvidia-ml
-    Nvml,
+    /// libnvidia-ml, and with a number of bytes whether each GPU has so much free memory
+    Nvml(Option<u64>),
 }
 
 /// One runtime library to ask.
@@ -69,8 +69,9 @@ impl Arguments {
                 Request::Libraries(rest.iter().map(|arg| wanted(arg)).collect::<Result<_, _>>()?)
             }
             (Some("driver"), []) => Request::Driver,
-            (Some("nvml"), []) => Request::Nvml,
-            (Some("driver" | "nvml"), [extra, ..]) => return Err(format!("unexpected argument {extra:?}")),
+            (Some("nvml"), []) => Request::Nvml(None),
+            (Some("nvml"), [free]) => Request::Nvml(Some(bytes(free)?)),
+            (Some("driver" | "nvml"), [.., extra]) => return Err(format!("unexpected argument {extra:?}")),
             _ => return Err(format!("unknown request {request:?}")),
         };
         Ok(Self { fd, request })
@@ -84,6 +85,11 @@ fn descriptor(arg: Option<OsString>) -> Result<i32, String> {
     number
         .filter(|&fd| fd == 1 || fd > 2)
         .ok_or_else(|| format!("`--fd` needs 1 or a number above 2, found {arg:?}"))
+}
+
+fn bytes(arg: &OsStr) -> Result<u64, String> {
+    let number = arg.to_str().and_then(|text| text.parse::<u64>().ok());
+    number.ok_or_else(|| format!("`nvml` takes a number of bytes, found {arg:?}"))
 }
 
 fn wanted(arg: &OsStr) -> Result<Wanted, String> {

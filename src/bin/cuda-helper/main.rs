@@ -6,7 +6,8 @@
 //! ```text
 //! cuda-helper [--fd N] libraries KIND=PATH...   each copy's own version, such as cudart=PATH
 //! cuda-helper [--fd N] driver                   libcuda.so.1 and the devices that it shows
-//! cuda-helper [--fd N] nvml                     libnvidia-ml.so.1, the GPUs that it shows, their nodes
+//! cuda-helper [--fd N] nvml [BYTES]             libnvidia-ml.so.1, the GPUs that it shows, their nodes; how much memory
+//!                                               each has free, and where that is less than BYTES, who holds it
 //! ```
 //!
 //! What it finds goes to descriptor N (1 if not given) as one [`cuda_entrypoint::facts::HelperLine`] a line, in JSON.
@@ -59,8 +60,8 @@ fn main() -> ExitCode {
     match arguments.request {
         Request::Libraries(wanted) => libraries::ask(&out, &wanted),
         Request::Driver => driver::ask(&out),
-        Request::Nvml => {
-            nvml::ask(&out);
+        Request::Nvml(free) => {
+            nvml::ask(&out, free);
             // While NVML holds the GPUs: without persistence mode the first who opens one waits for its initialisation.
             nodes::open(&out, Path::new("/dev"));
         }

@@ -86,7 +86,7 @@ pub mod helper_lines {
              \"pci_bus_id\":\"0000:3b:00.0\",\"compute_mode\":0}}\n",
             "{\"nvml\":{\"path\":\"/l/libnvidia-ml.so.1\",\"driver_release\":\"580.159.04\",\"api_version\":\"13.0\",\"device_count\":1}}\n",
             "{\"nvml-device\":{\"index\":0,\"name\":\"NVIDIA H200\",\"mig_enabled\":true,\"mig_instances\":1,\"mig_uuids\":[\"MIG-1\"],\
-             \"minor\":0,\"ecc_uncorrected\":0,\"remap_pending\":false,\"remap_failed\":false,\"brand\":\"nvidia\"}}\n",
+             \"minor\":0,\"ecc_uncorrected\":0,\"remap_pending\":false,\"remap_failed\":false,\"brand\":\"nvidia\",\"memory_now\":[{\"uuid\":\"GPU-1\",\"total\":9,\"free\":1,\"holders\":[{\"pid\":7,\"bytes\":8}]}]}}\n",
             "{\"node\":{\"path\":\"/dev/nvidiactl\",\"errno\":1}}\n",
             "\"done\"\n",
         );

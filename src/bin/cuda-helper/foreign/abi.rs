@@ -87,8 +87,24 @@ pub const ECC_VOLATILE: c_uint = 0;
 pub struct NvmlMemory {
     /// installed
     pub total: c_ulonglong,
-    _free: c_ulonglong,
+    /// held by nobody, and not reserved by the driver
+    pub free: c_ulonglong,
     _used: c_ulonglong,
+}
+
+/// `NVML_VALUE_NOT_AVAILABLE` in a field of this type
+pub const NOT_AVAILABLE: c_ulonglong = c_ulonglong::MAX;
+
+/// `nvmlProcessInfo_t` (`nvmlProcessInfo_v2_t`), as nvmlDeviceGetComputeRunningProcesses_v3 fills it
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub struct NvmlProcessInfo {
+    /// process ID
+    pub pid: c_uint,
+    /// bytes, or [`NOT_AVAILABLE`]
+    pub used: c_ulonglong,
+    _gpu_instance: c_uint,
+    _compute_instance: c_uint,
 }
 
 /// `nvmlPciInfo_t` as nvmlDeviceGetPciInfo_v3 fills it
@@ -180,6 +196,8 @@ functions! {
     NvmlDeviceGetCapability = c"nvmlDeviceGetCudaComputeCapability" (NvmlHandle, *mut c_int, *mut c_int);
     NvmlDeviceGetBrand = c"nvmlDeviceGetBrand" (NvmlHandle, *mut c_uint);
     NvmlDeviceGetMemoryInfo = c"nvmlDeviceGetMemoryInfo" (NvmlHandle, *mut NvmlMemory);
+    NvmlDeviceGetComputeRunningProcesses =
+        c"nvmlDeviceGetComputeRunningProcesses_v3" (NvmlHandle, *mut c_uint, *mut NvmlProcessInfo);
     NvmlDeviceGetMigMode = c"nvmlDeviceGetMigMode" (NvmlHandle, *mut c_uint, *mut c_uint);
     NvmlDeviceGetMaxMigDeviceCount = c"nvmlDeviceGetMaxMigDeviceCount" (NvmlHandle, *mut c_uint);
     NvmlDeviceGetMigDevice = c"nvmlDeviceGetMigDeviceHandleByIndex" (NvmlHandle, c_uint, *mut NvmlHandle);

@@ -3,7 +3,9 @@
 use std::ffi::{OsStr, c_int, c_uint};
 use std::ptr;
 
-use cuda_entrypoint::facts::{CallError, CudaVersion, HelperLine, NvmlAnswer, NvmlDevice};
+use cuda_entrypoint::facts::{
+    CallError, CudaVersion, HelperLine, MemoryHolder, MemoryState, NvmlAnswer, NvmlDevice,
+};
 
 use super::abi::{self, NvmlHandle};
 use super::driver::{FirstError, MOST_DEVICES, capability};
@@ -15,9 +17,14 @@ use crate::text;
 const MOST_GPUS: u32 = MOST_DEVICES.unsigned_abs();
 /// MIG instances that are looked for on one GPU: there are at most seven today.
 const MOST_INSTANCES: u32 = 64;
+/// Processes for which there is room: with more, none is told.
+const MOST_PROCESSES: usize = 1024;
+/// Those that hold the most are told.
+const MOST_HOLDERS: usize = 8;
 
-/// Loads `libnvidia-ml.so.1` as nvidia-smi does and asks it.
-pub fn ask(out: &Output) {
+/// Loads `libnvidia-ml.so.1` as nvidia-smi does and asks it. With `free`, how much memory each GPU has free as well, and
+/// where that is less, who holds it.
+pub fn ask(out: &Output, free: Option<u64>) {
     let mut answer = NvmlAnswer::default();
     let nvml = match Foreign::open_lazily(out, OsStr::new("libnvidia-ml.so.1"), explain) {
         Ok(nvml) => nvml,
@@ -45,7 +52,7 @@ pub fn ask(out: &Output) {
     answer.error = first.0;
     out.line(&HelperLine::Nvml(answer));
     for index in 0..count.min(MOST_GPUS) {
-        out.line(&HelperLine::NvmlDevice(ask_device(&nvml, index)));
+        out.line(&HelperLine::NvmlDevice(ask_device(out, &nvml, index, free)));
     }
 }
 
@@ -107,12 +114,14 @@ fn device_count(nvml: &Foreign) -> Result<u32, CallError> {
     Ok(count)
 }
 
-fn ask_device(nvml: &Foreign, index: u32) -> NvmlDevice {
+/// A GPU with too little free memory is told before anybody asks who holds it: that only explains, and may hang.
+fn ask_device(out: &Output, nvml: &Foreign, index: u32, free: Option<u64>) -> NvmlDevice {
     let mut device = NvmlDevice {
         index,
         ..NvmlDevice::default()
     };
     let mut first = FirstError::default();
+    let mut asked = Vec::new();
     let subject = format!(" of GPU {index}");
     let mut handle = ptr::null_mut();
     // SAFETY: stores one handle.
@@ -131,18 +140,29 @@ fn ask_device(nvml: &Foreign, index: u32) -> NvmlDevice {
         let parts = keep_if_offered(&mut first, one.capability()).unzip();
         device.capability = capability(parts.0, parts.1);
         device.brand = keep_if_offered(&mut first, one.brand());
-        device.memory = keep_if_offered(&mut first, one.memory());
+        let memory = keep_if_offered(&mut first, one.memory(one.handle));
+        device.memory = memory.as_ref().map(|m| m.total);
         device.mig_enabled = keep_if_offered(&mut first, one.mig_enabled());
         if device.mig_enabled == Some(true) {
-            let uuids = keep_if_offered(&mut first, one.mig_uuids());
-            device.mig_instances = uuids
+            let instances = keep_if_offered(&mut first, one.instances());
+            device.mig_instances = instances
                 .as_ref()
                 .map(|all| u32::try_from(all.len()).unwrap_or(MOST_INSTANCES));
-            device.mig_uuids = uuids
-                .into_iter()
-                .flatten()
-                .filter(|uuid| !uuid.is_empty())
-                .collect();
+            for (instance, uuid) in instances.into_iter().flatten() {
+                if free.is_some()
+                    && let Some(memory) = keep_if_offered(&mut first, one.memory(instance))
+                {
+                    asked.push(instance);
+                    device.memory_now.push(state(uuid.clone(), &memory));
+                }
+                if !uuid.is_empty() {
+                    device.mig_uuids.push(uuid);
+                }
+            }
+        } else if let (Some(memory), Some(_)) = (memory, free) {
+            asked.push(one.handle);
+            let uuid = device.uuid.clone().unwrap_or_default();
+            device.memory_now.push(state(uuid, &memory));
         }
         device.minor = keep_if_offered(&mut first, one.minor());
         device.ecc_uncorrected = keep_if_offered(&mut first, one.ecc_uncorrected());
@@ -160,7 +180,31 @@ fn ask_device(nvml: &Foreign, index: u32) -> NvmlDevice {
         }
     }
     device.error = first.0;
+    let is_short = |state: &MemoryState| free.is_some_and(|free| state.free < free);
+    if device.memory_now.iter().any(is_short) {
+        out.line(&HelperLine::NvmlDevice(device.clone()));
+        for (state, handle) in device.memory_now.iter_mut().zip(asked) {
+            let one = OneGpu {
+                nvml,
+                handle,
+                subject: &subject,
+            };
+            if is_short(state) {
+                // A GPU that does not tell it is not at fault.
+                state.holders = one.holders().unwrap_or_default();
+            }
+        }
+    }
     device
+}
+
+fn state(uuid: String, memory: &abi::NvmlMemory) -> MemoryState {
+    MemoryState {
+        uuid,
+        total: memory.total,
+        free: memory.free,
+        holders: Vec::new(),
+    }
 }
 
 struct OneGpu<'a> {
@@ -225,11 +269,33 @@ impl OneGpu<'_> {
         Ok(abi::nvml_brand_name(brand).to_string())
     }
 
-    fn memory(&self) -> Result<u64, CallError> {
+    /// Of this GPU or of one of its instances.
+    fn memory(&self, handle: NvmlHandle) -> Result<abi::NvmlMemory, CallError> {
         let mut memory = abi::NvmlMemory::default();
         // SAFETY: fills one struct of this layout.
-        self.check(|get: abi::NvmlDeviceGetMemoryInfo| unsafe { get.0(self.handle, &mut memory) })?;
-        Ok(memory.total)
+        self.check(|get: abi::NvmlDeviceGetMemoryInfo| unsafe { get.0(handle, &mut memory) })?;
+        Ok(memory)
+    }
+
+    /// Those that hold the most of this GPU or instance, the largest first.
+    fn holders(&self) -> Result<Vec<MemoryHolder>, CallError> {
+        let mut found = vec![abi::NvmlProcessInfo::default(); MOST_PROCESSES];
+        let mut count = MOST_PROCESSES as c_uint;
+        // SAFETY: fills at most as many structs of this layout as it is told that there are, and stores their number.
+        self.check(|get: abi::NvmlDeviceGetComputeRunningProcesses| unsafe {
+            get.0(self.handle, &mut count, found.as_mut_ptr())
+        })?;
+        found.truncate(count as usize);
+        let mut holders: Vec<MemoryHolder> = found
+            .into_iter()
+            .map(|process| MemoryHolder {
+                pid: process.pid,
+                bytes: Some(process.used).filter(|bytes| *bytes != abi::NOT_AVAILABLE),
+            })
+            .collect();
+        holders.sort_by_key(|holder| std::cmp::Reverse(holder.bytes));
+        holders.truncate(MOST_HOLDERS);
+        Ok(holders)
     }
 
     fn mig_enabled(&self) -> Result<bool, CallError> {
@@ -241,9 +307,9 @@ impl OneGpu<'_> {
         Ok(current == abi::MIG_ENABLED)
     }
 
-    /// One for each instance, empty where the library does not tell it. Instances need not be numbered without gaps, so
-    /// every place is looked at.
-    fn mig_uuids(&self) -> Result<Vec<String>, CallError> {
+    /// Each instance with its UUID, which is empty where the library does not tell it. Instances need not be numbered
+    /// without gaps, so every place is looked at.
+    fn instances(&self) -> Result<Vec<(NvmlHandle, String)>, CallError> {
         let mut places = 0;
         // SAFETY: stores one unsigned int.
         self.check(|get: abi::NvmlDeviceGetMaxMigDeviceCount| unsafe { get.0(self.handle, &mut places) })?;
@@ -255,7 +321,7 @@ impl OneGpu<'_> {
                 get.0(self.handle, place, &mut instance)
             });
             match found {
-                Ok(()) => instances.push(self.uuid_of(instance).unwrap_or_default()),
+                Ok(()) => instances.push((instance, self.uuid_of(instance).unwrap_or_default())),
                 Err(error) if error.code == abi::NVML_NOT_FOUND => {}
                 Err(error) => return Err(error),
             }

@@ -232,9 +232,51 @@ pub unsafe extern "C" fn nvmlDeviceGetBrand(handle: Handle, brand: *mut c_uint) 
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn nvmlDeviceGetMemoryInfo(handle: Handle, memory: *mut [c_ulonglong; 3]) -> c_int {
-    let result = device("nvmlDeviceGetMemoryInfo", handle).map(|gpu| [gpu.memory, gpu.memory, 0]);
+    let parts = if handle.addr() < INSTANCES { 1 } else { 8 };
+    let result = device("nvmlDeviceGetMemoryInfo", handle).map(|gpu| {
+        let free = gpu.free.unwrap_or(gpu.memory);
+        [gpu.memory, free, gpu.memory - free].map(|bytes| bytes / parts)
+    });
     // SAFETY: as declared in nvml.h: total, free and used.
     unsafe { answer(result, memory) }
+}
+
+/// `nvmlProcessInfo_t`
+#[repr(C)]
+pub struct ProcessInfo {
+    pid: c_uint,
+    used: c_ulonglong,
+    gpu_instance: c_uint,
+    compute_instance: c_uint,
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn nvmlDeviceGetComputeRunningProcesses_v3(
+    handle: Handle,
+    count: *mut c_uint,
+    infos: *mut ProcessInfo,
+) -> c_int {
+    let gpu = match device("nvmlDeviceGetComputeRunningProcesses_v3", handle) {
+        Ok(gpu) => gpu,
+        Err(code) => return code,
+    };
+    let needed = gpu.holders.len();
+    // SAFETY: as declared in nvml.h: on entry how many there is room for, then how many there are.
+    let room = unsafe { count.replace(needed as c_uint) } as usize;
+    if room < needed {
+        return INSUFFICIENT_SIZE;
+    }
+    for (at, (pid, used)) in gpu.holders.iter().enumerate() {
+        let info = ProcessInfo {
+            pid: *pid,
+            used: *used,
+            gpu_instance: c_uint::MAX,
+            compute_instance: c_uint::MAX,
+        };
+        // SAFETY: there is room for so many.
+        unsafe { infos.add(at).write(info) };
+    }
+    SUCCESS
 }
 
 #[unsafe(no_mangle)]

@@ -12,7 +12,7 @@
 //!     {"repeat": 8, "name": "NVIDIA H200", "cc": "9.0", "brand": 14, "memory": 150754820096, "uuid": "GPU-…",
 //!      "pci": "00000000:3B:00.0", "minor": 0, "compute_mode": 0, "mig": false, "mig_instances": 0, "ecc": 0,
 //!      "remap_pending": false, "remap_failed": false, "recovery_action": 0,
-//!      "fabric": {"state": 3, "status": 0, "health": 0}}
+//!      "fabric": {"state": 3, "status": 0, "health": 0}, "free": 1073741824, "holders": [[4242, 2147483648]]}
 //!   ],
 //!   "calls": {
 //!     "cuInit": {"returns": 999, "delay_ms": 100, "signal": 11, "hang": true, "print": "chatter", "flood": 1048576,
@@ -31,7 +31,8 @@
 //! - `nvml_devices`, written like `devices`, are what NVML shows in their place.
 //! - A device without `fabric` has no NVLink fabric. `null` for `recovery_action` is a driver that does not know it.
 //! - A device's `uuid`, `pci` and `minor` are made up from its number if they are left out. `null` for `brand`,
-//!   `mig`, `ecc`, `remap_pending` or `remap_failed` makes NVML answer "not supported".
+//!   `mig`, `ecc`, `remap_pending` or `remap_failed` makes NVML answer "not supported". `free` is all of `memory` if it
+//!   is left out; a MIG instance has an eighth of both. `holders` are processes with what they hold, by default nobody.
 //! - A call does, in this order: print and flood to standard output, write `scribble`, as often as `repeat` says, to every
 //!   descriptor above standard error that takes it, close those descriptors, join its parent's process group, fork a
 //!   daemon that keeps the descriptors open for a minute, wait for a time, wait for a file to be there, make a file, make
@@ -56,7 +57,7 @@ use std::{env, fs, thread};
 use serde::{Deserialize, Deserializer};
 
 /// Functions that the fakes export, and so the keys that `calls` may have.
-pub const FUNCTIONS: [&str; 37] = [
+pub const FUNCTIONS: [&str; 38] = [
     "load libcuda",
     "exit libcuda",
     "load libnvidia-ml",
@@ -86,6 +87,7 @@ pub const FUNCTIONS: [&str; 37] = [
     "nvmlDeviceGetCudaComputeCapability",
     "nvmlDeviceGetBrand",
     "nvmlDeviceGetMemoryInfo",
+    "nvmlDeviceGetComputeRunningProcesses_v3",
     "nvmlDeviceGetMigMode",
     "nvmlDeviceGetMaxMigDeviceCount",
     "nvmlDeviceGetMigDeviceHandleByIndex",
@@ -154,6 +156,10 @@ pub struct Gpu {
     pub brand: Option<c_uint>,
     /// bytes
     pub memory: u64,
+    /// bytes that nobody holds; all of them if it is left out
+    pub free: Option<u64>,
+    /// processes and the bytes that each of them holds
+    pub holders: Vec<(c_uint, u64)>,
     /// address as NVML writes it; filled in when the script is loaded
     pub pci: String,
     /// N of /dev/nvidiaN; filled in when the script is loaded
@@ -199,6 +205,8 @@ impl Default for Gpu {
             cc: (9, 0),
             brand: Some(14), // NVML_BRAND_NVIDIA
             memory: 150_754_820_096,
+            free: None,
+            holders: Vec::new(),
             pci: String::new(),
             minor: None,
             compute_mode: 0,
