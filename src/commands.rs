@@ -23,6 +23,7 @@ use self::words::{colour_of, complain, open_stdout, print, say, start_logging, w
 
 mod capture;
 mod check;
+mod first;
 mod manifest;
 mod refusal;
 mod run;

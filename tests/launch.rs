@@ -399,6 +399,8 @@ fn what_is_not_there_is_127() {
     let names = |service: &str| world.run(&[], &[service]);
     let not_on_path = ["`no-such-command`", "PATH", crate::support::run::PATH];
     refused(&world, &mut names("no-such-command"), 127, &not_on_path);
+    let option = ["`--port`", "former ENTRYPOINT lost", "\"PROGRAM\""];
+    refused(&world, &mut names("--port"), 127, &option);
     for path in ["/no/such/file", "./no-such-file", "stack.json/x"] {
         refused(&world, &mut names(path), 127, &[path, "does not exist"]);
     }

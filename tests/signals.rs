@@ -393,6 +393,65 @@ fn as_pid_1_a_process_that_came_from_outside_is_left_alone() {
     world.kill_survivors();
 }
 
+/// The kernel ignores a signal for which PID 1 has no handler.
+#[test]
+fn as_pid_1_a_service_that_sigterm_does_not_end_is_told() {
+    Need::PidNamespace.demand();
+    let world = World::new();
+    let lost = "ignores SIGTERM";
+    for (options, service, told) in [
+        (&[][..], &["sh", "-c", "true & wait"][..], true),
+        (&["--mode", "warn"], &["bash", "-c", "true | true"], true),
+        (&[], &["sleep", "0"], true),
+        (&["--init"], &["sh", "-c", "true & wait"], false),
+        (&["--mode", "off"], &["sh", "-c", "true & wait"], false),
+        (&[], &["sh", "-c", "exec true"], false),
+        (&[], &["bash", "-c", "true"], false),
+        (&[], &["sh", "-c", "trap : TERM; true & wait"], false),
+        (&[], &["true"], false),
+    ] {
+        let args = [
+            &["run", "--gpu", "off", "--stack", "stack.json"],
+            options,
+            &["--"],
+            service,
+        ]
+        .concat();
+        let run = Run::of(&mut as_pid_1(&world, &args));
+        run.exits(0);
+        let said = run.stderr.matches(lost).count();
+        assert_eq!(said, usize::from(told), "{options:?} {service:?}: {}", run.stderr);
+        if told {
+            run.says("--init");
+        }
+        // Elsewhere SIGTERM ends it.
+        Run::of(world.command(ENTRYPOINT).args(&args))
+            .exits(0)
+            .does_not_say(lost);
+    }
+}
+
+/// Docker runs an ENTRYPOINT in shell form as `/bin/sh -c`, with CMD in words that nobody reads.
+#[test]
+fn an_entrypoint_in_shell_form_is_told_where_no_command_arrives() {
+    Need::PidNamespace.demand();
+    let world = World::new();
+    for line in ["run", "run --mode off"] {
+        let mut command = world.command("unshare");
+        command.args(["--fork", "--pid", "--mount-proc", "--kill-child", "/bin/sh", "-c"]);
+        // The shell stays whichever it is.
+        command.arg(format!("{ENTRYPOINT} {line}; exit $?"));
+        let run = Run::of(command.args(["python", "serve.py"]));
+        run.exits(64).says("in shell form").says("JSON array");
+    }
+    let run = Run::of(&mut as_pid_1(&world, &["run"]));
+    run.exits(64)
+        .says("no service command was given")
+        .says("in shell form (not a JSON array)");
+    let run = Run::of(world.command(ENTRYPOINT).arg("run"));
+    run.exits(64).does_not_say("shell form");
+}
+
 // What a vendor library leaves behind
 
 #[test]

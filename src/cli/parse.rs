@@ -62,7 +62,11 @@ impl UsageError {
         let known = forms.iter().flat_map(|form| form.flags()).chain(["help"]);
         let hint = match (nearest(flag, known), forms.first()) {
             (Some(meant), _) => format!("did you mean --{meant}?"),
-            (None, Some(form)) => format!("cuda-entrypoint {} --help lists its options", form.first()),
+            (None, Some(form)) => format!(
+                "cuda-entrypoint {} --help lists its options{}",
+                form.first(),
+                former_entrypoint(forms, &format!("--{flag}"))
+            ),
             (None, None) => "cuda-entrypoint --help".to_string(),
         };
         Self::new(format!("unknown option --{flag}"), hint)
@@ -104,7 +108,7 @@ pub fn parse(
                 format!("cuda-entrypoint run {} -- COMMAND", option.usage()),
             ));
         }
-        Some(Arg::Short(flag)) => return Err(unknown_short(flag)),
+        Some(Arg::Short(flag)) => return Err(unknown_short(flag, &[])),
     };
     Ok(Invocation {
         command,
@@ -119,8 +123,22 @@ fn next<'a>(parser: &'a mut lexopt::Parser) -> Result<Option<Arg<'a>>, UsageErro
         .map_err(|e| UsageError::new(e.to_string(), "cuda-entrypoint --help"))
 }
 
-fn unknown_short(flag: char) -> UsageError {
-    UsageError::new(format!("unknown option -{flag}"), "cuda-entrypoint --help")
+fn unknown_short(flag: char, forms: &[&CommandSpec]) -> UsageError {
+    let more = former_entrypoint(forms, &format!("-{flag}"));
+    UsageError::new(
+        format!("unknown option -{flag}"),
+        format!("cuda-entrypoint --help{more}"),
+    )
+}
+
+/// `ENTRYPOINT ["cuda-entrypoint", "run"]` in the place of one that named a program: CMD has its options alone.
+fn former_entrypoint(forms: &[&CommandSpec], flag: &str) -> String {
+    match forms.first().map(|form| (form.first(), form.words)) {
+        Some((name @ "run", Words::Service)) => format!(
+            "; if {flag} is the service's, put its program before it (was the image's former ENTRYPOINT lost?): cuda-entrypoint {name} -- PROGRAM {flag}"
+        ),
+        _ => String::new(),
+    }
 }
 
 /// Reads what follows the first word of a command.
@@ -148,7 +166,7 @@ fn command(
             Some(Arg::Short('h') | Arg::Long("help")) => {
                 return Ok((Command::Help(Some(first.first())), request.settings));
             }
-            Some(Arg::Short(flag)) => return Err(unknown_short(flag)),
+            Some(Arg::Short(flag)) => return Err(unknown_short(flag, &forms)),
             Some(Arg::Long(flag)) => {
                 let flag = flag.to_string();
                 flags.push(take_option(&flag, &forms, parser, &mut request)?);
@@ -402,6 +420,22 @@ mod tests {
             ("kernels ''", "a path is empty", "PATH"),
             ("schema reports", "`stack` or `report`", ""),
             ("run -x", "-x", ""),
+            (
+                "run -m serve",
+                "unknown option -m",
+                "former ENTRYPOINT lost?): cuda-entrypoint run -- PROGRAM -m",
+            ),
+            (
+                "run --tensor-parallel-size 8",
+                "unknown option --tensor-parallel-size",
+                "put its program before it",
+            ),
+            (
+                "run --modes warn",
+                "unknown option --modes",
+                "did you mean --mode?",
+            ),
+            ("-m serve", "unknown option -m", "cuda-entrypoint --help"),
         ] {
             let error = parse_words(line, &[]).expect_err(line);
             assert!(error.message.contains(message), "{line}: {error}");

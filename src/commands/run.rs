@@ -15,6 +15,7 @@ use cuda_entrypoint::smoke::handoff::{self, HandOff};
 use cuda_entrypoint::stack::Stack;
 use cuda_entrypoint::{pipeline, smoke};
 
+use super::first;
 use super::manifest::load_stack;
 use super::refusal::Refusal;
 use super::session::Session;
@@ -40,11 +41,11 @@ impl Session<'_> {
             }
         };
         if self.service.is_empty() {
-            let hint = "set CMD in the Dockerfile, `args:` in the pod, or name it: docker run IMAGE COMMAND";
+            let (message, hint) = first::without_service();
             let refusal = Refusal {
                 exit: ExitCode::Usage.code(),
                 kind: "usage",
-                message: "no service command was given".to_string(),
+                message: message.to_string(),
                 hint: hint.to_string(),
             };
             return self.refuse(&refusal, &config.termination_log, supervisor);
@@ -143,7 +144,11 @@ impl Session<'_> {
         // What a hand-off implies does not depend on whether there was one.
         let handed = (config.smoke == SmokeMode::Handoff).then_some(SignalTarget::Service);
         let in_any_case = config.mode != Mode::Enforce;
-        match launch_as(&program, self.service, &env, config.init.or(handed), in_any_case) {
+        let init = config.init.or(handed);
+        if init.is_none() {
+            first::warn_of_lost_signals(&program, self.service);
+        }
+        match launch_as(&program, self.service, &env, init, in_any_case) {
             Ok(exit) => exit,
             Err(error) => cannot_launch(&error, &config.termination_log),
         }

@@ -12,6 +12,7 @@ use cuda_entrypoint::process::launch::LaunchError;
 use cuda_entrypoint::process::{init, launch};
 use cuda_entrypoint::report::termination;
 
+use super::first;
 use super::words::{complain, say, start_logging, termination_text};
 
 /// Whether the service is this very program.
@@ -23,10 +24,8 @@ pub fn is_this_program(service: &[OsString], environ: &[CString]) -> bool {
 /// Becomes the service without a check: mode `off`.
 pub fn start_unchecked(service: &[OsString], environ: &[CString], settings: &Settings) -> u8 {
     if service.is_empty() {
-        complain(
-            "no service command was given",
-            "set CMD in the Dockerfile, or name it: docker run IMAGE COMMAND",
-        );
+        let (message, hint) = first::without_service();
+        complain(message, hint);
         return ExitCode::Usage.code();
     }
     say("nothing is checked: mode is off");

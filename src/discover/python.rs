@@ -29,11 +29,12 @@ mod wrappers;
 
 // Pure, and public for whoever tries them with bytes of his own.
 pub use command::{
-    exec_of_text, first_shell_word, has_long_shebang, interpreter_of_exec, isolation, may_lead_to_python,
-    unwrap_wrappers,
+    exec_of_text, first_shell_word, has_long_shebang, interpreter_of_exec, is_shell, isolation,
+    may_lead_to_python, unwrap_wrappers,
 };
 pub use interpreter::{is_python_name, named_versions};
 pub use prefix::{Config, PyVersion, parse_config, parse_patchlevel, version_of_name};
+pub use shell::stays_beside_its_command;
 pub use sys_path::{Pth, parse_pth};
 
 /// The service's environment variables. A value of its own, so that tests and `env NAME=VALUE python` can have others.

@@ -116,7 +116,11 @@ pub fn resolve(command: &OsStr, path: Option<&OsStr>) -> Result<PathBuf, LaunchE
                 "the service command `{shown}` is in no folder of PATH ({})",
                 path.to_string_lossy()
             ),
-            "correct the command, or install it into the image",
+            if command.as_bytes().starts_with(b"-") {
+                "a command that begins with `-` is an option of a program: was the image's former ENTRYPOINT lost? Put that program before it: ENTRYPOINT [\"cuda-entrypoint\", \"run\", \"--\", \"PROGRAM\"]"
+            } else {
+                "correct the command, or install it into the image"
+            },
         )),
     }
 }

@@ -14,7 +14,9 @@ use super::command::{Unresolved, base_name, locate, resolve};
 use super::{Candidate, Environment, PythonQuery, is_python_name, rules};
 use crate::discover::files;
 
+mod stays;
 mod words;
+pub use stays::stays_beside_its_command;
 use words::{Token, tokens};
 
 /// Longest script that is looked at, in bytes.
@@ -64,6 +66,41 @@ struct Reader<'q> {
     nesting: Cell<usize>,
 }
 
+/// What a shell's options say of the words behind them.
+#[derive(Clone, Copy, Default)]
+struct Options {
+    /// `-c`: the first of them is a line
+    is_line: bool,
+    /// `-l`
+    is_login: bool,
+}
+
+/// A shell's options, and the words behind them.
+fn options(arguments: &[OsString]) -> (Options, &[OsString]) {
+    let mut rest = arguments;
+    let mut found = Options::default();
+    while let Some((option, behind)) = rest.split_first() {
+        let Some(letters) = option.to_str().and_then(|o| o.strip_prefix(['-', '+'])) else {
+            break;
+        };
+        rest = behind;
+        if letters == "-login" {
+            found.is_login = true;
+        } else if letters.is_empty() || letters == "-" {
+            break;
+        } else if matches!(letters, "-rcfile" | "-init-file")
+            || !letters.starts_with('-') && letters.ends_with(['o', 'O'])
+        {
+            rest = behind.get(1..).unwrap_or_default();
+        }
+        if !letters.starts_with('-') {
+            found.is_line |= letters.contains('c');
+            found.is_login |= letters.contains('l');
+        }
+    }
+    (found, rest)
+}
+
 /// What a shell with these arguments starts.
 ///
 /// # Errors
@@ -75,27 +112,7 @@ pub fn of_arguments(
     arguments: &[OsString],
     depth: usize,
 ) -> Result<Candidate, Unresolved> {
-    let mut rest = arguments;
-    let (mut is_line, mut is_login) = (false, false);
-    while let Some((option, behind)) = rest.split_first() {
-        let Some(letters) = option.to_str().and_then(|o| o.strip_prefix(['-', '+'])) else {
-            break;
-        };
-        rest = behind;
-        if letters == "-login" {
-            is_login = true;
-        } else if letters.is_empty() || letters == "-" {
-            break;
-        } else if matches!(letters, "-rcfile" | "-init-file")
-            || !letters.starts_with('-') && letters.ends_with(['o', 'O'])
-        {
-            rest = behind.get(1..).unwrap_or_default();
-        }
-        if !letters.starts_with('-') {
-            is_line |= letters.contains('c');
-            is_login |= letters.contains('l');
-        }
-    }
+    let (Options { is_line, is_login }, rest) = options(arguments);
     let Some((first, rest)) = rest.split_first() else {
         return Err(Unresolved::NotPython(format!(
             "{name} reads its commands from its input"
