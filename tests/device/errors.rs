@@ -476,6 +476,7 @@ fn errors_of_nvml_on_one_gpu() {
         ("nvmlDeviceGetName", 15, lost),
         ("nvmlDeviceGetName", 999, unknown),
         ("nvmlDeviceGetRemappedRows", 14, inforom),
+        ("nvmlDeviceGetFieldValues", 15, lost),
         ("nvmlDeviceGetHandleByIndex_v2", 17, blocked),
         ("nvmlDeviceGetTotalEccErrors", 999, unknown),
     ] {

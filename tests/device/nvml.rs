@@ -110,6 +110,7 @@ fn what_an_older_driver_does_not_know_is_no_failure() {
     for calls in [
         r#""nvmlDeviceGetFieldValues": {"returns": 2}"#,
         r#""nvmlDeviceGetFieldValues": {"returns": 3}"#,
+        r#""nvmlDeviceGetFieldValues": {"returns": 999}"#,
         r#""nvmlDeviceGetGpuFabricInfoV": {"returns": 25}"#,
         r#""nvmlDeviceGetGpuFabricInfoV": {"returns": 3}"#,
     ] {

@@ -117,10 +117,10 @@ pub struct NvmlPciInfo {
     pub bus_id: [u8; 32],
 }
 
-/// `NVML_ERROR_INVALID_ARGUMENT`
-pub const NVML_INVALID_ARGUMENT: c_int = 2;
-/// `NVML_ERROR_ARGUMENT_VERSION_MISMATCH`
-pub const NVML_VERSION_MISMATCH: c_int = 25;
+/// `NVML_ERROR_GPU_IS_LOST`
+pub const NVML_GPU_IS_LOST: c_int = 15;
+/// `NVML_ERROR_RESET_REQUIRED`
+pub const NVML_RESET_REQUIRED: c_int = 16;
 /// `NVML_FI_DEV_GET_GPU_RECOVERY_ACTION`, since CUDA 12.8 (nvml.h of 12.8 to 13.3)
 pub const RECOVERY_ACTION: c_uint = 230;
 
@@ -241,7 +241,7 @@ pub fn nvml_brand_name(brand: c_uint) -> &'static str {
 pub fn nvml_error_name(code: c_int) -> &'static str {
     match code {
         1 => "NVML_ERROR_UNINITIALIZED",
-        NVML_INVALID_ARGUMENT => "NVML_ERROR_INVALID_ARGUMENT",
+        2 => "NVML_ERROR_INVALID_ARGUMENT",
         NVML_NOT_SUPPORTED => "NVML_ERROR_NOT_SUPPORTED",
         4 => "NVML_ERROR_NO_PERMISSION",
         5 => "NVML_ERROR_ALREADY_INITIALIZED",
@@ -254,8 +254,8 @@ pub fn nvml_error_name(code: c_int) -> &'static str {
         12 => "NVML_ERROR_LIBRARY_NOT_FOUND",
         NVML_FUNCTION_NOT_FOUND => "NVML_ERROR_FUNCTION_NOT_FOUND",
         14 => "NVML_ERROR_CORRUPTED_INFOROM",
-        15 => "NVML_ERROR_GPU_IS_LOST",
-        16 => "NVML_ERROR_RESET_REQUIRED",
+        NVML_GPU_IS_LOST => "NVML_ERROR_GPU_IS_LOST",
+        NVML_RESET_REQUIRED => "NVML_ERROR_RESET_REQUIRED",
         17 => "NVML_ERROR_OPERATING_SYSTEM",
         18 => "NVML_ERROR_LIB_RM_VERSION_MISMATCH",
         19 => "NVML_ERROR_IN_USE",
@@ -264,7 +264,7 @@ pub fn nvml_error_name(code: c_int) -> &'static str {
         22 => "NVML_ERROR_VGPU_ECC_NOT_SUPPORTED",
         23 => "NVML_ERROR_INSUFFICIENT_RESOURCES",
         24 => "NVML_ERROR_FREQ_NOT_SUPPORTED",
-        NVML_VERSION_MISMATCH => "NVML_ERROR_ARGUMENT_VERSION_MISMATCH",
+        25 => "NVML_ERROR_ARGUMENT_VERSION_MISMATCH",
         26 => "NVML_ERROR_DEPRECATED",
         27 => "NVML_ERROR_NOT_READY",
         28 => "NVML_ERROR_GPU_NOT_FOUND",

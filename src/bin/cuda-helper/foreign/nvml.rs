@@ -69,12 +69,13 @@ fn keep_if_offered<T>(first: &mut FirstError, result: Result<T, CallError>) -> O
     }
 }
 
-/// The same for what is newer than the oldest drivers in use: they refuse a field or a version that they do not know.
+/// The same for what is newer than the oldest drivers in use. They refuse it in several ways, and what else is wrong the
+/// calls before have met: only that the GPU itself does not answer counts.
 fn keep_if_known<T>(first: &mut FirstError, result: Result<T, CallError>) -> Option<T> {
-    const UNKNOWN: [c_int; 2] = [abi::NVML_INVALID_ARGUMENT, abi::NVML_VERSION_MISMATCH];
+    const COUNTS: [c_int; 2] = [abi::NVML_GPU_IS_LOST, abi::NVML_RESET_REQUIRED];
     match result {
-        Err(error) if UNKNOWN.contains(&error.code) => None,
-        result => keep_if_offered(first, result),
+        Err(error) if !COUNTS.contains(&error.code) => None,
+        result => first.keep(result),
     }
 }
 
@@ -169,7 +170,6 @@ fn ask_device(out: &Output, nvml: &Foreign, index: u32, free: Option<u64>) -> Nv
         (device.remap_pending, device.remap_failed) =
             keep_if_offered(&mut first, one.remapped_rows()).unzip();
         device.compute_mode = keep_if_offered(&mut first, one.compute_mode());
-        // What a driver of before 2025 does not know, or knows in another version, is nothing that the GPU lacks.
         device.recovery_action = keep_if_known(&mut first, one.recovery_action());
         if let Some(fabric) = keep_if_known(&mut first, one.fabric())
             && fabric.state != abi::FABRIC_NOT_SUPPORTED
