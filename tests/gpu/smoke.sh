@@ -2,6 +2,7 @@
 # The smoke on a machine with an NVIDIA GPU: the machine's own torch with the CUDA 12.4 wheels of spconv and cumm.
 # usage: smoke.sh BINARY BUNDLEDIR OUTDIR     as run.sh; BUNDLEDIR comes from bundle.sh for this machine's Python
 # Ends with 1 when anything is not as it must be. Needs a python3 with torch. ONLY=times leaves out what takes none.
+# WAYS: which of `none handoff separate` a service is started by, in turns (all of them).
 # EXTENSIONS=FOLDER: there, as extensions.tar.xz, torch_scatter and mmcv built with nvcc for this torch, and what they import.
 set -uo pipefail
 
@@ -151,7 +152,7 @@ manifest '"torch", "spconv"' >"$work/pair.json"
 echo "== service ready after, in turns: s"
 export BEGAN
 for round in $(seq "${SERVICE_ROUNDS:-3}"); do
-  for way in none handoff separate; do
+  for way in ${WAYS:-none handoff separate}; do
     BEGAN=$(date +%s.%N)
     case $way in
       none) python3 "$here/service.py" ;;
