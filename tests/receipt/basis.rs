@@ -536,7 +536,7 @@ const IMAGE: &[Change] = &[
         s.write_site("ext-1.0.dist-info/variant.json", r#"{"variants": {"cu12": {"nvidia": {"sm": ["90"]}}}}"#);
     } },
     Change { name: "a library that a package opens itself", then: Finds("library-missing"), make: |s, _| {
-        let requires = "Requires-Dist: nvidia-cudnn-cu12>=9; extra == 'and-cuda'\n";
+        let requires = "Requires-Dist: nvidia-cudnn-cu12>=97; extra == 'and-cuda'\n"; // which no machine has
         s.write_site("tensorflow-1.0.dist-info/METADATA", &format!("Name: tensorflow\nVersion: 1.0\n{requires}"));
     } },
     Change { name: "the C++ ABI of torch", then: Refuses("torch is new"), make: |s, _| {

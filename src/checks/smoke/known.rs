@@ -119,6 +119,8 @@ static KNOWN: &[Known] = &[
             "\nmemoryerror",
             " memoryerror",
             "arraymemoryerror",
+            // Of Python itself, while it starts: "Out of memory and PyExc_MemoryError is not initialized yet".
+            "_pyerr_nomemory",
             "cannot allocate memory",
             "can't allocate memory",
             "defaultcpuallocator: not enough memory",

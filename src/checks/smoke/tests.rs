@@ -399,6 +399,11 @@ const OPERATORS: &[(&str, &str, bool)] = &[
     ),
     ("CUDA error: out of memory", "the GPU's memory is taken", true),
     (
+        "Fatal Python error: _PyErr_NoMemory: Out of memory and PyExc_MemoryError is not initialized yet",
+        "the container's own memory is used up",
+        false,
+    ),
+    (
         "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
         "the GPU's memory is taken",
         true,
