@@ -1,6 +1,7 @@
-//! What the binary carries in packed form. The helper is an LZ4 block: nearly every start unpacks it, in 0.4 ms where the
-//! decoder of Zstandard takes 2.8 ms for 18 KB less. As one Zstandard frame: the pages of `explain`, the smoke's Python and the
-//! JSON Schemas. Each has its plain length in four bytes in front.
+//! What the binary carries in packed form, each with its plain length in four bytes in front.
+//!
+//! The helper is an LZ4 block: nearly every start unpacks it, in 0.4 ms where the decoder of Zstandard takes 2.8 ms and the
+//! binary has 42 KB less. The pages of `explain`, the smoke's Python and the JSON Schemas are one Zstandard frame.
 
 use std::sync::OnceLock;
 
