@@ -440,7 +440,7 @@ fn an_entrypoint_in_shell_form_is_told_where_no_command_arrives() {
         let mut command = world.command("unshare");
         command.args(["--fork", "--pid", "--mount-proc", "--kill-child", "/bin/sh", "-c"]);
         // The shell stays whichever it is.
-        command.arg(format!("{ENTRYPOINT} {line}; exit $?"));
+        command.arg(format!("'{ENTRYPOINT}' {line}; exit $?"));
         let run = Run::of(command.args(["python", "serve.py"]));
         run.exits(64).says("in shell form").says("JSON array");
     }
