@@ -47,6 +47,26 @@ pub fn clip(text: &str, most: usize) -> String {
     }
 }
 
+/// Text of at most `most` characters, if it becomes so by shorter paths: the longest ones first lose all but their last
+/// two parts.
+pub fn with_short_paths(text: &str, most: usize) -> String {
+    let mut text = text.to_string();
+    while text.chars().count() > most {
+        let words = text.split([' ', '(', ')', ',', ';', ':']);
+        let shorter = words.filter_map(|word| {
+            let (rest, name) = word.strip_prefix('/')?.rsplit_once('/')?;
+            let (dropped, folder) = rest.rsplit_once('/')?;
+            (!dropped.is_empty() && !name.is_empty())
+                .then(|| (word.to_string(), format!("…/{folder}/{name}")))
+        });
+        let Some((long, short)) = shorter.max_by_key(|(word, _)| word.len()) else {
+            break;
+        };
+        text = text.replace(&long, &short);
+    }
+    text
+}
+
 /// Foreign text as one line of at most `most` characters that is safe to print.
 pub fn one_line(text: &str, most: usize) -> String {
     if text.len() <= most && is_plain(text) {
@@ -102,6 +122,23 @@ pub fn wrap(paragraph: &str, width: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_paths_lose_their_beginning() {
+        let text = "libx: /a/long/path/to/lib/libx.so (/b/c/d/e.so) is 12.4";
+        assert_eq!(with_short_paths(text, 60), text);
+        assert_eq!(
+            with_short_paths(text, 50),
+            "libx: …/lib/libx.so (/b/c/d/e.so) is 12.4"
+        );
+        assert_eq!(
+            with_short_paths(text, 1),
+            "libx: …/lib/libx.so (…/d/e.so) is 12.4"
+        );
+        for text in ["/a/b", "/a/b/", "//", "/", "a/b/c/d", ""] {
+            assert_eq!(with_short_paths(text, 0), text);
+        }
+    }
 
     #[test]
     fn lines_are_filled_and_code_stays_whole() {

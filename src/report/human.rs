@@ -7,7 +7,7 @@ use crate::check::{Code, Finding, Stage, Status, Verdict};
 use crate::cli::config::Mode;
 use crate::order;
 use crate::receipt::ReceiptSummary;
-use crate::text::{clip, milliseconds, sanitize};
+use crate::text::{clip, milliseconds, sanitize, with_short_paths};
 
 /// Whether to colour.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -214,8 +214,12 @@ fn lines(finding: &Finding, site: Option<&str>, colour: Colour) -> String {
             let line = format!("{head}{seen}");
             // What holds is read in passing, and the report has all of it; but which Python is judged has to be seen.
             let may_cut = finding.status == Status::Pass && finding.code != Code::PythonMissing;
+            let line = match may_cut {
+                true => with_short_paths(&line, PASS_LINE),
+                false => line,
+            };
             let line = match may_cut && line.chars().count() > PASS_LINE {
-                true => clip(&head, PASS_LINE - 1),
+                true => clip(&with_short_paths(&head, PASS_LINE), PASS_LINE - 1),
                 false => line,
             };
             let _ = writeln!(text, "{mark} {line}");
