@@ -344,6 +344,8 @@ fn judged(report: &Report<'_>) -> Option<String> {
 
 /// The most characters of the line of a start that went through, behind the program's name: two lines of a terminal.
 const TWO_LINES: usize = 160 - "cuda-entrypoint: ok: ".len();
+/// The most characters of one of its parts, where there is no room for all and the part becomes shorter by its paths.
+const PART: usize = 48;
 
 /// The one line of a start that went through: what was proven, by which manifest, how long it took, what comes.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -371,7 +373,7 @@ enum Weight {
 pub fn success(report: &Report<'_>, service: &str) -> Success {
     let proven = proven(report);
     let total = total(report);
-    let line = |proven: &[(Weight, String)], source: &str| {
+    let line = |proven: &[(Weight, String)], source: &str, service: &str| {
         let parts: Vec<&str> = proven.iter().map(|(_, text)| text.as_str()).collect();
         let parts = if parts.is_empty() {
             "nothing to prove".to_string()
@@ -383,7 +385,7 @@ pub fn success(report: &Report<'_>, service: &str) -> Success {
             report.stack_name
         ))
     };
-    let details = line(&proven, report.stack_source);
+    let details = line(&proven, report.stack_source, service);
     if details.chars().count() <= TWO_LINES {
         return Success {
             line: details.clone(),
@@ -395,6 +397,11 @@ pub fn success(report: &Report<'_>, service: &str) -> Success {
         Some((_, name)) => format!("…/{name}"),
         None => report.stack_source.to_string(),
     };
+    let service = with_short_paths(service, PART);
+    let proven: Vec<(Weight, String)> = proven
+        .into_iter()
+        .map(|(weight, text)| (weight, with_short_paths(&text, PART)))
+        .collect();
     // What matters most first; of what is left out, the report has all.
     let mut order: Vec<usize> = (0..proven.len()).collect();
     crate::order::sort_by_key(&mut order, |&at| {
@@ -409,11 +416,11 @@ pub fn success(report: &Report<'_>, service: &str) -> Success {
     };
     for at in order {
         kept.push(at);
-        if kept.len() > 1 && line(&chosen(&kept), &source).chars().count() > TWO_LINES {
+        if kept.len() > 1 && line(&chosen(&kept), &source, &service).chars().count() > TWO_LINES {
             kept.pop();
         }
     }
-    let line = line(&chosen(&kept), &source);
+    let line = line(&chosen(&kept), &source, &service);
     Success { line, details }
 }
 
