@@ -6,6 +6,7 @@
 pub mod bytes;
 pub mod editable;
 pub mod elf;
+pub mod extensions;
 pub mod extras;
 pub mod fatbin;
 pub mod files;

@@ -9,11 +9,13 @@ use std::fmt;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
+pub mod extensions;
 pub mod kernels;
 pub mod libraries;
 pub mod read;
 pub mod smoke;
 
+pub use extensions::Extensions;
 pub use kernels::{ModuleKernels, PtxVersion};
 pub use libraries::{LibraryAnswer, LibraryKind};
 pub use read::from_json;
@@ -771,6 +773,9 @@ pub struct ImageFacts {
     /// libraries with CUDA code in the folders of `python`, in the order of their paths
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub kernels: Vec<ModuleKernels>,
+    /// whether libraries there find the symbols of torch and CUDA; absent where that was not looked at
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub extensions: Option<Extensions>,
     /// what could not be read, but for libraries, which say it themselves
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unread: Vec<Unread>,
@@ -1004,7 +1009,7 @@ tagged!(LoaderEnd by "end" {
 });
 object!(LoaderRun { modules, missing_versions, refused, stubs, searched, notes; or_default ms; flat end });
 object!(Unread { path, errno });
-object!(ImageFacts { python, distributions, owned, files, editable, libraries, helper, loaded, kernels, unread; or_default loader });
+object!(ImageFacts { python, distributions, owned, files, editable, libraries, helper, loaded, kernels, extensions, unread; or_default loader });
 object!(DeviceFacts {
     driver,
     devices,

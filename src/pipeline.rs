@@ -14,7 +14,7 @@ use crate::cli::config::{Config, Gpu, Mode, SmokeMode};
 use crate::discover::loader::explain;
 use crate::discover::reading::Reading;
 use crate::discover::{libraries, loader, machine};
-use crate::facts::{DeviceFacts, Facts, ModuleKernels};
+use crate::facts::{DeviceFacts, Facts};
 use crate::helper::{Helper, Request};
 use crate::process::supervisor::{Event, JobId, Supervisor};
 use crate::receipt::ReceiptSummary;
@@ -115,7 +115,7 @@ struct Run<'a> {
     started: Instant,
     facts: Facts,
     image: Option<mpsc::Receiver<Discovered>>,
-    kernels: Option<mpsc::Receiver<Vec<ModuleKernels>>>,
+    kernels: Option<mpsc::Receiver<survey::Scanned>>,
     libraries: Option<JobId>,
     /// the loader's run, and what it was asked
     trace: Option<(JobId, loader::Request)>,

@@ -11,6 +11,8 @@ use crate::support::run::copy_program;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+mod extensions;
+
 const CUDART: &str = "libcudart.so.12";
 
 /// A virtual environment of this machine's Python, with what a test puts into it.
@@ -18,6 +20,7 @@ struct Image {
     root: TempDir,
     site: PathBuf,
     packages: Vec<&'static str>,
+    accept: Value,
 }
 
 /// What one run said.
@@ -47,6 +50,7 @@ impl Image {
             root,
             site,
             packages: Vec::new(),
+            accept: json!([]),
         }
     }
 
@@ -89,7 +93,9 @@ impl Image {
             .map(|name| (name.to_string(), json!("*")))
             .collect::<serde_json::Map<_, _>>()
             .into();
-        let stack = json!({"schema": 1, "name": "t", "cuda": {"runtime": "12.4"}, "packages": packages});
+        let stack = json!({
+            "schema": 1, "name": "t", "cuda": {"runtime": "12.4"}, "packages": packages, "accept": self.accept
+        });
         let stack_file = self.path("stack.json");
         fs::write(&stack_file, stack.to_string()).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_cuda-entrypoint"));

@@ -70,9 +70,11 @@ impl Code {
             | Self::NumpyAbi
             | Self::RequiresDist
             | Self::EditableTrap => &["package"],
-            Self::FileOwner | Self::KernelsMissing | Self::KernelsPtxOnly | Self::KernelsUnusable => {
-                &["package", "library"]
-            }
+            Self::FileOwner
+            | Self::KernelsMissing
+            | Self::KernelsPtxOnly
+            | Self::KernelsUnusable
+            | Self::UndefinedSymbol => &["package", "library"],
             Self::CudartVersion
             | Self::NvrtcVersion
             | Self::CudnnVersion

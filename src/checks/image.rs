@@ -12,6 +12,7 @@ use crate::stack::{PackageRule, Stack};
 mod cuda_tag;
 mod duplicates;
 mod editable;
+mod extensions;
 mod incomplete;
 mod kernels;
 mod libraries;
@@ -59,6 +60,9 @@ pub fn judge(stack: &Stack, archs: Option<&ArchList>, facts: &Facts) -> Vec<Find
     let of_libraries = libraries::judge(&scene).into_iter().chain(loaded::judge(&scene));
     // What was not looked for in the service's environment is not missing.
     findings.extend(of_libraries.filter(|f| !is_unknown || !f.problem || f.code == Code::LoaderMissing));
+    if scene.has_folders() {
+        findings.extend(extensions::judge(&scene));
+    }
     if let Some(archs) = archs.filter(|_| scene.has_folders()) {
         findings.extend(kernels::judge(&scene, archs));
     }

@@ -12,11 +12,13 @@ use std::sync::{Condvar, Mutex, MutexGuard};
 
 use super::bytes::RandomFile;
 use super::elf::ElfError;
+use super::extensions::Object;
 use super::fatbin::{CodeKind, Fatbins, Target, Variant};
 use super::kernels::{self, KernelTable, Reason};
 use super::reading::{self, Reading};
 use super::requirement::normalize_name;
 use super::{installed, record, threads, wheels};
+use crate::facts::extensions::Extensions;
 use crate::facts::kernels::{PtxIsa, Served};
 use crate::facts::{ComputeCapability, Distribution, ModuleKernels};
 use crate::order;
@@ -58,7 +60,7 @@ const VENDOR_NAMES: [&str; 20] = [
 /// damaged come along with their error, since nobody can tell what they hold. Links to libraries are followed, as
 /// installers leave them, and links to folders where a package itself is one; others may lead to data without end.
 /// `listed` are the capabilities that are counted.
-pub fn find(site_packages: &[String], listed: &[ComputeCapability], reading: &Reading) -> Vec<ModuleKernels> {
+pub fn find(site_packages: &[String], listed: &[ComputeCapability], reading: &Reading) -> Scanned {
     let search = Search {
         listed,
         reading,
@@ -76,7 +78,8 @@ pub fn find(site_packages: &[String], listed: &[ComputeCapability], reading: &Re
         }));
     }
     threads::on_two(&|| search.run());
-    let mut found = search.state.into_inner().unwrap_or_else(|e| e.into_inner()).found;
+    let state = search.state.into_inner().unwrap_or_else(|e| e.into_inner());
+    let (mut found, mut objects) = (state.found, state.objects);
     // Of several names of one file one is shown, rather its own than a link's.
     order::sort_by(&mut found, |a, b| {
         (a.linked, &a.module.path).cmp(&(b.linked, &b.module.path))
@@ -85,7 +88,20 @@ pub fn find(site_packages: &[String], listed: &[ComputeCapability], reading: &Re
     found.retain(|found| found.identity.is_none_or(|file| seen.insert(file)));
     let mut modules: Vec<ModuleKernels> = found.into_iter().map(|found| found.module).collect();
     order::sort_by(&mut modules, |a, b| a.path.cmp(&b.path));
-    modules
+    order::sort_by(&mut objects, |a, b| a.path.cmp(&b.path));
+    Scanned {
+        kernels: modules,
+        objects,
+    }
+}
+
+/// What the libraries of an environment say of themselves, in the order of their paths.
+#[derive(Clone, Debug, Default)]
+pub struct Scanned {
+    /// those with CUDA code
+    pub kernels: Vec<ModuleKernels>,
+    /// all that have a dynamic section
+    pub objects: Vec<Object>,
 }
 
 struct Folder {
@@ -129,6 +145,7 @@ struct State {
     listed: usize,
     libraries: usize,
     found: Vec<Found>,
+    objects: Vec<Object>,
     full: bool,
 }
 
@@ -166,6 +183,7 @@ impl Search<'_> {
             state = self.lock();
             state.busy -= 1;
             state.found.extend(done.found);
+            state.objects.extend(done.object);
             // Libraries behind the folders: what is pushed last is taken first, and a big one should begin early.
             let more = !done.work.is_empty();
             state.work.extend(done.work);
@@ -253,21 +271,26 @@ impl Search<'_> {
             }
             Err(e) => return wrong(e.into()),
         };
+        let object = Object::read(&library.path, &file);
         let path = library.path.to_string_lossy().into_owned();
+        let without_code = |object| Done {
+            object,
+            ..Done::default()
+        };
         let mut module = if library.vendor {
             match kernels::has_cuda_section(&file) {
                 Ok(true) => ModuleKernels {
                     vendor: true,
                     ..ModuleKernels::default()
                 },
-                Ok(false) => return Done::default(),
+                Ok(false) => return without_code(object),
                 Err(reason) if is_other_file(&reason, &library.path) => return Done::default(),
                 Err(reason) => return wrong(reason),
             }
         } else {
             match kernels::scan_source(&file) {
                 Ok(table) if table.has_cuda_code() || library.cpu_builds => module_of(&table, self.listed),
-                Ok(_) => return Done::default(),
+                Ok(_) => return without_code(object),
                 Err(reason) if is_other_file(&reason, &library.path) => return Done::default(),
                 Err(reason) => return wrong(reason),
             }
@@ -279,6 +302,7 @@ impl Search<'_> {
                 linked: library.linked,
                 module,
             }],
+            object,
             work: Vec::new(),
         }
     }
@@ -288,6 +312,7 @@ impl Search<'_> {
 #[derive(Default)]
 struct Done {
     found: Vec<Found>,
+    object: Option<Object>,
     work: Vec<Work>,
 }
 
@@ -305,6 +330,7 @@ impl Done {
                 linked: false,
                 module,
             }],
+            object: None,
             work: Vec::new(),
         }
     }
@@ -417,7 +443,12 @@ fn linked(parts: &Fatbins, device: ComputeCapability) -> Option<CodeKind> {
 /// `spconv_cu124.libs` are spconv-cu124's, `torch_scatter` is torch-scatter's, `nvidia/cublas` is nvidia-cublas-cu12's.
 /// Where no name fits, the distributions' `top_level.txt` are asked, and at last RECORD, which has a line for each file
 /// and takes its time to read: `lib/mscclpp.so` is sgl-kernel's.
-pub fn attribute(modules: &mut [ModuleKernels], site_packages: &[String], distributions: &[Distribution]) {
+pub fn attribute(
+    modules: &mut [ModuleKernels],
+    extensions: Option<&mut Extensions>,
+    site_packages: &[String],
+    distributions: &[Distribution],
+) {
     let mut owners = Owners {
         distributions,
         known: BTreeMap::new(),
@@ -425,15 +456,11 @@ pub fn attribute(modules: &mut [ModuleKernels], site_packages: &[String], distri
         records: Vec::new(),
     };
     for module in modules {
-        let Some((folder, rest, base)) = top_name(&module.path, site_packages) else {
-            continue;
-        };
         // NVIDIA's own are not judged, whoever brought them.
-        let by_record = |owners: &mut Owners<'_>| match module.vendor {
-            true => None,
-            false => owners.by_record(folder, rest),
-        };
-        module.package = owners.of(folder, &base).or_else(|| by_record(&mut owners));
+        module.package = owners.of_path(&module.path, site_packages, !module.vendor);
+    }
+    for extension in extensions.map(|all| &mut all.unresolved).into_iter().flatten() {
+        extension.package = owners.of_path(&extension.path, site_packages, true);
     }
 }
 
@@ -471,6 +498,12 @@ struct Owners<'a> {
 }
 
 impl<'a> Owners<'a> {
+    fn of_path(&mut self, path: &str, site_packages: &[String], by_record: bool) -> Option<String> {
+        let (folder, rest, base) = top_name(path, site_packages)?;
+        let named = self.of(folder, &base);
+        named.or_else(|| by_record.then(|| self.by_record(folder, rest)).flatten())
+    }
+
     fn of(&mut self, folder: &str, base: &str) -> Option<String> {
         let key = (folder.to_string(), base.to_string());
         if let Some(known) = self.known.get(&key) {

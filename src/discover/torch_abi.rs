@@ -32,10 +32,20 @@ pub fn state(found: &mut [Distribution]) {
 }
 
 /// `None` where the library is not there or says nothing.
-fn of_library(path: &Path) -> Option<bool> {
+pub fn of_library(path: &Path) -> Option<bool> {
     let _going = super::reading::begin(path);
     let file = super::unread::noted(path, RandomFile::open(path)).ok()?;
     of_elf(&mut Reader::new(&file)).ok()?
+}
+
+/// The ABI that a symbol asks for, by the `std::string` in its name.
+pub fn of_symbol(symbol: &str) -> Option<bool> {
+    let new = std::str::from_utf8(NEW).ok()?;
+    if symbol.contains(new) {
+        return Some(true);
+    }
+    // `Ss` may also be the middle of a name, but not its end, or what stands before a reference's other arguments.
+    (symbol.ends_with("Ss") || symbol.contains("RKSs") || symbol.contains("ESs")).then_some(false)
 }
 
 fn of_elf(reader: &mut Reader<'_>) -> Result<Option<bool>, ElfError> {

@@ -72,7 +72,8 @@ impl Run<'_> {
             env: launch::to_os_pairs(self.task.env).collect(),
             listed: archs.map(|list| list.iter().map(|a| a.capability).collect()),
             everything: plan.image,
-            kernels: judges_devices || (plan.image && (archs.is_some() || self.keeps())),
+            kernels: judges_devices
+                || (plan.image && (archs.is_some() || self.keeps() || !self.task.stack.packages.is_empty())),
             // The image stage judges that there is one, wherever the smoke is to run.
             smoke: self.smoke.is_some()
                 || ((plan.image || self.keeps()) && !self.task.stack.smoke.is_empty()),
@@ -129,7 +130,9 @@ impl Run<'_> {
             None | Some(Err(mpsc::TryRecvError::Empty)) => {}
             Some(found) => {
                 self.kernels = None;
-                self.facts.image.kernels = found.unwrap_or_default();
+                let found = found.unwrap_or_default();
+                self.facts.image.kernels = found.kernels;
+                self.facts.image.extensions = found.extensions;
                 self.timing.push(("kernels", self.started.elapsed()));
             }
         }
@@ -139,6 +142,7 @@ impl Run<'_> {
         self.image = None;
         self.facts.image = ImageFacts {
             kernels: std::mem::take(&mut self.facts.image.kernels),
+            extensions: self.facts.image.extensions.take(),
             ..discovered.facts
         };
         self.timing.push(("image_files", self.started.elapsed()));

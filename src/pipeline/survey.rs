@@ -9,10 +9,10 @@ use nix::errno::Errno;
 
 use crate::discover::reading::Reading;
 use crate::discover::{
-    editable, extras, installed, libraries, loader, modules, named_files, opened, python, threads, torch_abi,
-    unread, wheels,
+    editable, extensions, extras, installed, libraries, loader, modules, named_files, opened, python,
+    threads, torch_abi, unread, wheels,
 };
-use crate::facts::{ComputeCapability, ImageFacts, ModuleKernels, Python};
+use crate::facts::{ComputeCapability, Extensions, ImageFacts, ModuleKernels, Python};
 use crate::stack::Stack;
 use crate::sys;
 
@@ -25,6 +25,13 @@ pub(super) struct Discovered {
     pub(super) asked: loader::Asked,
     /// what came of the receipt's image part, if there was one
     pub(super) taken: Option<Result<Provenance, Vec<String>>>,
+}
+
+/// What the libraries in site-packages tell.
+#[derive(Clone, Default)]
+pub(super) struct Scanned {
+    pub(super) kernels: Vec<ModuleKernels>,
+    pub(super) extensions: Option<Extensions>,
 }
 
 /// Reading of the image's files.
@@ -53,7 +60,7 @@ impl Survey {
     pub(super) fn make(
         self,
         to_image: &mpsc::Sender<Discovered>,
-        to_kernels: mpsc::Sender<Vec<ModuleKernels>>,
+        to_kernels: mpsc::Sender<Scanned>,
         wake: &dyn Fn(),
     ) {
         let (python, mut unread) = unread::collect(|| self.python());
@@ -89,8 +96,19 @@ impl Survey {
         let site = python.site_packages.clone();
         let listed = self.listed.clone().unwrap_or_default();
         let scan = {
-            let (site, reading) = (site.clone(), self.reading.clone());
-            move || modules::find(&site, &listed, &reading)
+            let (python, reading, everything) = (python.clone(), self.reading.clone(), self.everything);
+            let library_path = self
+                .env
+                .get("LD_LIBRARY_PATH")
+                .map(|path| path.to_string_lossy().into_owned());
+            move || {
+                let found = modules::find(&python.site_packages, &listed, &reading);
+                let look = || extensions::look(&found.objects, &python, library_path.as_deref());
+                Scanned {
+                    extensions: everything.then(look),
+                    kernels: found.kernels,
+                }
+            }
         };
         let scanning = self.kernels.then(|| sys::thread("kernels").spawn(scan.clone()));
         let mut found = self.reduced(read.unwrap_or_else(|| self.read(python, self.everything)));
@@ -106,7 +124,12 @@ impl Survey {
         if let Some(scanning) = scanning {
             let found = scanning.ok().and_then(|thread| thread.join().ok());
             let mut found = found.unwrap_or_else(scan);
-            modules::attribute(&mut found, &site, &distributions);
+            modules::attribute(
+                &mut found.kernels,
+                found.extensions.as_mut(),
+                &site,
+                &distributions,
+            );
             let _ = to_kernels.send(found);
         }
         drop(to_kernels);
@@ -155,9 +178,12 @@ impl Survey {
         mut facts: ImageFacts,
         taken: Provenance,
         to_image: &mpsc::Sender<Discovered>,
-        to_kernels: &mpsc::Sender<Vec<ModuleKernels>>,
+        to_kernels: &mpsc::Sender<Scanned>,
     ) {
-        let kernels = std::mem::take(&mut facts.kernels);
+        let scanned = Scanned {
+            kernels: std::mem::take(&mut facts.kernels),
+            extensions: facts.extensions.take().filter(|_| self.everything),
+        };
         let found = Discovered {
             facts,
             ..Discovered::default()
@@ -167,7 +193,7 @@ impl Survey {
             ..self.reduced(found)
         });
         if self.kernels {
-            let _ = to_kernels.send(kernels);
+            let _ = to_kernels.send(scanned);
         }
     }
 

@@ -18,8 +18,8 @@ use crate::discover::sample::{ABSENT, UNREAD, stamp};
 use crate::discover::{files, modules, tree};
 use crate::facts::read::object;
 use crate::facts::{
-    FoundBy, HelperEnd, HelperRun, ImageFacts, Library, LibraryAnswer, LibraryOrigin, LoadedObject,
-    LoaderEnd, LoaderRun, ModuleKernels, Python,
+    Extensions, FoundBy, HelperEnd, HelperRun, ImageFacts, Library, LibraryAnswer, LibraryOrigin,
+    LoadedObject, LoaderEnd, LoaderRun, ModuleKernels, Python,
 };
 
 /// The image part of a receipt.
@@ -46,6 +46,8 @@ pub struct CachedFacts {
     pub loader: LoaderRun,
     /// libraries with CUDA code
     pub kernels: Vec<ModuleKernels>,
+    /// what of their symbols is not found
+    pub extensions: Option<Extensions>,
 }
 
 /// What the kept facts rest on.
@@ -72,7 +74,7 @@ pub struct ImageKey {
 }
 
 object!(ImagePart { written, key, facts });
-object!(CachedFacts { libraries, helper, loaded, kernels; or_default loader });
+object!(CachedFacts { libraries, helper, loaded, kernels, extensions; or_default loader });
 object!(ImageKey {
     in_force,
     python,
@@ -102,6 +104,7 @@ impl CachedFacts {
             loaded,
             loader,
             kernels,
+            extensions,
         } = facts;
         Self {
             libraries: libraries.clone(),
@@ -109,6 +112,7 @@ impl CachedFacts {
             loaded: loaded.clone(),
             loader: loader.clone(),
             kernels: kernels.clone(),
+            extensions: extensions.clone(),
         }
     }
 
@@ -120,6 +124,7 @@ impl CachedFacts {
             loaded,
             loader,
             kernels,
+            extensions,
         } = self.clone();
         let mut all = ImageFacts {
             libraries,
@@ -130,10 +135,12 @@ impl CachedFacts {
                 ..loader
             },
             kernels,
+            extensions,
             ..fresh
         };
         // Which distribution brought a library is a matter of names.
-        modules::attribute(&mut all.kernels, &all.python.site_packages, &all.distributions);
+        let (site, distributions) = (&all.python.site_packages, &all.distributions);
+        modules::attribute(&mut all.kernels, all.extensions.as_mut(), site, distributions);
         all
     }
 }
@@ -160,6 +167,7 @@ impl Basis {
             loaded,
             loader,
             kernels,
+            extensions,
         } = facts;
         let mut basis = Self::default();
         basis.add_file("/lib64/ld-linux-x86-64.so.2");
@@ -199,7 +207,25 @@ impl Basis {
             } = module;
             basis.add_file(path);
         }
+        extensions.iter().for_each(|all| basis.add_extensions(all));
         basis
+    }
+
+    /// Which libraries there are is the tree's matter.
+    fn add_extensions(&mut self, all: &Extensions) {
+        let Extensions {
+            libraries,
+            unresolved: _, // of these
+            sought,
+            outside,
+        } = all;
+        let files = libraries.values().flatten();
+        files.for_each(|path| self.add_file(path));
+        for name in sought {
+            self.names.insert(name.clone(), String::new());
+            self.by_system.insert(name.clone(), String::new());
+        }
+        outside.iter().for_each(|path| self.add_file(path));
     }
 
     fn add_file(&mut self, path: &str) {

@@ -81,6 +81,7 @@ fn texts(facts: &ImageFacts) -> Vec<String> {
         loaded: _,
         loader: _,
         kernels: _,
+        extensions: _,
         unread: _,
     } = facts;
     let Python {

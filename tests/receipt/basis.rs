@@ -166,6 +166,23 @@ const FACTS: &[(&str, &[&str])] = &[
         "image.kernels.errno",
         &["CUDA code that another user may not read"],
     ),
+    // Libraries that ask torch or CUDA for symbols, and what they find.
+    (
+        "image.extensions.libraries",
+        &["an extension more", "an extension of the same size and time"],
+    ),
+    (
+        "image.extensions.unresolved",
+        &[
+            "an extension of the same size and time",
+            "a library that an extension asks",
+        ],
+    ),
+    (
+        "image.extensions.sought",
+        &["a library in front, by LD_LIBRARY_PATH, that an extension asks"],
+    ),
+    ("image.extensions.outside", &["a library that an extension asks"]),
     // No receipt is written of a run that met one.
     ("image.unread", NOT_KEPT),
     // The driver's answers and the GPUs are kept for a day.
@@ -278,11 +295,14 @@ impl Stage {
         stage.write_site("ext/__init__.py", "#");
         stage.write_site("ext/a.h", "");
         stage.cuda_code("ext/kernels.so", 90);
+        stage.nccl("later", "ncclA");
+        stage.extension("ncclA");
         stage.distribution("mmcv", "1.0", "mmcv/__init__.py,,1\n");
         stage.write_site("mmcv/__init__.py", "#");
         stage.distribution("tensorflow", "1.0", "");
         stage.write_site("mmcv/version.py", "__version__ = '1.0'\n");
         stage.write_site("plain/__init__.py", "");
+        stage.write_site("bare/__init__.py", "");
         stage.write_site("code.pth", "# nothing\n");
         stage.write("front/ns/x", "");
         for folder in ["early", "app", "front/ext"] {
@@ -371,6 +391,26 @@ impl Stage {
         let mut arguments = vec!["-Wl,--no-as-needed", &cudart, &runpath];
         arguments.extend(libraries.iter().map(String::as_str));
         self.cc(&self.site("torchvision/_C.so"), source, &arguments);
+    }
+
+    /// libnccl with one function, outside of site-packages.
+    fn nccl(&self, folder: &str, function: &str) {
+        self.cc(
+            &self.path(&format!("{folder}/libnccl.so.2")),
+            &format!("int {function}(void) {{ return 1; }}"),
+            &["-Wl,-soname,libnccl.so.2"],
+        );
+    }
+
+    /// A library that asks libnccl for a function.
+    fn extension(&self, function: &str) {
+        let source = format!("int {function}(void); void *asked = {function};");
+        let nccl = self.path("later/libnccl.so.2").display().to_string();
+        self.cc(
+            &self.site("plain/asks.so"),
+            &source,
+            &["-Wl,--no-as-needed,--unresolved-symbols=ignore-all", &nccl],
+        );
     }
 
     fn distribution(&self, name: &str, release: &str, record: &str) {
@@ -607,11 +647,23 @@ const IMAGE: &[Change] = &[
         edit(&s.path("receipt.json"), |r| r["image"]["key"]["in_force"]["LD_LIBRARY_PATH"] = json!(folder));
         env("LD_LIBRARY_PATH", folder)(c);
     } },
+    Change { name: "an extension more", then: Refuses("plain: libraries or folders in it"), make: |s, _| {
+        fs::copy(s.site("plain/asks.so"), s.site("plain/more.so")).unwrap();
+    } },
+    Change { name: "an extension of the same size and time", then: Refuses("asks.so changed (its content;"), make: |s, _| {
+        s.extension("ncclB");
+    } },
+    Change { name: "a library that an extension asks", then: Refuses("libnccl.so.2 changed (its content;"), make: |s, _| {
+        s.nccl("later", "ncclB");
+    } },
+    Change { name: "a library in front, by LD_LIBRARY_PATH, that an extension asks", then: Refuses("early/libnccl.so.2 is new"), make: |s, _| {
+        s.nccl("early", "ncclB");
+    } },
     Change { name: "a CUDA library in a folder that had some", then: Refuses("ext: libraries or folders in it"), make: |s, _| {
         s.cuda_code("ext/more.so", 80);
     } },
-    Change { name: "a CUDA library in a folder that had none", then: Refuses("plain: libraries or folders in it"), make: |s, _| {
-        s.cuda_code("plain/deep.so", 80);
+    Change { name: "a CUDA library in a folder that had none", then: Refuses("bare: libraries or folders in it"), make: |s, _| {
+        s.cuda_code("bare/deep.so", 80);
     } },
     Change { name: "a CUDA library with the times of its folder", then: Refuses("ext: libraries or folders in it"), make: |s, _| {
         s.cuda_code("ext/more.so", 80);

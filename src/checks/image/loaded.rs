@@ -219,7 +219,7 @@ fn unreached(scene: &ImageContext<'_>, name: &str, copy: &ShadowedCopy) -> (Seve
 }
 
 /// Who brings a library that is not there.
-fn supplier(name: &str) -> String {
+pub fn supplier(name: &str) -> String {
     let starts = |all: &[&str]| all.iter().any(|start| name.starts_with(start));
     if starts(&["libtorch", "libc10", "libshm.so"]) {
         "Install torch into the same site-packages; a module that was built for another torch does not fit."

@@ -202,6 +202,31 @@ fn mismatch(scene: &ImageContext<'_>, torch: &Torch<'_>, dist: &Distribution, ta
         .hint(remedy(scene, torch, dist))
 }
 
+/// The torch that is installed, as a person would say it, and how to have a package built for it.
+pub fn build_for_torch(scene: &ImageContext<'_>, name: &str) -> Option<(String, String)> {
+    let torch = installed(scene)?;
+    let shown = shown_version(torch.dist);
+    let (major, minor) = torch.release;
+    // <https://github.com/pytorch/vision#installation>, <https://docs.pytorch.org/audio/main/installation.html>
+    let pair = match name {
+        "torchvision" if major == 2 => Some(format!("0.{}", minor + 15)),
+        "torchaudio" if major == 2 => Some(format!("{major}.{minor}")),
+        _ => None,
+    };
+    let hint = match (pair, scene.installed.get(name)) {
+        (Some(release), _) => {
+            format!("In the Dockerfile: pip install --force-reinstall --no-deps '{name}=={release}.*'.")
+        }
+        (None, Some(dist)) => remedy(scene, &torch, dist),
+        (None, None) => {
+            format!(
+                "Build {name} beside this torch in a devel image, or install its wheel for torch {major}.{minor}."
+            )
+        }
+    };
+    Some((shown, hint))
+}
+
 /// The wheel for this torch, from where the package's wheels are.
 fn remedy(scene: &ImageContext<'_>, torch: &Torch<'_>, dist: &Distribution) -> String {
     let name = &dist.name;
@@ -229,6 +254,12 @@ fn remedy(scene: &ImageContext<'_>, torch: &Torch<'_>, dist: &Distribution) -> S
     let wanted = rewritten(local, torch);
     let github = GITHUB.iter().find(|(known, _)| known == name);
     let python = dist.tags.first().and_then(|tag| tag.rsplit_once('-'));
+    if local.is_empty() {
+        return format!(
+            "Install the release of {name} that is built for torch {major}.{minor}{follow}, or build it beside this torch in a \
+             devel image: {build}."
+        );
+    }
     match (github, python) {
         (Some((_, repository)), Some((python, _))) => format!(
             "In the Dockerfile: pip install --force-reinstall --no-deps https://github.com/{repository}/releases/download/\

@@ -29,7 +29,7 @@ impl Site {
     }
 
     fn found(&self) -> Vec<ModuleKernels> {
-        find(&self.folders(), &[cc(9, 0)], &Reading::default())
+        find(&self.folders(), &[cc(9, 0)], &Reading::default()).kernels
     }
 
     fn short(&self, module: &ModuleKernels) -> String {
@@ -101,9 +101,11 @@ fn every_library_with_cuda_code_is_found_once() {
         &[root.clone(), format!("{root}/a"), root],
         &[],
         &Reading::default(),
-    );
+    )
+    .kernels;
     assert_eq!(twice.len(), names.len(), "{twice:#?}");
-    assert_eq!(find(&["/no/such/folder".into()], &[], &Reading::default()), []);
+    let nothing = find(&["/no/such/folder".into()], &[], &Reading::default());
+    assert_eq!((nothing.kernels, nothing.objects), (vec![], vec![]));
 }
 
 #[test]
@@ -305,14 +307,14 @@ fn the_distribution_is_told_by_names() {
             path: format!("{root}/{path}"),
             ..ModuleKernels::default()
         }];
-        attribute(&mut modules, std::slice::from_ref(&root), &dists);
+        attribute(&mut modules, None, std::slice::from_ref(&root), &dists);
         assert_eq!(modules[0].package.as_deref(), package, "{path}");
     }
     let mut outside = [ModuleKernels {
         path: "/elsewhere/torch/x.so".into(),
         ..ModuleKernels::default()
     }];
-    attribute(&mut outside, &[root], &dists);
+    attribute(&mut outside, None, &[root], &dists);
     assert_eq!(outside[0].package, None);
 }
 
@@ -350,7 +352,7 @@ fn what_no_name_tells_is_asked_of_record() {
             vendor,
             ..ModuleKernels::default()
         }];
-        attribute(&mut modules, std::slice::from_ref(&root), &dists);
+        attribute(&mut modules, None, std::slice::from_ref(&root), &dists);
         assert_eq!(modules[0].package.as_deref(), package, "{path}");
     }
 }

@@ -124,7 +124,7 @@ pub mod folder {
             path,
             ..ModuleKernels::default()
         }];
-        modules::attribute(&mut kernels, &own, &found);
+        modules::attribute(&mut kernels, None, &own, &found);
     }
 
     pub fn seeds() -> Vec<Vec<u8>> {

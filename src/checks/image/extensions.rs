@@ -1,0 +1,354 @@
+//! `undefined-symbol`, and `library-missing` of packages that nobody lists: whether the libraries that need torch, another
+//! framework or CUDA can be loaded.
+
+use std::collections::BTreeMap;
+
+use super::{ImageContext, loaded, remedy, shown_version, torch_tag};
+use crate::check::{Code, Finding, Severity};
+use crate::facts::extensions::{Extension, Extensions};
+use crate::text::clip;
+
+/// The longest name of a symbol in a sentence, in characters.
+const LONGEST: usize = 120;
+
+pub fn judge(scene: &ImageContext<'_>) -> Vec<Finding> {
+    let Some(all) = &scene.image.extensions else {
+        return Vec::new();
+    };
+    if scene.stack.packages.is_empty() || all.libraries.is_empty() {
+        return Vec::new();
+    }
+    let mut findings = undefined(scene, all);
+    if findings.is_empty() {
+        let count: usize = all.libraries.values().map(Vec::len).sum();
+        let (libraries, finds) = match count {
+            1 => (
+                "1 library".to_string(),
+                "1 library that needs torch or CUDA finds its symbols".to_string(),
+            ),
+            _ => (
+                format!("{count} libraries"),
+                format!("{count} libraries that need torch or CUDA find their symbols"),
+            ),
+        };
+        findings.push(
+            Finding::pass(Code::UndefinedSymbol, "libraries")
+                .observed(&libraries)
+                .required("every symbol of torch and CUDA is defined")
+                .message(finds),
+        );
+    }
+    findings.extend(missing(scene, all));
+    findings
+}
+
+/// By package, its libraries for which `wanted` holds.
+fn by_package(all: &Extensions, wanted: impl Fn(&Extension) -> bool) -> BTreeMap<&str, Vec<&Extension>> {
+    let mut packages: BTreeMap<&str, Vec<&Extension>> = BTreeMap::new();
+    for extension in all.unresolved.iter().filter(|extension| wanted(extension)) {
+        let name = extension.package.as_ref().unwrap_or(&extension.folder);
+        packages.entry(name).or_default().push(extension);
+    }
+    packages
+}
+
+/// Whether none of what needs torch or CUDA in a package's folder can be loaded.
+fn is_all(all: &Extensions, of_package: &[&Extension]) -> bool {
+    let Some(first) = of_package.first() else {
+        return false;
+    };
+    let libraries = all.libraries.get(&first.folder);
+    libraries.is_none_or(|libraries| libraries.len() <= of_package.len())
+}
+
+fn undefined(scene: &ImageContext<'_>, all: &Extensions) -> Vec<Finding> {
+    let packages = by_package(all, |extension| extension.undefined > 0);
+    packages
+        .iter()
+        .filter_map(|(package, extensions)| {
+            let is_named = scene.rule(package).is_some();
+            let severity = match is_named || is_all(all, extensions) {
+                true => Code::UndefinedSymbol.severity(),
+                false => Severity::Warn,
+            };
+            finding(scene, package, extensions, severity)
+        })
+        .collect()
+}
+
+fn finding(
+    scene: &ImageContext<'_>,
+    package: &str,
+    extensions: &[&Extension],
+    severity: Severity,
+) -> Option<Finding> {
+    let first = extensions.first()?;
+    let (symbol, provider) = (first.symbol.as_deref()?, first.provider.as_deref()?);
+    // What is observed has the whole name.
+    let shown = clip(&qualified(symbol).unwrap_or_else(|| symbol.to_string()), LONGEST);
+    let more = match first.undefined {
+        0 | 1 => String::new(),
+        count => format!(" and {} more", count - 1),
+    };
+    let others = match extensions.len() {
+        1 => String::new(),
+        2 => format!("; 1 other library of {package} lacks symbols as well"),
+        count => format!(
+            "; {} other libraries of {package} lack symbols as well",
+            count - 1
+        ),
+    };
+    let of_package = scene.installed.get(package).map_or_else(
+        || package.to_string(),
+        |dist| format!("{package} {}", shown_version(dist)),
+    );
+    let path = &first.path;
+    let (required, message, hint) = if provider == "torch" {
+        let (torch, hint) = torch_tag::build_for_torch(scene, package).unwrap_or_else(|| {
+            let hint = "Install torch and this package for each other, in one Python environment.";
+            ("of unknown version".to_string(), hint.to_string())
+        });
+        let why = match first.cxx11_abi {
+            Some(true) => "is built for the C++11 ABI, and torch has the one before it",
+            Some(false) => "is built for the C++ ABI before C++11, and torch has the C++11 ABI",
+            None if package == "torch" => "has libraries of different releases",
+            None => "is built for another torch",
+        };
+        (
+            format!("libraries that are built for torch {torch}"),
+            format!("{of_package} {why}: {path} asks for {shown}, which torch {torch} does not define"),
+            hint,
+        )
+    } else {
+        let hint = remedy::of_library(scene, provider)
+            .unwrap_or_else(|| format!("Install the {provider} that {package} is built for."));
+        (
+            format!("a {provider} that defines what {package} needs"),
+            format!("{path} of {of_package} asks for {shown}, which no installed {provider} defines"),
+            hint,
+        )
+    };
+    Some(
+        Finding::problem_as(Code::UndefinedSymbol, severity, package)
+            .observed(format!("{path}: undefined symbol {symbol}{more}{others}"))
+            .required(required)
+            .message(message)
+            .hint(hint)
+            .with([package, path]),
+    )
+}
+
+/// Libraries that are nowhere. Packages have optional parts, so that what single libraries lack is information.
+fn missing(scene: &ImageContext<'_>, all: &Extensions) -> Vec<Finding> {
+    // The loader has said of these who needs them.
+    let is_told = |name: &str| {
+        let mut objects = scene.image.loaded.iter();
+        objects.any(|object| object.name == name && object.path.is_none())
+    };
+    let packages = by_package(all, |extension| {
+        extension.undefined == 0 && extension.missing.iter().any(|name| !is_told(name))
+    });
+    let each = packages.iter().filter_map(|(package, extensions)| {
+        let first = extensions.first()?;
+        let mut names: Vec<&str> = Vec::new();
+        for name in extensions.iter().flat_map(|extension| &extension.missing) {
+            if !names.contains(&name.as_str()) && !is_told(name) {
+                names.push(name);
+            }
+        }
+        let listed = super::listed(&names.iter().map(ToString::to_string).collect::<Vec<_>>(), 4);
+        let is_all = is_all(all, extensions);
+        let (severity, which) = match (is_all, extensions.len()) {
+            (true, _) => (Code::LibraryMissing.severity(), format!("{} needs", first.path)),
+            (false, 1) => (Severity::Info, format!("{} needs", first.path)),
+            (false, count) => (
+                Severity::Info,
+                format!("{count} libraries of {package}, such as {}, need", first.path),
+            ),
+        };
+        let rest = match is_all {
+            true => String::new(),
+            false => format!("; other libraries of {package} can be loaded"),
+        };
+        let hint = match remedy::of_library(scene, names.first()?) {
+            Some(_) => remedy::of_libraries(scene, &names),
+            None => loaded::supplier(names.first()?),
+        };
+        Some(
+            Finding::problem_as(Code::LibraryMissing, severity, *package)
+                .observed(format!("not found: {listed}"))
+                .required("a file that the loader finds")
+                .message(format!("{which} {listed}, which is not installed{rest}"))
+                .hint(hint)
+                .with(std::iter::once(*package).chain(names.iter().copied())),
+        )
+    });
+    each.collect()
+}
+
+/// `c10::detail::torchCheckFail` of `_ZN3c106detail14torchCheckFailEPKcS2_jRKSs`: the qualified name, without what it takes.
+/// A whole demangler is as large as all checks together.
+///
+/// Source: Itanium C++ ABI, "External Names (a.k.a. Mangling)".
+fn qualified(symbol: &str) -> Option<String> {
+    let (kind, rest) = match symbol.strip_prefix("_Z")? {
+        rest if rest.starts_with("TV") => ("vtable of ", rest.get(2..)?),
+        rest if rest.starts_with("TI") || rest.starts_with("TS") => ("type information of ", rest.get(2..)?),
+        rest => ("", rest),
+    };
+    let is_nested = rest.starts_with('N');
+    let mut rest = rest
+        .trim_start_matches('N')
+        .trim_start_matches(['r', 'V', 'K', 'R', 'O']);
+    let mut names: Vec<String> = Vec::new();
+    while rest.starts_with(|c: char| c.is_ascii_digit()) {
+        let end = rest.find(|c: char| !c.is_ascii_digit())?;
+        let length: usize = rest.get(..end)?.parse().ok()?;
+        names.push(rest.get(end..end.checked_add(length)?)?.to_string());
+        rest = rest.get(end + length..)?;
+        if !is_nested {
+            break;
+        }
+    }
+    let class = names.last()?.clone();
+    match rest.get(..2) {
+        Some("C1" | "C2") => names.push(class),
+        Some("D0" | "D1" | "D2") => names.push(format!("~{class}")),
+        _ => {}
+    }
+    Some(format!("{kind}{}", names.join("::")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixtures::*;
+    use super::*;
+    use crate::check::Status;
+    use crate::facts::Facts;
+
+    const SITE: &str = "/opt/venv/lib/python3.11/site-packages";
+
+    fn lacking(package: &str, file: &str, symbol: &str, provider: &str) -> Extension {
+        Extension {
+            path: format!("{SITE}/{file}"),
+            folder: file.split('/').next().unwrap().into(),
+            package: Some(package.into()),
+            undefined: 2,
+            symbol: Some(symbol.into()),
+            provider: Some(provider.into()),
+            ..Extension::default()
+        }
+    }
+
+    fn with(counts: &[(&str, usize)], unresolved: Vec<Extension>) -> Facts {
+        image(|image| {
+            image.extensions = Some(Extensions {
+                libraries: counts
+                    .iter()
+                    .map(|(name, count)| (name.to_string(), vec![String::new(); *count]))
+                    .collect(),
+                unresolved,
+                ..Extensions::default()
+            });
+        })
+    }
+
+    fn judged(facts: &Facts) -> Vec<Finding> {
+        judge(&ImageContext::new(&stack(), &facts.image))
+    }
+
+    const SYMBOL: &str = "_ZN3c106detail14torchCheckFailEPKcS2_jRKSs";
+
+    #[test]
+    fn a_package_of_the_manifest_fails_and_a_part_of_another_warns() {
+        for (package, folder, count, status) in [
+            ("torch-scatter", "torch_scatter", 3, Status::Fail),
+            ("own", "own", 1, Status::Fail),
+            ("own", "own", 2, Status::Warn),
+        ] {
+            let extension = lacking(package, &format!("{folder}/_C.so"), SYMBOL, "torch");
+            let findings = judged(&with(&[(folder, count)], vec![extension]));
+            assert_eq!(findings.len(), 1, "{findings:#?}");
+            assert_eq!(
+                (findings[0].status, findings[0].code),
+                (status, Code::UndefinedSymbol)
+            );
+            assert!(
+                findings[0].message.contains("c10::detail::torchCheckFail"),
+                "{findings:#?}"
+            );
+        }
+        let findings = judged(&with(&[("torch", 9)], Vec::new()));
+        assert_eq!(findings[0].status, Status::Pass);
+        assert_eq!(judged(&image(|image| image.extensions = None)), []);
+    }
+
+    #[test]
+    fn the_words_of_every_problem() {
+        let abi = Extension {
+            cxx11_abi: Some(false),
+            ..lacking("flash-attn", "flash_attn/x.so", SYMBOL, "torch")
+        };
+        let missing = Extension {
+            missing: vec!["libcudart.so.11.0".into()],
+            undefined: 0,
+            ..lacking("own", "own/_C.so", "", "")
+        };
+        let unresolved = vec![
+            abi,
+            missing,
+            lacking(
+                "torch-scatter",
+                "torch_scatter/_C.so",
+                "aoti_torch_get_dim",
+                "torch",
+            ),
+            lacking(
+                "torch-scatter",
+                "torch_scatter/_D.so",
+                "aoti_torch_get_dim",
+                "torch",
+            ),
+            lacking(
+                "torch",
+                "torch/lib/libtorch_cuda.so",
+                "ncclCommWindowRegister",
+                "libnccl.so.2",
+            ),
+        ];
+        let mut page = String::new();
+        for count in [1, 9] {
+            for f in judged(&with(&[("own", count)], unresolved.clone())) {
+                page += &format!(
+                    "{:?} {} [{}] {}\n    observed: {}\n    required: {}\n    hint: {}\n",
+                    f.status, f.code, f.subject, f.message, f.observed, f.required, f.hint
+                );
+            }
+        }
+        insta::assert_snapshot!(page);
+    }
+
+    #[test]
+    fn names_without_what_they_take() {
+        for (symbol, name) in [
+            (SYMBOL, Some("c10::detail::torchCheckFail")),
+            ("_ZNK2at10TensorBase4sizeEl", Some("at::TensorBase::size")),
+            (
+                "_ZN3c105ErrorC2ENS_14SourceLocationESs",
+                Some("c10::Error::Error"),
+            ),
+            ("_ZN3c104ImplD0Ev", Some("c10::Impl::~Impl")),
+            (
+                "_ZTVN5torch8autograd4NodeE",
+                Some("vtable of torch::autograd::Node"),
+            ),
+            ("_Z16THPVariable_WrapN2at10TensorBaseE", Some("THPVariable_Wrap")),
+            ("_ZN99c10", None),
+            ("_ZN18446744073709551615x", None),
+            ("_Z", None),
+            ("cudaMalloc", None),
+        ] {
+            assert_eq!(qualified(symbol).as_deref(), name, "{symbol}");
+        }
+    }
+}

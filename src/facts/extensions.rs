@@ -1,0 +1,61 @@
+//! Whether the libraries of an environment find the symbols that they need of torch, of CUDA and of other frameworks.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::read::object;
+
+/// The libraries in site-packages that need a framework or CUDA, as their dynamic sections say.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct Extensions {
+    /// their files, by the first name of the paths below site-packages
+    pub libraries: BTreeMap<String, Vec<String>>,
+    /// those of which something is not found, in the order of their paths
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unresolved: Vec<Extension>,
+    /// SONAMEs that were looked for where the loader looks for every program
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub sought: Vec<String>,
+    /// files outside of site-packages whose symbols counted
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub outside: Vec<String>,
+}
+
+/// A library of which something is not found.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct Extension {
+    /// its file
+    pub path: String,
+    /// the first name of its path below site-packages, as in [`Extensions::libraries`]
+    pub folder: String,
+    /// normalised name of the distribution that brought it
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub package: Option<String>,
+    /// SONAMEs of frameworks or CUDA that are nowhere
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<String>,
+    /// how many symbols nothing defines
+    pub undefined: u32,
+    /// the first of them in the order of their names
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub symbol: Option<String>,
+    /// what had to define it: a framework, such as `torch`, or a library of CUDA's by its SONAME
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub provider: Option<String>,
+    /// the C++ ABI that it was built for, where torch has the other one: `true` is the C++11 ABI
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cxx11_abi: Option<bool>,
+}
+
+object!(Extensions { libraries; or_default unresolved, sought, outside });
+object!(Extension {
+    path,
+    folder,
+    package,
+    missing,
+    undefined,
+    symbol,
+    provider,
+    cxx11_abi
+});

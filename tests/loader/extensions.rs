@@ -1,0 +1,250 @@
+//! Libraries that nobody lists: what they ask of torch and of CUDA, as their own symbols say.
+
+use super::*;
+
+const CHECK_FAIL: &str =
+    "_ZN3c106detail14torchCheckFailEPKcS2_jRKNSt7__cxx1112basic_stringIcSt11char_traitsIcESaIcEEE";
+const ERROR: &str =
+    "_ZN3c105ErrorC2ENS_14SourceLocationENSt7__cxx1112basic_stringIcSt11char_traitsIcESaIcEEE";
+
+/// A library of these symbols, whatever their names hold.
+fn defines(path: &Path, soname: &str, symbols: &[&str]) {
+    let mut source = String::from("int here;\n");
+    for (at, symbol) in symbols.iter().enumerate() {
+        source += &format!("void f{at}(void) __asm__(\"{symbol}\");\nvoid f{at}(void) {{}}\n");
+    }
+    let soname = format!("-Wl,-soname,{soname}");
+    cc(path, &source, &[OsStr::new(&soname)]);
+}
+
+/// A library that needs others and asks for these symbols.
+fn asks(path: &Path, needed: &[&Path], symbols: &[&str], flags: &[&str]) {
+    let mut source = String::new();
+    for (at, symbol) in symbols.iter().enumerate() {
+        source += &format!("void f{at}(void) __asm__(\"{symbol}\");\nvoid *p{at} = f{at};\n");
+    }
+    let mut arguments = vec![OsStr::new("-Wl,--no-as-needed")];
+    arguments.extend(needed.iter().map(|path| path.as_os_str()));
+    arguments.extend(flags.iter().map(OsStr::new));
+    cc(path, &source, &arguments);
+}
+
+impl Image {
+    /// torch, whose libc10.so defines these symbols.
+    fn torch(&mut self, symbols: &[&str]) -> PathBuf {
+        self.install("torch");
+        self.nvidia("12.4");
+        let libc10 = self.site.join("torch/lib/libc10.so");
+        defines(&libc10, "libc10.so", symbols);
+        libc10
+    }
+
+    fn nccl(&self, symbols: &[&str]) -> PathBuf {
+        let path = self.site.join("nvidia/nccl/lib/libnccl.so.2");
+        defines(&path, "libnccl.so.2", symbols);
+        path
+    }
+}
+
+fn message_of(said: &Said) -> String {
+    let finding = said.findings("undefined-symbol")[0];
+    format!(
+        "{} [{}]",
+        finding["message"].as_str().unwrap(),
+        finding["observed"].as_str().unwrap()
+    )
+}
+
+#[test]
+fn a_module_of_any_name_that_was_built_for_another_torch_fails() {
+    let mut image = Image::new();
+    let libc10 = image.torch(&[CHECK_FAIL, ERROR]);
+    let module = image.site.join("own_ops/deep/_C_stable.abi3.so");
+    asks(&module, &[&libc10], &[CHECK_FAIL, "aoti_torch_new_in_2_9"], &[]);
+    let said = image.check(&[]);
+    assert_eq!(said.of("undefined-symbol"), [("fail", "own_ops")]);
+    assert_eq!(said.report["exit_code"], 81);
+    let message = message_of(&said);
+    for part in [
+        "is built for another torch",
+        module.to_str().unwrap(),
+        "aoti_torch_new_in_2_9",
+    ] {
+        assert!(message.contains(part), "{message}");
+    }
+    asks(&module, &[&libc10], &[CHECK_FAIL, ERROR], &[]);
+    let said = image.check(&[]);
+    assert_eq!(said.of("undefined-symbol"), [("pass", "libraries")]);
+    assert_eq!(said.report["exit_code"], 0, "{:#}", said.report["findings"]);
+}
+
+#[test]
+fn the_other_abi_is_named() {
+    let mut image = Image::new();
+    let libc10 = image.torch(&[CHECK_FAIL, ERROR]);
+    let module = image.site.join("own_ops.so");
+    asks(
+        &module,
+        &[&libc10],
+        &["_ZN3c106detail14torchCheckFailEPKcS2_jRKSs"],
+        &[],
+    );
+    let message = message_of(&image.check(&[]));
+    assert!(
+        message.contains("C++ ABI before C++11") && message.contains("c10::detail::torchCheckFail"),
+        "{message}"
+    );
+}
+
+#[test]
+fn symbols_of_others_weak_ones_and_those_of_the_package_itself_are_not_missed() {
+    let mut image = Image::new();
+    let libc10 = image.torch(&[CHECK_FAIL]);
+    // Its own library, which the package opens with RTLD_GLOBAL.
+    defines(
+        &image.site.join("own/lib/libown.so"),
+        "libown.so",
+        &["_ZN2at3ownEv"],
+    );
+    let module = image.site.join("own/_C.so");
+    asks(
+        &module,
+        &[&libc10],
+        &[
+            CHECK_FAIL,
+            "_ZN2at3ownEv",
+            "PyModule_Create2",
+            "_ZN3own3runERKN2at6TensorE",
+        ],
+        &[],
+    );
+    // Needs no torch: whoever opens it brings the symbols along.
+    asks(&image.site.join("own/_plugin.so"), &[], &["_ZN3c104noneEv"], &[]);
+    let weak = "extern int f(void) __asm__(\"_ZTHN2at4noneE\") __attribute__((weak)); void *p = f;\n";
+    cc(
+        &image.site.join("own/_weak.so"),
+        weak,
+        &[OsStr::new("-Wl,--no-as-needed"), libc10.as_os_str()],
+    );
+    // Python does not look at it.
+    asks(
+        &image.site.join("own/_D.cpython-34-x86_64-linux-gnu.so"),
+        &[&libc10],
+        &["_ZN3c104noneEv"],
+        &[],
+    );
+    let said = image.check(&[]);
+    assert_eq!(
+        said.of("undefined-symbol"),
+        [("pass", "libraries")],
+        "{:#}",
+        said.report["findings"]
+    );
+    assert_eq!(said.report["exit_code"], 0, "{:#}", said.report["findings"]);
+}
+
+#[test]
+fn one_of_several_alternatives_is_enough() {
+    let mut image = Image::new();
+    let libc10 = image.torch(&[CHECK_FAIL]);
+    for (name, symbol) in [
+        ("_C_pt24.so", "_ZN3c103oldEv"),
+        ("_C_pt25.so", CHECK_FAIL),
+        ("_C_pt26.so", "_ZN3c103newEv"),
+    ] {
+        asks(&image.site.join("own").join(name), &[&libc10], &[symbol], &[]);
+    }
+    assert_eq!(image.check(&[]).of("undefined-symbol"), [("pass", "libraries")]);
+    fs::remove_file(image.site.join("own/_C_pt25.so")).unwrap();
+    assert_eq!(image.check(&[]).of("undefined-symbol"), [("fail", "own")]);
+}
+
+/// pip replaces the files of nvidia-nccl-cu12 by those of another package.
+#[test]
+fn an_older_library_in_the_place_of_the_wheels_fails_with_the_library() {
+    let mut image = Image::new();
+    let libc10 = image.torch(&[]);
+    let nccl = image.nccl(&["ncclCommInitAll", "ncclCommDeregister"]);
+    let module = libc10.with_file_name("libtorch_cuda.so");
+    asks(
+        &module,
+        &[&libc10, &nccl],
+        &["ncclCommInitAll", "ncclCommDeregister"],
+        &[],
+    );
+    assert_eq!(image.check(&[]).of("undefined-symbol"), [("pass", "libraries")]);
+    image.nccl(&["ncclCommInitAll"]);
+    let said = image.check(&[]);
+    assert_eq!(said.of("undefined-symbol"), [("fail", "torch")]);
+    let message = message_of(&said);
+    assert!(
+        message.contains("ncclCommDeregister") && message.contains("no installed libnccl.so.2"),
+        "{message}"
+    );
+    // Another copy may be the one that is loaded.
+    let other = image.path("nccl/libnccl.so.2");
+    defines(&other, "libnccl.so.2", &["ncclCommInitAll", "ncclCommDeregister"]);
+    let said = image.check_with_library_path(other.parent().unwrap());
+    assert_eq!(said.of("undefined-symbol"), [("pass", "libraries")]);
+    assert_eq!(
+        said.report["facts"]["image"]["extensions"]["outside"],
+        json!([other])
+    );
+    let flag = format!("-Wl,-rpath,{}", other.parent().unwrap().display());
+    asks(&module, &[&libc10, &nccl], &["ncclCommDeregister"], &[&flag]);
+    assert_eq!(image.check(&[]).of("undefined-symbol"), [("pass", "libraries")]);
+}
+
+#[test]
+fn a_library_that_is_nowhere_fails_a_package_without_another_way() {
+    let mut image = Image::new();
+    image.torch(&[]);
+    let cudart = image.path("libcudart.so.11.0");
+    defines(&cudart, "libcudart.so.11.0", &["cudaMalloc"]);
+    asks(&image.site.join("own/_C.so"), &[&cudart], &["cudaMalloc"], &[]);
+    let said = image.check(&[]);
+    let told = |said: &Said| -> Vec<(String, String)> {
+        let all = said.of("library-missing").into_iter();
+        let all = all.filter(|(_, subject)| *subject != "loader");
+        all.map(|(status, subject)| (status.into(), subject.into()))
+            .collect()
+    };
+    assert_eq!(told(&said), [("fail".to_string(), "own".to_string())]);
+    let message = said
+        .findings("library-missing")
+        .into_iter()
+        .find(|f| f["subject"] == "own")
+        .unwrap();
+    assert!(
+        message["hint"]
+            .as_str()
+            .unwrap()
+            .contains("nvidia-cuda-runtime-cu11"),
+        "{message:#}"
+    );
+    // An optional part.
+    let nccl = image.nccl(&["ncclCommInitAll"]);
+    asks(&image.site.join("own/_D.so"), &[&nccl], &["ncclCommInitAll"], &[]);
+    let said = image.check(&[]);
+    assert_eq!(told(&said), [("info".to_string(), "own".to_string())]);
+    assert_eq!(said.report["exit_code"], 0, "{:#}", said.report["findings"]);
+}
+
+#[test]
+fn what_is_accepted_starts() {
+    let mut image = Image::new();
+    let libc10 = image.torch(&[]);
+    asks(
+        &image.site.join("own/_C.so"),
+        &[&libc10],
+        &["_ZN3c104noneEv"],
+        &[],
+    );
+    for key in ["package", "library"] {
+        let name = if key == "package" { "own" } else { "_C.so" };
+        image.accept = json!([{"code": "undefined-symbol", key: name, "reason": "RTLD_GLOBAL"}]);
+        let said = image.check(&[]);
+        assert_eq!(said.of("undefined-symbol"), [("info", "own")]);
+        assert_eq!(said.report["exit_code"], 0);
+    }
+}
