@@ -27,6 +27,7 @@ pub mod reading;
 pub mod record;
 pub mod requirement;
 pub mod sample;
+pub mod surroundings;
 pub mod threads;
 pub mod torch_abi;
 pub mod tree;

@@ -14,6 +14,7 @@ pub mod kernels;
 pub mod libraries;
 pub mod read;
 pub mod smoke;
+pub mod surroundings;
 
 pub use extensions::Extensions;
 pub use kernels::{ModuleKernels, PtxVersion};
@@ -21,6 +22,7 @@ pub use libraries::{LibraryAnswer, LibraryKind};
 pub use read::from_json;
 use read::{FromJson, ReadError, lines, object, tagged, words};
 pub use smoke::SmokeFacts;
+pub use surroundings::Surroundings;
 
 /// Writes a value as JSON text, on one line.
 ///
@@ -776,6 +778,9 @@ pub struct ImageFacts {
     /// whether libraries there find the symbols of torch and CUDA; absent where that was not looked at
     #[serde(skip_serializing_if = "Option::is_none")]
     pub extensions: Option<Extensions>,
+    /// what compiling kernels at run time needs; absent where neither triton nor torch is installed
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub surroundings: Option<Surroundings>,
     /// what could not be read, but for libraries, which say it themselves
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unread: Vec<Unread>,
@@ -1009,7 +1014,7 @@ tagged!(LoaderEnd by "end" {
 });
 object!(LoaderRun { modules, missing_versions, refused, stubs, searched, notes; or_default ms; flat end });
 object!(Unread { path, errno });
-object!(ImageFacts { python, distributions, owned, files, editable, libraries, helper, loaded, kernels, extensions, unread; or_default loader });
+object!(ImageFacts { python, distributions, owned, files, editable, libraries, helper, loaded, kernels, extensions, surroundings, unread; or_default loader });
 object!(DeviceFacts {
     driver,
     devices,

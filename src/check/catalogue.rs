@@ -101,6 +101,14 @@ catalogue! {
     KernelsMissing "kernels-missing" Image Fail Image "warn for packages that the manifest does not name";
     /// a listed architecture is served by PTX alone, which is compiled at first launch
     KernelsPtxOnly "kernels-ptx-only" Image Warn Image;
+    /// triton finds no C compiler, or no Python.h, for what it compiles at run time
+    CompilerMissing "compiler-missing" Image Warn Image "info where the manifest names no package that compiles";
+    /// a folder for compiled kernels cannot be written by this user
+    CacheUnwritable "cache-unwritable" Image Warn Image "info for a default folder where the manifest names no package that compiles";
+    /// the user has no name, which torch's inductor asks for
+    UserUnknown "user-unknown" Image Warn Image;
+    /// a variable names what is not there, or has a value that the software refuses
+    VariableMismatch "variable-mismatch" Image Warn Image;
     /// no glibc loader, or too old a glibc: no CUDA library can run here
     LoaderMissing "loader-missing" Image Fail Image;
     /// the image's NVIDIA_REQUIRE_* conditions do not hold on this machine
@@ -114,7 +122,7 @@ catalogue! {
     /// the driver sees no GPU
     GpuMissing "gpu-missing" Device Fail Node;
     /// CUDA shows fewer GPUs than the manifest's `gpus`, or more than it accepts
-    GpuCount "gpu-count" Device Fail Node;
+    GpuCount "gpu-count" Device Fail Node "warn where only CUDA_VISIBLE_DEVICES has entries that name no GPU";
     /// a GPU has less free memory than the manifest's `limits.gpu_memory_free`
     GpuMemory "gpu-memory" Device Fail Node "warn where NVML does not say how much is free";
     /// the driver or a GPU answers with an error

@@ -25,6 +25,7 @@ mod packages;
 mod python;
 mod remedy;
 mod requires;
+mod surroundings;
 mod torch_tag;
 mod unread;
 
@@ -67,6 +68,7 @@ pub fn judge(stack: &Stack, archs: Option<&ArchList>, facts: &Facts) -> Vec<Find
         findings.extend(kernels::judge(&scene, archs));
     }
     remedy::fit(&scene, &mut findings);
+    findings.extend(surroundings::judge(&scene));
     // These remedies hold over builds of conda's and NVIDIA's as well: they only add NVIDIA's wheels.
     findings.extend(on_the_cpu::judge(&scene));
     name_python(&mut findings, &facts.image.python);

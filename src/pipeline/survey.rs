@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use crate::discover::reading::Reading;
 use crate::discover::{
     editable, extensions, extras, installed, libraries, loader, modules, named_files, opened, python,
-    threads, torch_abi, unread, wheels,
+    surroundings, threads, torch_abi, unread, wheels,
 };
 use crate::facts::{ComputeCapability, Extensions, ImageFacts, ModuleKernels, Python};
 use crate::stack::Stack;
@@ -263,12 +263,14 @@ impl Survey {
         let library_path = self.env.get("LD_LIBRARY_PATH").and_then(OsStr::to_str);
         opened::look(&mut distributions, &names, &python, library_path);
         let asked = loader::ask(&self.stack, &python);
+        let surroundings = surroundings::look(&distributions, &python, &self.env);
         let facts = ImageFacts {
             distributions,
             owned,
             files: named_files::find(site, &self.stack.files),
             editable: editable::traps(site),
             libraries: libraries::of_environment(&self.stack, &python),
+            surroundings,
             python,
             ..ImageFacts::default()
         };

@@ -97,6 +97,7 @@ impl CachedFacts {
             owned: _,
             files: _,
             editable: _,
+            surroundings: _,
             unread: _,
             // CachedFacts, and taken apart below.
             libraries,

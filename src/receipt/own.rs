@@ -75,6 +75,8 @@ fn texts(facts: &ImageFacts) -> Vec<String> {
         owned,
         files: named,
         editable,
+        // Of no smoke's proof: it compiles nothing.
+        surroundings: _,
         // The image's key has them.
         libraries: _,
         helper: _,

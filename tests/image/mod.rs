@@ -8,4 +8,5 @@ mod libraries;
 mod metadata;
 mod owners;
 mod python;
+mod surroundings;
 mod wheels;

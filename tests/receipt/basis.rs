@@ -183,6 +183,7 @@ const FACTS: &[(&str, &[&str])] = &[
         &["a library in front, by LD_LIBRARY_PATH, that an extension asks"],
     ),
     ("image.extensions.outside", &["a library that an extension asks"]),
+    ("image.surroundings", FOUND_ANEW),
     // No receipt is written of a run that met one.
     ("image.unread", NOT_KEPT),
     // The driver's answers and the GPUs are kept for a day.

@@ -10,7 +10,11 @@ const MOST: usize = 3;
 
 /// Nothing where CUDA shows no GPU: that has its own finding.
 pub fn judge(stack: &Stack, facts: &Facts) -> Vec<Finding> {
-    let mut findings: Vec<Finding> = count(stack, facts).into_iter().collect();
+    let counted = count(stack, facts);
+    // Which GPUs are hidden is part of the hint there.
+    let is_told = counted.as_ref().is_some_and(|finding| finding.problem);
+    let hidden = named_in_vain(facts).filter(|_| !is_told);
+    let mut findings: Vec<Finding> = counted.into_iter().chain(hidden).collect();
     if let Some(required) = stack.limits.gpu_memory_free {
         findings.extend(memory(required, facts));
     }
@@ -70,6 +74,37 @@ fn count(stack: &Stack, facts: &Facts) -> Option<Finding> {
             .required(format!("{} (gpus in the manifest)", rule.words()))
             .message(message)
             .hint(hint),
+    )
+}
+
+/// An entry of CUDA_VISIBLE_DEVICES that names no GPU, so that the ones behind it are hidden.
+///
+/// Source: CUDA C++ Programming Guide, "CUDA Environment Variables". An entry that is there twice leaves no device at all.
+fn named_in_vain(facts: &Facts) -> Option<Finding> {
+    let list = facts.environment.get("CUDA_VISIBLE_DEVICES")?;
+    let entries: Vec<&str> = list
+        .split(',')
+        .map(str::trim)
+        .filter(|entry| !entry.is_empty())
+        .collect();
+    let driver = facts.device.driver.as_ref()?;
+    let count = usize::try_from(driver.device_count?).ok()?;
+    // -1 ends the list on purpose.
+    let wanted = entries.iter().take_while(|entry| **entry != "-1").count();
+    // Of several MIG instances CUDA shows one, whichever are named.
+    if count == 0 || wanted <= count || entries.iter().any(|entry| entry.starts_with("MIG-")) {
+        return None;
+    }
+    let first = entries.get(count)?;
+    Some(
+        Finding::problem_as(Code::GpuCount, Severity::Warn, "CUDA_VISIBLE_DEVICES")
+            .observed(format!("CUDA_VISIBLE_DEVICES={list}; CUDA shows {count}"))
+            .required(format!("{wanted} GPUs, as the list has entries"))
+            .message(format!(
+                "CUDA_VISIBLE_DEVICES has {wanted} entries and CUDA shows {count}: {first} names no GPU of this container, and what \
+                 stands behind it is ignored"
+            ))
+            .hint("unset CUDA_VISIBLE_DEVICES, or list GPUs of this container alone: they are numbered from 0, whatever their numbers on the node"),
     )
 }
 
@@ -184,6 +219,32 @@ mod tests {
 
     fn counted(rule: &str, device: Value, environment: Value) -> Option<Finding> {
         count(&expecting(json!({"gpus": rule})), &facts(device, environment))
+    }
+
+    #[test]
+    fn an_entry_that_names_no_gpu_hides_those_behind_it() {
+        for (list, cuda, told) in [
+            ("0,1,2,3", 1, Some("1 names no GPU")),
+            ("0,GPU-x,1", 1, Some("GPU-x names no GPU")),
+            ("0,1", 2, None),
+            ("0", 8, None),
+            ("0,-1,5", 1, None),
+            ("0,,", 1, None),
+            ("MIG-a,MIG-b", 1, None),
+            ("7", 0, None),
+        ] {
+            let facts = facts(gpus(cuda, 8), json!({"CUDA_VISIBLE_DEVICES": list}));
+            let finding = named_in_vain(&facts);
+            let message = finding.as_ref().map(|f| (f.status, f.message.clone()));
+            assert_eq!(message.is_some(), told.is_some(), "{list}: {message:?}");
+            if let (Some((status, message)), Some(told)) = (message, told) {
+                assert!(
+                    status == Status::Warn && message.contains(told),
+                    "{list}: {message}"
+                );
+            }
+        }
+        assert_eq!(named_in_vain(&facts(gpus(1, 1), json!({}))), None);
     }
 
     #[test]
