@@ -476,6 +476,25 @@ pub struct ClosedFolder {
 }
 
 impl Python {
+    /// `cpython-311` of Python 3.11, `cpython-314t` of a free-threaded 3.14: in the names of its extensions.
+    pub fn tag(&self) -> Option<String> {
+        let mut parts = self.version.as_deref()?.split('.');
+        let (major, minor) = (parts.next()?, parts.next()?);
+        let threads = if self.is_free_threaded() { "t" } else { "" };
+        Some(format!("cpython-{major}{minor}{threads}"))
+    }
+
+    /// Whether it is a build without the global lock: its folders are called `python3.14t` (PEP 703).
+    pub fn is_free_threaded(&self) -> bool {
+        let folders = self.site_packages.iter().flat_map(|site| site.split('/'));
+        let mut versions = folders.filter_map(|name| name.strip_prefix("python3."));
+        versions.any(|version| {
+            version
+                .strip_suffix('t')
+                .is_some_and(|n| n.parse::<u16>().is_ok())
+        })
+    }
+
     /// What is judged, as a finding names it: the interpreter, or the folder where that is all there is.
     pub fn judged(&self) -> Option<&str> {
         self.interpreter.as_deref().or(self.prefix.as_deref())

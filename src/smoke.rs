@@ -496,6 +496,12 @@ fn strings(words: Vec<&str>) -> Vec<CString> {
         .collect()
 }
 
+/// Without what makes `import x` load nothing (Python 3.15, PEP 810): the import of a package is what many commands prove.
+fn with_eager_imports(env: &[CString]) -> Vec<CString> {
+    let is_other = |variable: &&CString| !variable.as_bytes().starts_with(b"PYTHON_LAZY_IMPORTS=");
+    env.iter().filter(is_other).cloned().collect()
+}
+
 fn start_command(
     supervisor: &mut Supervisor,
     own: &UserCommand,
@@ -508,7 +514,7 @@ fn start_command(
     let start = Start {
         program: Program::Path(&path),
         argv: &strings(own.argv.iter().map(String::as_str).collect()),
-        envp: env,
+        envp: &with_eager_imports(env),
         time: own.timeout,
     };
     let skips = if first {

@@ -72,7 +72,7 @@ impl Object {
 /// Looks at those of `objects`, which are in the order of their paths, that need a framework or CUDA.
 pub fn look(objects: &[Object], python: &Python, library_path: Option<&str>) -> Extensions {
     let shelf = Shelf::new(objects, &python.site_packages, library_path);
-    let tag = python.version.as_deref().and_then(python_tag);
+    let tag = python.tag();
     let is_asked =
         |object: &Object| !object.needed.is_empty() && !is_of_another_python(object.name(), tag.as_deref());
     let asked: Vec<usize> = (0..objects.len())
@@ -112,12 +112,6 @@ pub fn look(objects: &[Object], python: &Python, library_path: Option<&str>) -> 
     found.outside = Vec::from_iter(order::set(files.map(|path| path.to_string_lossy().into_owned())));
     found.sought = outside.into_keys().collect();
     found
-}
-
-/// `cpython-311` of `3.11.7`.
-fn python_tag(version: &str) -> Option<String> {
-    let mut parts = version.split('.');
-    Some(format!("cpython-{}{}", parts.next()?, parts.next()?))
 }
 
 /// `x.cpython-310-x86_64-linux-gnu.so` under Python 3.11, which does not look at it.

@@ -96,12 +96,12 @@ pub const NAME_FILES: [&str; 4] = [
 
 /// What Python reads, without the `PYTHON` in front: PYTHON_API_KEY is none of these.
 ///
-/// Source: <https://docs.python.org/3/using/cmdline.html#environment-variables>, 3.8 to 3.14.
+/// Source: <https://docs.python.org/3/using/cmdline.html#environment-variables>, 3.8 to 3.15.
 const OF_PYTHON: &str = " ASYNCIODEBUG BREAKPOINT CASEOK COERCECLOCALE DEBUG DEVMODE DONTWRITEBYTECODE EXECUTABLE \
     FAULTHANDLER HASHSEED HOME INSPECT INTMAXSTRDIGITS IOENCODING MALLOC MALLOCSTATS NODEBUGRANGES NOUSERSITE OPTIMIZE \
     PATH PERFSUPPORT PLATLIBDIR PROFILEIMPORTTIME PYCACHEPREFIX SAFEPATH STARTUP TRACEMALLOC UNBUFFERED USERBASE UTF8 \
     VERBOSE WARNDEFAULTENCODING WARNINGS _BASIC_REPL _COLORS _CONTEXT_AWARE_WARNINGS _CPU_COUNT _DISABLE_REMOTE_DEBUG \
-    _FROZEN_MODULES _GIL _HISTORY _JIT _PERF_JIT_SUPPORT _PRESITE _THREAD_INHERIT_CONTEXT ";
+    _FROZEN_MODULES _GIL _HISTORY _JIT _LAZY_IMPORTS _PERF_JIT_SUPPORT _PRESITE _THREAD_INHERIT_CONTEXT ";
 
 /// Variables that decide what the loader and Python take, and for GPUs what CUDA shows. NVIDIA_VISIBLE_DEVICES is a
 /// request to the container runtime, which Kubernetes writes anew for each container; what came of it is what NVML shows.

@@ -126,6 +126,19 @@ def failure_of(error, importing):
     return {"kind": kind, "error": type_name(error), "message": message_of(error), "frames": frames_of(error, importing)}
 
 
+def import_eagerly(name):
+    """Under `-X lazy_imports=all` (Python 3.15, PEP 810) an import alone would load nothing of what the module imports."""
+    if not hasattr(sys, "set_lazy_imports"):
+        __import__(name)
+        return
+    mode = sys.get_lazy_imports()
+    sys.set_lazy_imports("normal")
+    try:
+        __import__(name)
+    finally:
+        sys.set_lazy_imports(mode)
+
+
 class Smoke:
     """One smoke. `emit(kind, fields)` takes the lines; `imports` may be called more than once, `gpu` once."""
 
@@ -206,7 +219,7 @@ class Smoke:
                 return
 
     def import_module(self, entry, name, after):
-        went_well = self.step(entry, "import " + name, lambda: __import__(name) and None, importing=True)
+        went_well = self.step(entry, "import " + name, lambda: import_eagerly(name), importing=True)
         for told in TELLS.get(name, (name,)) if went_well else ():
             module = sys.modules.get(told)
             if module is not None:

@@ -269,3 +269,21 @@ fn nothing_of_the_environment_is_told() {
         assert_eq!(ran.report["facts"]["environment"]["CUDA_VISIBLE_DEVICES"], "0");
     }
 }
+
+/// Python 3.15 (PEP 810): what `-X lazy_imports=all` leaves for later is loaded, in commands as well. Older Pythons get the
+/// functions here by a `.pth`.
+#[test]
+fn lazy_imports_are_made_for_real() {
+    let scene = Scene::new()
+        .var("PYTHON_LAZY_IMPORTS", "all")
+        .smoke(json!(["torch", {"name": "own", "argv": ["sh", "-c", "test -z \"$PYTHON_LAZY_IMPORTS\""]}]));
+    let site = scene.site();
+    let modes = "import sys\nmodes = ['all']\nsys.get_lazy_imports = lambda: modes[-1]\nsys.set_lazy_imports = modes.append\n";
+    std::fs::write(site.join("lazy.py"), modes).unwrap();
+    std::fs::write(site.join("lazy.pth"), "import lazy\n").unwrap();
+    let torch = site.join("torch/__init__.py");
+    let code = std::fs::read_to_string(&torch).unwrap();
+    let asks = "import sys as s\nif s.get_lazy_imports() != 'normal':\n    raise ImportError('it is lazy')\n";
+    std::fs::write(&torch, format!("{asks}{code}")).unwrap();
+    scene.prove_both(0, &[]);
+}

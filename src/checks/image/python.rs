@@ -217,10 +217,10 @@ enum Foreign {
 
 impl Foreign {
     /// None of the wheel's tags fits; one that fits the interpreter leaves the platform to blame.
-    fn of(dist: &Distribution, minor: u16) -> Option<Self> {
-        if dist.tags.iter().any(|tag| fits(tag, minor)) {
+    fn of(dist: &Distribution, abi: Abi) -> Option<Self> {
+        if dist.tags.iter().any(|tag| fits(tag, abi)) {
             None
-        } else if dist.tags.iter().any(|tag| fits_interpreter(tag, minor)) {
+        } else if dist.tags.iter().any(|tag| fits_interpreter(tag, abi)) {
             Some(Self::Platform)
         } else {
             Some(Self::Interpreter)
@@ -234,24 +234,29 @@ impl Foreign {
         }
     }
 
-    fn here(self, version: &str) -> String {
+    fn here(self, version: &str, abi: Abi) -> String {
         match self {
+            Self::Interpreter if abi.free_threaded => format!("Python here is {version}, free-threaded"),
             Self::Interpreter => format!("Python here is {version}"),
             Self::Platform => "this is x86-64 Linux with glibc".into(),
         }
     }
 
-    fn required(self, minor: u16) -> String {
+    fn required(self, abi: Abi) -> String {
+        let minor = abi.minor;
         match self {
+            Self::Interpreter if abi.free_threaded => format!("wheels for cp3{minor}t, abi3t or py3"),
             Self::Interpreter => format!("wheels for cp3{minor}, abi3 or py3"),
             Self::Platform => "wheels for any platform, linux_x86_64 or manylinux_…_x86_64".into(),
         }
     }
 
-    fn hint(self, minor: u16) -> String {
+    fn hint(self, abi: Abi) -> String {
+        let minor = abi.minor;
+        let threads = if abi.free_threaded { "t" } else { "" };
         match self {
             Self::Interpreter => format!(
-                "Install with the pip of this very interpreter (python3.{minor} -m pip install …); do not copy \
+                "Install with the pip of this very interpreter (python3.{minor}{threads} -m pip install …); do not copy \
                  site-packages between versions of Python."
             ),
             Self::Platform => {
@@ -277,6 +282,10 @@ pub fn tags(scene: &ImageContext<'_>) -> Vec<Finding> {
     if scene.stack.packages.is_empty() {
         return Vec::new();
     }
+    let abi = Abi {
+        minor,
+        free_threaded: scene.image.python.is_free_threaded(),
+    };
     let tagged = || {
         scene
             .installed
@@ -285,7 +294,7 @@ pub fn tags(scene: &ImageContext<'_>) -> Vec<Finding> {
             .filter(|d: &&Distribution| !d.tags.is_empty())
     };
     let (ours, others): (Vec<_>, Vec<_>) = tagged()
-        .filter_map(|d| Some((d, Foreign::of(d, minor)?)))
+        .filter_map(|d| Some((d, Foreign::of(d, abi)?)))
         .partition(|(d, _)| scene.rule(&d.name).is_some());
     let mut findings: Vec<Finding> = ours
         .iter()
@@ -293,13 +302,13 @@ pub fn tags(scene: &ImageContext<'_>) -> Vec<Finding> {
             let tags = listed(&dist.tags, 3);
             Finding::problem(Code::PythonVersion, dist.name.clone())
                 .observed(tags.clone())
-                .required(foreign.required(minor))
+                .required(foreign.required(abi))
                 .message(format!(
                     "{} is a wheel for {tags}, and {}",
                     dist.name,
-                    foreign.here(version)
+                    foreign.here(version, abi)
                 ))
-                .hint(foreign.hint(minor))
+                .hint(foreign.hint(abi))
         })
         .collect();
     for foreign in [Foreign::Interpreter, Foreign::Platform] {
@@ -315,12 +324,12 @@ pub fn tags(scene: &ImageContext<'_>) -> Vec<Finding> {
         findings.push(
             Finding::problem_as(Code::PythonVersion, Severity::Warn, "other wheels")
                 .observed(names.clone())
-                .required(foreign.required(minor))
+                .required(foreign.required(abi))
                 .message(format!(
                     "wheels of another {} lie in site-packages: {names}",
                     foreign.what()
                 ))
-                .hint(foreign.hint(minor)),
+                .hint(foreign.hint(abi)),
         );
     }
     if findings.is_empty() && tagged().next().is_some() {
@@ -328,7 +337,7 @@ pub fn tags(scene: &ImageContext<'_>) -> Vec<Finding> {
         findings.push(
             Finding::pass(Code::PythonVersion, "wheels")
                 .observed(format!("{count} wheels"))
-                .required(Foreign::Interpreter.required(minor))
+                .required(Foreign::Interpreter.required(abi))
                 .message(format!("all {count} wheels are for this interpreter")),
         );
     }
@@ -339,28 +348,42 @@ fn minor_of(version: &str) -> Option<u16> {
     version.strip_prefix("3.")?.split('.').next()?.parse().ok()
 }
 
-/// Whether a wheel's tag is for CPython 3.`minor` on x86-64 Linux with glibc.
+/// What wheels have to be built for.
+#[derive(Clone, Copy)]
+struct Abi {
+    /// 11 of CPython 3.11
+    minor: u16,
+    free_threaded: bool,
+}
+
+/// Whether a wheel's tag is for this CPython on x86-64 Linux with glibc.
 ///
 /// Source: PyPA specification "Platform compatibility tags".
-fn fits(tag: &str, minor: u16) -> bool {
+fn fits(tag: &str, abi: Abi) -> bool {
     let here = |platform: &str| {
         platform == "any"
             || platform.ends_with("_x86_64")
                 && (platform.starts_with("linux_") || platform.starts_with("manylinux"))
     };
-    fits_interpreter(tag, minor)
+    fits_interpreter(tag, abi)
         && tag
             .split('-')
             .nth(2)
             .is_none_or(|platforms| platforms.split('.').any(here))
 }
 
-fn fits_interpreter(tag: &str, minor: u16) -> bool {
+fn fits_interpreter(tag: &str, abi: Abi) -> bool {
+    let Abi { minor, free_threaded } = abi;
     let mut parts = tag.split('-');
     let (Some(interpreters), Some(abis)) = (parts.next(), parts.next()) else {
         return true;
     };
     let number = |text: &str| text.parse::<u16>().ok();
+    let stable = if free_threaded { "abi3t" } else { "abi3" };
+    let has = |wanted: &str| abis.split('.').any(|abi| abi == wanted);
+    let is_of_threads = abis
+        .split('.')
+        .any(|abi| abi.starts_with("cp3") && abi.ends_with('t'));
     interpreters.split('.').any(|interpreter| {
         if let Some(rest) = interpreter.strip_prefix("py3") {
             return rest.is_empty() || number(rest).is_some_and(|n| n <= minor);
@@ -368,7 +391,9 @@ fn fits_interpreter(tag: &str, minor: u16) -> bool {
         let Some(built) = interpreter.strip_prefix("cp3").and_then(number) else {
             return false;
         };
-        built == minor || built < minor && abis.split('.').any(|abi| abi == "abi3")
+        // The stable ABI of before 3.15 has no free-threaded builds (PEP 803).
+        let is_this = built == minor && !has("abi3") && !has("abi3t") && is_of_threads == free_threaded;
+        is_this || built == minor && has("none") || built <= minor && has(stable)
     })
 }
 
@@ -409,8 +434,41 @@ mod tests {
             ("cp27-none-any", false),
             ("nonsense", true),
         ] {
-            assert_eq!(fits(tag, 11), fit, "{tag}");
+            let abi = Abi {
+                minor: 11,
+                free_threaded: false,
+            };
+            assert_eq!(fits(tag, abi), fit, "{tag}");
         }
+    }
+
+    /// PEP 703 and PEP 803.
+    #[test]
+    fn tags_of_free_threaded_builds() {
+        for (tag, with, without) in [
+            ("cp315-cp315t-manylinux_2_28_x86_64", true, false),
+            ("cp315-cp315-manylinux_2_28_x86_64", false, true),
+            ("cp314-cp314t-manylinux_2_28_x86_64", false, false),
+            ("cp39-abi3-manylinux_2_28_x86_64", false, true),
+            ("cp315-abi3-manylinux_2_28_x86_64", false, true),
+            ("cp315-abi3t-manylinux_2_28_x86_64", true, false),
+            ("cp315-abi3.abi3t-manylinux_2_28_x86_64", true, true),
+            ("cp315-none-any", true, true),
+            ("py3-none-any", true, true),
+        ] {
+            for (free_threaded, fit) in [(true, with), (false, without)] {
+                let abi = Abi {
+                    minor: 15,
+                    free_threaded,
+                };
+                assert_eq!(fits(tag, abi), fit, "{tag} {free_threaded}");
+            }
+        }
+        let site = |name: &str| {
+            let facts = image(|i| i.python.site_packages = vec![format!("/v/lib/{name}/site-packages")]);
+            facts.image.python.is_free_threaded()
+        };
+        assert!(site("python3.14t") && !site("python3.14") && !site("python3.t"));
     }
 
     #[test]

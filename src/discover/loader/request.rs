@@ -104,11 +104,7 @@ fn modules_of(stack: &Stack, python: &Python) -> Vec<PathBuf> {
 
 /// `STEM.so`, `STEM.abi3.so` or `STEM.cpython-311-….so`, for this interpreter, in the first folder that has one.
 fn module(python: &Python, folder: &str, stem: &str) -> Option<PathBuf> {
-    let tag = python.version.as_deref().map(|version| {
-        let mut parts = version.split('.');
-        let (major, minor) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-        format!(".cpython-{major}{minor}-")
-    });
+    let tag = python.tag().map(|tag| format!(".{tag}-"));
     python.site_packages.iter().find_map(|site| {
         let folder = Path::new(site).join(folder);
         let entry = files::list(&folder).ok()?.into_iter().find(|entry| {
