@@ -312,34 +312,71 @@ pub struct Opener {
     pub name: &'static str,
     /// its extra that requires NVIDIA's wheels, and so says which releases it opens
     pub extra: &'static str,
+    /// a manifest that names one of these means it as well
+    pub part_of: &'static [&'static str],
     /// its file that describes the build, and what stands in it where that is for the CPU alone
-    pub cpu_build: (&'static str, &'static str),
+    pub cpu_build: Known<(&'static str, &'static str)>,
     /// without any of these it does not use a GPU: NVIDIA's wheel without its CUDA tag, and the beginning of the SONAME
     pub opens: &'static [(&'static str, &'static str)],
 }
 
-/// tsl/platform/default/dso_loader.cc, `MaybeTryDlopenGPULibraries`: "Cannot dlopen some GPU libraries. Skipping registering
-/// GPU devices" with the first one that is missing.
-pub static OPENERS: &[Opener] = &[Opener {
-    name: "tensorflow",
-    extra: "and-cuda",
-    cpu_build: (
-        "tensorflow/python/platform/build_info.py",
-        "('is_cuda_build', False)",
-    ),
-    opens: &[
-        ("nvidia-cuda-runtime", "libcudart"),
-        ("nvidia-cublas", "libcublas"),
-        ("nvidia-cufft", "libcufft"),
-        ("nvidia-cusolver", "libcusolver"),
-        ("nvidia-cusparse", "libcusparse"),
-        ("nvidia-cudnn", "libcudnn"),
-    ],
-}];
+/// What JAX asks of each plug-in before it uses a GPU: jax/_src/xla_bridge.py and jax_plugins/xla_cuda12/__init__.py,
+/// "Unable to load cuSPARSE. Is it installed?".
+const OF_JAX: &[(&str, &str)] = &[
+    ("nvidia-cublas", "libcublas"),
+    ("nvidia-cuda-cupti", "libcupti"),
+    ("nvidia-cudnn", "libcudnn"),
+    ("nvidia-cufft", "libcufft"),
+    ("nvidia-cusolver", "libcusolver"),
+    ("nvidia-cusparse", "libcusparse"),
+];
+
+const fn jax_plugin(name: &'static str) -> Opener {
+    Opener {
+        name,
+        extra: "with-cuda",
+        part_of: &["jax", "jaxlib"],
+        cpu_build: No,
+        opens: OF_JAX,
+    }
+}
+
+/// Those of which it is known.
+pub static OPENERS: &[Opener] = &[
+    // tsl/platform/default/dso_loader.cc, `MaybeTryDlopenGPULibraries`: "Cannot dlopen some GPU libraries. Skipping
+    // registering GPU devices" with the first one that is missing.
+    Opener {
+        name: "tensorflow",
+        extra: "and-cuda",
+        part_of: &[],
+        cpu_build: Is((
+            "tensorflow/python/platform/build_info.py",
+            "('is_cuda_build', False)",
+        )),
+        opens: &[
+            ("nvidia-cuda-runtime", "libcudart"),
+            ("nvidia-cublas", "libcublas"),
+            ("nvidia-cufft", "libcufft"),
+            ("nvidia-cusolver", "libcusolver"),
+            ("nvidia-cusparse", "libcusparse"),
+            ("nvidia-cudnn", "libcudnn"),
+        ],
+    },
+    jax_plugin("jax-cuda12-plugin"),
+    jax_plugin("jax-cuda13-plugin"),
+];
 
 /// What a distribution opens by dlopen.
 pub fn opener(distribution: &str) -> Option<&'static Opener> {
     OPENERS.iter().find(|opener| opener.name == distribution)
+}
+
+impl Opener {
+    /// Whether a manifest that names these packages means it.
+    pub fn is_meant(&self, names: &[&str]) -> bool {
+        let all = || std::iter::once(self.name).chain(self.part_of.iter().copied());
+        names.iter().any(|name| all().any(|own| own == *name))
+    }
 }
 
 impl Package {

@@ -16,11 +16,8 @@ use crate::packages::{self, Opener, untagged};
 
 /// States which libraries the named distributions would open in vain.
 pub fn look(found: &mut [Distribution], names: &[&str], python: &Python, library_path: Option<&str>) {
-    for dist in found
-        .iter_mut()
-        .filter(|dist| names.contains(&dist.name.as_str()))
-    {
-        let opener = packages::opener(&dist.name);
+    for dist in found.iter_mut() {
+        let opener = packages::opener(&dist.name).filter(|opener| opener.is_meant(names));
         let site = Path::new(&dist.path).parent();
         if let (Some(opener), Some(site)) = (opener, site)
             && !is_for_cpu(opener, site)
@@ -38,7 +35,9 @@ pub fn look(found: &mut [Distribution], names: &[&str], python: &Python, library
 
 /// A build without CUDA has the same metadata.
 fn is_for_cpu(opener: &Opener, site: &Path) -> bool {
-    let (file, text) = opener.cpu_build;
+    let Some((file, text)) = opener.cpu_build.get() else {
+        return false;
+    };
     files::read_text(&site.join(file), files::SMALL_FILE).is_ok_and(|build| build.contains(text))
 }
 
@@ -163,6 +162,26 @@ mod tests {
         assert_eq!(of(&python, None), ["libcufft.so.11"]);
         python.conda = true;
         assert_eq!(of(&python, None), [""; 0]);
+    }
+
+    #[test]
+    fn jaxs_plugin_counts_where_the_manifest_names_jax() {
+        let dir = tempfile::tempdir().unwrap();
+        let info = dir.path().join("jax_cuda12_plugin-0.6.2.dist-info");
+        fs::create_dir(&info).unwrap();
+        let requires = "Requires-Dist: nvidia-cublas-cu12>=12.1.3.1; extra == \"with-cuda\"\n\
+            Requires-Dist: nvidia-cudnn-cu12<10.0,>=9.8; extra == \"with-cuda\"\n";
+        let text = format!("Metadata-Version: 2.4\nName: jax-cuda12-plugin\nVersion: 0.6.2\n{requires}\n");
+        fs::write(info.join("METADATA"), text).unwrap();
+        for (names, count) in [
+            (&["jax"][..], 2),
+            (&["jaxlib"], 2),
+            (&["jax-cuda12-plugin"], 2),
+            (&["torch"], 0),
+        ] {
+            let found = unopened(dir.path(), names, &Python::default(), None);
+            assert_eq!(found.len(), count, "{names:?}: {found:?}");
+        }
     }
 
     #[test]

@@ -8,9 +8,8 @@ use crate::nvidia::NvidiaWheel;
 use crate::packages;
 
 pub fn judge(scene: &ImageContext<'_>) -> Vec<Finding> {
-    let rules = scene.stack.packages.iter();
-    let ours = rules.filter_map(|rule| scene.installed.get(rule.normalized.as_str()));
-    let mut findings: Vec<Finding> = ours.filter_map(|dist| unopened(scene, dist)).collect();
+    let installed = scene.installed.values();
+    let mut findings: Vec<Finding> = installed.filter_map(|dist| unopened(scene, dist)).collect();
     findings.extend(jax(scene));
     findings
 }
