@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use pep440_rs::{Version, VersionSpecifiers};
 
 use crate::check::{Finding, Overrides};
+use crate::checks::floor;
 use crate::facts::{Distribution, Facts, ImageFacts};
 use crate::order;
 use crate::packages as known;
@@ -140,7 +141,7 @@ fn nothing(image: &ImageFacts, notes: &[String]) -> (String, String) {
     let mut install = "";
     if python.site_packages.is_empty() {
         message.push_str(": no Python environment was found");
-    } else if let Some(version) = cuda::torch(image).and_then(|torch| torch.module_version.as_ref()) {
+    } else if let Some(version) = floor::torch(image).and_then(|torch| torch.module_version.as_ref()) {
         message.push_str(&format!(": torch {version} is not built for CUDA"));
         install = "install torch's build for CUDA (pip install --force-reinstall torch, without the --index-url of the \
                    CPU builds), or ";

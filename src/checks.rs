@@ -2,6 +2,7 @@
 
 pub mod arch;
 pub mod device;
+pub(crate) mod floor;
 pub mod image;
 pub(crate) mod kernels;
 pub mod limits;

@@ -311,15 +311,14 @@ const DRIVERS: &[(u16, u16, &str)] = &[
 
 /// The first driver release whose CUDA version `accepts` takes, such as `550.54.14` for 12.4 and newer.
 pub fn oldest_driver(accepts: impl Fn(CudaVersion) -> bool) -> Option<&'static str> {
+    drivers().find(|(version, _)| accepts(*version)).map(|row| row.1)
+}
+
+/// Each CUDA version with the first driver release that serves it in full, the oldest first.
+pub fn drivers() -> impl Iterator<Item = (CudaVersion, &'static str)> + Clone {
     DRIVERS
         .iter()
-        .find(|(major, minor, _)| {
-            accepts(CudaVersion {
-                major: *major,
-                minor: *minor,
-            })
-        })
-        .map(|row| row.2)
+        .map(|&(major, minor, release)| (CudaVersion { major, minor }, release))
 }
 
 /// The oldest driver release on which anything of a major version runs by minor-version compatibility.

@@ -3,6 +3,7 @@
 mod driver;
 mod errors;
 mod expected;
+mod floor;
 mod gpus;
 mod health;
 mod helper_process;

@@ -3,9 +3,9 @@
 //! A captured manifest states what is there. Where that makes a check pass which fails by what the packages themselves
 //! require, the image is not right, and the manifest would hide it.
 
-use super::{Captured, cuda};
+use super::Captured;
 use crate::check::{Code, Finding, Findings, Overrides};
-use crate::checks::image;
+use crate::checks::{floor, image};
 use crate::facts::{CudaVersion, Facts, ImageFacts};
 use crate::packages;
 use crate::stack::{CudaRule, PackageRule, Stack};
@@ -123,7 +123,7 @@ fn leave_out_self_contained(captured: &mut Captured, facts: &Facts) {
 /// What the tags of packages without CUDA in their names say, where copies of libcudart are of several major versions and
 /// torch's decides. A package with it in its name (`faiss-gpu-cu12`) is what the other copies are for.
 fn tags(stack: &Stack, overrides: &Overrides, facts: &Facts) -> Vec<Finding> {
-    let (None, Some(cuda)) = (&stack.cuda.runtime, cuda::of_torch(&facts.image)) else {
+    let (None, Some(cuda)) = (&stack.cuda.runtime, floor::of_torch(&facts.image)) else {
         return Vec::new();
     };
     let mut stack = Stack {
@@ -142,7 +142,7 @@ fn tags(stack: &Stack, overrides: &Overrides, facts: &Facts) -> Vec<Finding> {
 
 /// torch without CUDA, whether its version says `+cpu` or not.
 fn cpu_build(image: &ImageFacts) -> Option<Finding> {
-    let torch = cuda::torch(image).filter(|torch| torch.module_cuda.is_none())?;
+    let torch = floor::torch(image).filter(|torch| torch.module_cuda.is_none())?;
     let version = torch.module_version.as_ref()?;
     Some(
         Finding::problem(Code::PackageCudaTag, "torch")

@@ -1,6 +1,7 @@
 //! The versions of CUDA: of the libraries that state theirs, of torch, and the least that a driver has to serve.
 
-use crate::facts::{CudaVersion, Distribution, ImageFacts, Library, LibraryKind, LibraryOrigin};
+use crate::checks::floor::{Floor, answers, of_torch};
+use crate::facts::{CudaVersion, ImageFacts, Library, LibraryKind, LibraryOrigin};
 use crate::order;
 use crate::stack::{CudaRule, CudaRules};
 
@@ -33,47 +34,11 @@ fn rule((oldest, newest): (CudaVersion, CudaVersion)) -> CudaRule {
     }
 }
 
-/// CUDA 11 brought minor-version compatibility.
-const FIRST_COMPATIBLE_MAJOR: u16 = 11;
-
-/// What the driver has to serve: the first release of the major version. SASS runs on every driver of its major version
-/// (CUDA Compatibility, "Minor Version Compatibility"), so that the exact release would have a node warn that works. What
-/// PTX needs depends on the GPU, and is judged there by the version that each text states (`kernels-unusable`).
-///
-/// torch decides where it is there: a package with libraries of its own for another CUDA does not keep it from running.
+/// What the driver has to serve, by [`Floor`]: the first release of the major version. SASS runs on every driver of its
+/// major version (CUDA Compatibility, "Minor Version Compatibility"), so that the exact release would have a node warn that
+/// works. What PTX needs depends on the GPU, and is judged there by the version that each text states (`kernels-unusable`).
 fn driver(image: &ImageFacts) -> Option<CudaRule> {
-    let newest = || {
-        answers(image, LibraryKind::Cudart)
-            .map(|(version, _)| version)
-            .max()
-    };
-    let cuda = of_torch(image).or_else(newest)?;
-    Some(CudaRule::at_least(match cuda.major {
-        major @ FIRST_COMPATIBLE_MAJOR.. => CudaVersion { major, minor: 0 },
-        _ => cuda,
-    }))
-}
-
-/// The CUDA that torch says it is built for.
-pub(super) fn of_torch(image: &ImageFacts) -> Option<CudaVersion> {
-    let (major, rest) = torch(image)?.module_cuda.as_deref()?.split_once('.')?;
-    Some(CudaVersion {
-        major: major.parse().ok()?,
-        minor: rest.split('.').next()?.parse().ok()?,
-    })
-}
-
-/// The torch that an import finds.
-pub(super) fn torch(image: &ImageFacts) -> Option<&Distribution> {
-    image.distributions.iter().find(|dist| dist.name == "torch")
-}
-
-/// The copies that `cudart-version` and `nvrtc-version` would judge, with the versions that they answer.
-fn answers(image: &ImageFacts, kind: LibraryKind) -> impl Iterator<Item = (CudaVersion, &str)> {
-    let copies = image.libraries.iter();
-    copies
-        .filter(move |l| l.kind == kind && l.origin != LibraryOrigin::Toolkit)
-        .filter_map(|copy| Some((copy.answer.as_ref()?.version?, copy.path.as_str())))
+    Some(CudaRule::at_least(Floor::of(image)?.least()))
 }
 
 /// The oldest and the newest version that they answer. Copies of one major version stand beside each other in healthy

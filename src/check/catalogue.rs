@@ -119,6 +119,8 @@ catalogue! {
     DriverTooOld "driver-too-old" Device Fail Node;
     /// the driver is older than the manifest's CUDA, of the same major version: it runs, without PTX JIT
     DriverMinorCompat "driver-minor-compat" Device Warn Node;
+    /// the driver serves no CUDA as new as torch's or libcudart's, though the manifest accepts it
+    DriverFloor "driver-floor" Device Fail Node "warn at build where NVIDIA_REQUIRE_CUDA admits such drivers, and for a second libcudart";
     /// the driver sees no GPU
     GpuMissing "gpu-missing" Device Fail Node;
     /// CUDA shows fewer GPUs than the manifest's `gpus`, or more than it accepts

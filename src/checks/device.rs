@@ -8,6 +8,8 @@ use crate::process::limits::ResourceLimit;
 use crate::signal::Number;
 use crate::stack::{CudaRule, Stack};
 
+use super::floor;
+
 mod differs;
 mod expected;
 mod nodes;
@@ -28,6 +30,7 @@ pub fn judge(stack: &Stack, gpu: Gpu, facts: &Facts) -> Vec<Finding> {
     if let Some(driver) = &device.driver {
         judge_driver(driver, stack, gpu, facts, &mut findings);
     }
+    findings.extend(floor::on_machine(facts, &findings));
     findings.extend(expected::judge(stack, facts));
     judge_nvml(gpu, facts, false, &mut findings);
     findings.extend(differs::judge(facts));
@@ -362,7 +365,7 @@ fn stub(path: &str, observed: &str) -> Finding {
         .hint("remove lib64/stubs from LD_LIBRARY_PATH and from /etc/ld.so.conf.d in the image, then run ldconfig")
 }
 
-fn driver_subject(facts: &Facts) -> String {
+pub(super) fn driver_subject(facts: &Facts) -> String {
     let nvml = facts.device.nvml.as_ref();
     let release = nvml.and_then(|n| n.driver_release.as_deref());
     release.map_or_else(|| "driver".to_string(), |r| format!("driver {r}"))
@@ -427,7 +430,7 @@ fn judge_version(driver: &DriverAnswer, stack: &Stack, facts: &Facts, findings: 
     );
 }
 
-fn update_hint(wanted: Option<CudaVersion>) -> String {
+pub(super) fn update_hint(wanted: Option<CudaVersion>) -> String {
     let least = wanted.and_then(|w| Some((w.major, cuda_errors::oldest_driver_of_major(w.major)?)));
     let least = least.map_or_else(String::new, |(major, release)| {
         format!(" (any CUDA {major}.x runs from {release} on, with limits)")

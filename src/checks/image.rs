@@ -67,6 +67,7 @@ pub fn judge(stack: &Stack, archs: Option<&ArchList>, facts: &Facts) -> Vec<Find
     if let Some(archs) = archs.filter(|_| scene.has_folders()) {
         findings.extend(kernels::judge(&scene, archs));
     }
+    findings.extend(super::floor::of_image(stack, archs, facts));
     remedy::fit(&scene, &mut findings);
     findings.extend(surroundings::judge(&scene));
     // These remedies hold over builds of conda's and NVIDIA's as well: they only add NVIDIA's wheels.
@@ -164,7 +165,9 @@ mod tests {
 
     #[test]
     fn a_good_image_passes_with_what_was_seen() {
-        let findings = judge(&stack(), None, &facts());
+        let mut findings = judge(&stack(), None, &facts());
+        let floor = findings.pop_if(|f| f.code == Code::DriverFloor);
+        assert_eq!(floor.map(|f| f.status), Some(Status::Info));
         assert!(findings.iter().all(|f| f.status == Status::Pass), "{findings:#?}");
         let codes: std::collections::BTreeSet<_> = findings.iter().map(|f| f.code).collect();
         for code in [

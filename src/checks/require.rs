@@ -91,6 +91,49 @@ fn demands(facts: &Facts) -> Vec<Demand<'_>> {
     demands
 }
 
+/// What the image asks of CUDA and of the driver, whatever machine it is on.
+pub(super) struct Conditions<'a> {
+    /// where it says so
+    pub(super) variable: &'a str,
+    value: String,
+    alternatives: Vec<Alternative>,
+}
+
+impl<'a> Conditions<'a> {
+    /// `None` where it asks for nothing, or nobody can read it, or it is not to count.
+    pub(super) fn of(facts: &'a Facts) -> Option<Self> {
+        if facts.environment.get(DISABLE).is_some_and(|value| is_true(value)) {
+            return None;
+        }
+        let mut demands = demands(facts).into_iter();
+        let demand = demands.find(|demand| matches!(demand.variable, REQUIRE_CUDA | CUDA_VERSION))?;
+        let alternatives = nvidia_require::parse(&demand.value).ok()?;
+        (!alternatives.is_empty()).then_some(Self {
+            variable: demand.variable,
+            value: demand.value,
+            alternatives,
+        })
+    }
+
+    /// Whether a container of the image would be started on a driver of this release; `None` where that depends on the GPU.
+    pub(super) fn admit(&self, cuda: CudaVersion, release: &str) -> Option<bool> {
+        let machine = Machine {
+            cuda: Some(cuda),
+            release: Some(release),
+            gpus: Vec::new(),
+        };
+        machine.meets_any(&Visible::default(), &self.alternatives)
+    }
+
+    /// The conditions, or the first of them.
+    pub(super) fn shown(&self) -> String {
+        match self.alternatives.as_slice() {
+            [first, _, ..] => format!("{first} and {} other alternatives", self.alternatives.len() - 1),
+            _ => self.value.trim().to_string(),
+        }
+    }
+}
+
 /// What conditions are held against.
 struct Machine<'a> {
     cuda: Option<CudaVersion>,
@@ -151,6 +194,16 @@ impl<'a> Machine<'a> {
             text.push_str(&format!(", arch {arch}, brand {brand} ({})", gpu.subject));
         }
         text
+    }
+
+    /// Whether all conditions of one hold.
+    fn meets_all(&self, gpu: &Visible<'_>, one: &Alternative) -> Option<bool> {
+        all(one.0.iter().map(|condition| self.meets(gpu, condition)))
+    }
+
+    /// Whether any alternative holds.
+    fn meets_any(&self, gpu: &Visible<'_>, alternatives: &[Alternative]) -> Option<bool> {
+        any(alternatives.iter().map(|one| self.meets_all(gpu, one)))
     }
 
     /// `None` where it cannot be told.
@@ -219,9 +272,13 @@ impl Demand<'_> {
         };
         // What asks for nothing is met.
         let first = alternatives.first()?;
-        let of_one = |gpu: &Visible<'_>, one: &Alternative| all(one.0.iter().map(|c| machine.meets(gpu, c)));
-        let of_all = |gpu: &Visible<'_>| any(alternatives.iter().map(|one| of_one(gpu, one)));
-        let worst = |wanted| machine.gpus.iter().find(|gpu| of_all(gpu) == wanted);
+        let of_one = |gpu: &Visible<'_>, one: &Alternative| machine.meets_all(gpu, one);
+        let worst = |wanted| {
+            machine
+                .gpus
+                .iter()
+                .find(|gpu| machine.meets_any(gpu, &alternatives) == wanted)
+        };
         if let Some(gpu) = worst(Some(false)) {
             let failing = |one: &Alternative| -> Vec<Condition> {
                 let fails = |c: &&Condition| machine.meets(gpu, c) == Some(false);
