@@ -10,6 +10,7 @@ pub mod extensions;
 pub mod extras;
 pub mod fatbin;
 pub mod files;
+pub mod forward;
 pub mod imports;
 pub mod installed;
 pub mod kernels;

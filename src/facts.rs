@@ -10,6 +10,7 @@ use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 pub mod extensions;
+pub mod forward;
 pub mod kernels;
 pub mod libraries;
 pub mod read;
@@ -17,6 +18,7 @@ pub mod smoke;
 pub mod surroundings;
 
 pub use extensions::Extensions;
+pub use forward::{CompatFolder, CompatLibrary, ForwardNote};
 pub use kernels::{ModuleKernels, PtxVersion};
 pub use libraries::{LibraryAnswer, LibraryKind};
 pub use read::from_json;
@@ -803,6 +805,9 @@ pub struct ImageFacts {
     /// what could not be read, but for libraries, which say it themselves
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unread: Vec<Unread>,
+    /// the folders for libraries of forward compatibility
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub compat: Vec<CompatFolder>,
 }
 
 /// A file or folder that is there and could not be read.
@@ -840,6 +845,9 @@ pub struct DeviceFacts {
     /// `/dev/nvidia*` nodes that are present
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub nodes: Vec<String>,
+    /// the folders for libraries of forward compatibility, with the libcuda that was asked if it lies in one
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub compat: Vec<CompatFolder>,
 }
 
 impl DeviceFacts {
@@ -1033,7 +1041,7 @@ tagged!(LoaderEnd by "end" {
 });
 object!(LoaderRun { modules, missing_versions, refused, stubs, searched, notes; or_default ms; flat end });
 object!(Unread { path, errno });
-object!(ImageFacts { python, distributions, owned, files, editable, libraries, helper, loaded, kernels, extensions, surroundings, unread; or_default loader });
+object!(ImageFacts { python, distributions, owned, files, editable, libraries, helper, loaded, kernels, extensions, surroundings, unread, compat; or_default loader });
 object!(DeviceFacts {
     driver,
     devices,
@@ -1043,7 +1051,8 @@ object!(DeviceFacts {
     opened,
     nvml_helper,
     driver_elsewhere,
-    nodes
+    nodes,
+    compat
 });
 object!(Limits {
     shm_bytes,

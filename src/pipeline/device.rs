@@ -1,11 +1,13 @@
 //! The device stage of a run: the helper that asks libcuda and NVML, and what it said.
 
 use crate::check::{Code, Findings, Severity};
+use std::ffi::OsStr;
+use std::path::Path;
 use std::time::Duration;
 
 use crate::checks;
 use crate::cli::config::Gpu;
-use crate::discover::machine;
+use crate::discover::{forward, machine};
 use crate::facts::{DeviceFacts, HelperEnd, HelperLine, HelperRun};
 use crate::helper::Request;
 use crate::process::launch;
@@ -214,6 +216,12 @@ impl Run<'_> {
         .filter(|(_, is_missing)| *is_missing && config.gpu != Gpu::Off)
         .flat_map(|(name, _)| machine::driver_copies(name, launch::lookup(self.task.env, "LD_LIBRARY_PATH")))
         .collect();
+        // A libcuda that has just answered, so that no file system on the way to it hangs. What a receipt knows needs no more.
+        if plan.device && device.helper.end == HelperEnd::Done {
+            let mapped = device.driver.as_ref().and_then(|driver| driver.path.as_deref());
+            let library_path = launch::lookup(self.task.env, "LD_LIBRARY_PATH").and_then(OsStr::to_str);
+            device.compat = forward::look(library_path, mapped.map(Path::new));
+        }
         let findings = self.judged_device();
         let image_failed = self.image_findings.as_ref().is_some_and(Findings::failed);
         if !(image_failed && plan.stop_early) {

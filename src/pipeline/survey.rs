@@ -9,7 +9,7 @@ use nix::errno::Errno;
 
 use crate::discover::reading::Reading;
 use crate::discover::{
-    editable, extensions, extras, installed, libraries, loader, modules, named_files, opened, python,
+    editable, extensions, extras, forward, installed, libraries, loader, modules, named_files, opened, python,
     surroundings, threads, torch_abi, unread, wheels,
 };
 use crate::facts::{ComputeCapability, Extensions, ImageFacts, ModuleKernels, Python};
@@ -271,6 +271,7 @@ impl Survey {
             editable: editable::traps(site),
             libraries: libraries::of_environment(&self.stack, &python),
             surroundings,
+            compat: forward::look(library_path, None),
             python,
             ..ImageFacts::default()
         };

@@ -322,6 +322,8 @@ pub fn key(in_force: Texts, now: &Now, found: &DeviceFacts, basis: DeviceBasis) 
         helper: _,
         driver_elsewhere: _,
         nodes: _,
+        // Found out at each start.
+        compat: _,
     } = found;
     let boot = now
         .boot

@@ -99,6 +99,7 @@ impl CachedFacts {
             editable: _,
             surroundings: _,
             unread: _,
+            compat: _,
             // CachedFacts, and taken apart below.
             libraries,
             helper,

@@ -85,6 +85,7 @@ fn texts(facts: &ImageFacts) -> Vec<String> {
         kernels: _,
         extensions: _,
         unread: _,
+        compat: _, // no code of the service's
     } = facts;
     let Python {
         // The image's key has these.

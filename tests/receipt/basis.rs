@@ -186,6 +186,7 @@ const FACTS: &[(&str, &[&str])] = &[
     ("image.surroundings", FOUND_ANEW),
     // No receipt is written of a run that met one.
     ("image.unread", NOT_KEPT),
+    ("image.compat", FOUND_ANEW),
     // The driver's answers and the GPUs are kept for a day.
     (
         "device.driver.path",
@@ -223,6 +224,7 @@ const FACTS: &[(&str, &[&str])] = &[
     ("device.nvml_helper.end", FOUND_ANEW),
     ("device.driver_elsewhere", NOT_KEPT),
     ("device.nodes", NOT_KEPT),
+    ("device.compat", NOT_KEPT),
 ];
 
 /// Found out at each start before a receipt is looked at.

@@ -5,7 +5,7 @@ use std::io;
 use cuda_entrypoint::discover::bytes::Source;
 
 use super::input::Input;
-use super::testing::{Entry, container, group, library};
+use super::testing::{Entry, Part, container, elf, group, library};
 
 /// A file that is shorter than the file system said, or that cannot be read in the middle.
 struct Lying<'a> {
@@ -143,6 +143,15 @@ fn with_dynamic_section() -> Vec<u8> {
         (15, "$ORIGIN/../lib"),
         (29, "/opt/lib"),
     ])
+}
+
+/// With a note on forward compatibility.
+fn with_note() -> Vec<u8> {
+    let text = br#"{"format":1,"CUDA version":"13.1","driver":[535,590],"device":[1,2]}"#;
+    let mut bytes = [19, text.len() as u32, 0].map(u32::to_le_bytes).concat();
+    bytes.extend(b"NVIDIA Corporation\0\0");
+    bytes.extend(text);
+    elf(62, &[Part(".note.cuda.fwd_compatibility", 7, 2, bytes)])
 }
 
 /// A section of CUDA code.
@@ -364,12 +373,13 @@ pub mod unpack {
 pub mod elf {
     use cuda_entrypoint::discover::bytes::Source;
     use cuda_entrypoint::discover::elf::dynamic;
+    use cuda_entrypoint::discover::forward::note;
     use cuda_entrypoint::discover::kernels::{has_cuda_section, scan_source};
     use cuda_entrypoint::facts::ComputeCapability;
     use cuda_entrypoint::report::kernels::{KernelsReport, human, json};
 
     use super::super::input::lines_are_clean;
-    use super::{Lying, fatbin, forms, with_dynamic_section};
+    use super::{Lying, fatbin, forms, with_dynamic_section, with_note};
 
     pub fn check(source: &dyn Source) {
         match scan_source(source) {
@@ -407,6 +417,11 @@ pub mod elf {
             }
             Err(error) => assert!(!error.to_string().is_empty()),
         }
+        match note(source) {
+            Ok(None) => {}
+            Ok(Some(found)) => assert!(found.drivers.len().max(found.devices.len()) <= 256),
+            Err(error) => assert!(!error.to_string().is_empty()),
+        }
     }
 
     pub fn run(bytes: &[u8]) {
@@ -418,6 +433,7 @@ pub mod elf {
     pub fn seeds() -> Vec<Vec<u8>> {
         let mut all = forms();
         all.push(with_dynamic_section());
+        all.push(with_note());
         all
     }
 }

@@ -6,6 +6,8 @@
 
 use std::ffi::{CStr, c_char, c_int, c_longlong, c_uint, c_ulonglong, c_void};
 
+use cuda_entrypoint::facts::forward::BRANDS;
+
 use super::Function;
 
 macro_rules! functions {
@@ -213,26 +215,7 @@ functions! {
 /// An `nvmlBrandType_t` as NVIDIA's images write it in NVIDIA_REQUIRE_CUDA (`brand=quadrortx`); as with
 /// nvidia-container-cli, whatever has no name there is `unknown`.
 pub fn nvml_brand_name(brand: c_uint) -> &'static str {
-    const NAMES: [&str; 17] = [
-        "unknown",
-        "quadro",
-        "tesla",
-        "nvs",
-        "grid",
-        "geforce",
-        "titan",
-        "vapps",
-        "vpc",
-        "vcs",
-        "vws",
-        "cloudgaming",
-        "quadrortx",
-        "nvidiartx",
-        "nvidia",
-        "geforcertx",
-        "titanrtx",
-    ];
-    let name = usize::try_from(brand).ok().and_then(|at| NAMES.get(at));
+    let name = usize::try_from(brand).ok().and_then(|at| BRANDS.get(at));
     name.copied().unwrap_or("unknown")
 }
 
