@@ -3,6 +3,7 @@
 pub mod arch;
 pub mod device;
 pub(crate) mod floor;
+mod forward;
 pub mod image;
 pub(crate) mod kernels;
 pub mod limits;

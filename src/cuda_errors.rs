@@ -321,6 +321,19 @@ pub fn drivers() -> impl Iterator<Item = (CudaVersion, &'static str)> + Clone {
         .map(|&(major, minor, release)| (CudaVersion { major, minor }, release))
 }
 
+/// The branch of a driver release: 535 of `535.104.05`.
+pub fn branch(release: &str) -> Option<u32> {
+    release.split('.').next()?.parse().ok()
+}
+
+/// Whether a libcuda that serves this CUDA is newer than what belongs to a kernel driver of this release: it works by forward
+/// compatibility. Each CUDA came with a branch of its own, so that the branches tell; a CUDA without a row is not told.
+pub fn is_forward(serves: CudaVersion, release: &str) -> bool {
+    let first = drivers().find(|(version, _)| *version == serves);
+    let first = first.and_then(|(_, release)| branch(release));
+    first.zip(branch(release)).is_some_and(|(first, own)| own < first)
+}
+
 /// The oldest driver release on which anything of a major version runs by minor-version compatibility.
 ///
 /// Source: the same notes, table "CUDA Toolkit and Minimum Required Driver Version for CUDA Minor Version
@@ -467,6 +480,28 @@ mod tests {
         assert_eq!(least(99, 0), None);
         assert_eq!(oldest_driver_of_major(13), Some("580.65.06"));
         assert_eq!(oldest_driver_of_major(10), None);
+    }
+
+    #[test]
+    fn a_libcuda_that_is_newer_than_the_kernels_driver() {
+        for (major, minor, release, forward) in [
+            (13, 0, "535.261.03", true),
+            (12, 9, "570.211.01", true),
+            (13, 0, "580.65.06", false),
+            (12, 2, "535.43.02", false),
+            (12, 4, "550.163.01", false),
+            // driver 565, of no toolkit
+            (12, 7, "565.57.01", false),
+            // Windows numbers its releases apart, and none of them is lower.
+            (12, 4, "551.61", false),
+            (13, 0, "", false),
+        ] {
+            assert_eq!(
+                is_forward(CudaVersion { major, minor }, release),
+                forward,
+                "{major}.{minor} {release}"
+            );
+        }
     }
 
     /// Whoever has to act and whether waiting helps belongs to the error, not to where it was met.

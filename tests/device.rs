@@ -4,6 +4,7 @@ mod driver;
 mod errors;
 mod expected;
 mod floor;
+mod forward;
 mod gpus;
 mod health;
 mod helper_process;

@@ -8,7 +8,7 @@ use crate::process::limits::ResourceLimit;
 use crate::signal::Number;
 use crate::stack::{CudaRule, Stack};
 
-use super::floor;
+use super::{floor, forward};
 
 mod differs;
 mod expected;
@@ -31,6 +31,7 @@ pub fn judge(stack: &Stack, gpu: Gpu, facts: &Facts) -> Vec<Finding> {
         judge_driver(driver, stack, gpu, facts, &mut findings);
     }
     findings.extend(floor::on_machine(facts, &findings));
+    findings.extend(forward::predicted(facts));
     findings.extend(expected::judge(stack, facts));
     judge_nvml(gpu, facts, false, &mut findings);
     findings.extend(differs::judge(facts));
@@ -421,22 +422,24 @@ fn judge_version(driver: &DriverAnswer, stack: &Stack, facts: &Facts, findings: 
     } else {
         Finding::problem(Code::DriverTooOld, subject)
             .message(format!("the driver serves no CUDA newer than {version}"))
-            .hint(update_hint(wanted))
+            .hint(update_hint(wanted, facts))
     };
     findings.push(
         finding
-            .observed(format!("serves CUDA {version}"))
+            .observed(forward::served(version, facts))
             .required(required),
     );
 }
 
-pub(super) fn update_hint(wanted: Option<CudaVersion>) -> String {
+pub(super) fn update_hint(wanted: Option<CudaVersion>, facts: &Facts) -> String {
+    let way_out = wanted.and_then(|wanted| forward::way_out(floor::least(wanted), facts));
+    let way_out = way_out.map_or_else(String::new, |way| format!("; {way}"));
     let least = wanted.and_then(|w| Some((w.major, cuda_errors::oldest_driver_of_major(w.major)?)));
     let least = least.map_or_else(String::new, |(major, release)| {
         format!(" (any CUDA {major}.x runs from {release} on, with limits)")
     });
     format!(
-        "update the node's driver {}{least}, or schedule onto nodes that have it",
+        "update the node's driver {}{least}, or schedule onto nodes that have it{way_out}",
         to_release(wanted)
     )
 }
@@ -457,7 +460,7 @@ fn refused_as_too_old(error: &CallError, driver: &DriverAnswer, stack: &Stack, f
         .observed(format!("{error}; {serves}"))
         .required(required)
         .message(cuda_errors::cuda(error).cause)
-        .hint(update_hint(wanted))
+        .hint(update_hint(wanted, facts))
 }
 
 fn call_failed(error: &CallError, subject: &str, gpu: Gpu, facts: &Facts) -> Finding {
@@ -470,11 +473,17 @@ fn call_failed(error: &CallError, subject: &str, gpu: Gpu, facts: &Facts) -> Fin
             if cuda_errors::is_of_visibility(error) {
                 observed.push_str(&format!("; {}", visibility(facts)));
             }
-            Finding::problem(code, subject)
-                .observed(observed)
-                .required("success")
-                .message(meaning.cause)
-                .hint(meaning.hint)
+            let finding = Finding::problem(code, subject).required("success");
+            match forward::explained(error, facts) {
+                Some(explained) => finding
+                    .observed(observed + &explained.observed)
+                    .message(explained.message)
+                    .hint(explained.hint),
+                None => finding
+                    .observed(observed)
+                    .message(meaning.cause)
+                    .hint(meaning.hint),
+            }
         }
     };
     if meaning.retryable {

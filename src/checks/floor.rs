@@ -7,12 +7,13 @@ use crate::arch::ArchList;
 use crate::check::{Code, Finding, Severity, Stage};
 use crate::cuda_errors;
 use crate::facts::{
-    CudaVersion, Distribution, Facts, ImageFacts, LibraryKind, LibraryOrigin, LoadedObject, PtxVersion,
+    CompatFolder, CudaVersion, Distribution, Facts, ImageFacts, LibraryKind, LibraryOrigin, LoadedObject,
+    PtxVersion,
 };
 use crate::stack::{CudaRules, Stack};
 
 use super::kernels::{self, Served};
-use super::{device, require};
+use super::{device, forward, require};
 
 #[cfg(test)]
 mod tests;
@@ -84,7 +85,7 @@ impl<'a> Floor<'a> {
     }
 }
 
-fn least(cuda: CudaVersion) -> CudaVersion {
+pub(super) fn least(cuda: CudaVersion) -> CudaVersion {
     match cuda.major {
         major @ FIRST_COMPATIBLE_MAJOR.. => CudaVersion { major, minor: 0 },
         _ => cuda,
@@ -186,23 +187,25 @@ fn needed_ptx(stack: &Stack, archs: Option<&ArchList>, image: &ImageFacts) -> Op
 
 /// At build: the floor, and the image's own conditions on the machine held against it.
 pub(super) fn of_image(stack: &Stack, archs: Option<&ArchList>, facts: &Facts) -> Vec<Finding> {
+    let compat = &facts.image.compat;
+    let mut findings = forward::of_image(compat);
     // A part that the manifest leaves out is not judged.
     if stack.packages.is_empty() && stack.cuda == CudaRules::default() {
-        return Vec::new();
+        return findings;
     }
     let Some(floor) = Floor::of(&facts.image).filter(|floor| !floor.is_guess) else {
-        return Vec::new();
+        return findings;
     };
     let ptx = needed_ptx(stack, archs, &facts.image);
-    let mut findings = vec![needs(&floor, ptx.as_ref())];
-    findings.extend(conditions(&floor, ptx.as_ref(), facts));
-    for finding in &mut findings {
+    let needs = [needs(&floor, ptx.as_ref(), compat)];
+    for mut finding in needs.into_iter().chain(conditions(&floor, ptx.as_ref(), facts)) {
         finding.stage = Stage::Image;
+        findings.push(finding);
     }
     findings
 }
 
-fn needs(floor: &Floor<'_>, ptx: Option<&NeededPtx>) -> Finding {
+fn needs(floor: &Floor<'_>, ptx: Option<&NeededPtx>, compat: &[CompatFolder]) -> Finding {
     let mut observed = format!("CUDA {} ({})", floor.cuda, floor.by);
     let mut message = format!("this image needs {}", drivers_of(floor.cuda));
     if let Some((ptx, cuda)) = ptx.and_then(|ptx| Some((ptx, ptx.version.first_cuda()?))) {
@@ -223,6 +226,10 @@ fn needs(floor: &Floor<'_>, ptx: Option<&NeededPtx>) -> Finding {
         observed += &format!("; CUDA {cuda} ({path})");
         message += &format!("; {path} needs {}", drivers_of(cuda));
     }
+    if let Some((library, drivers)) = forward::below(floor.least(), compat) {
+        observed += &format!("; {library}");
+        message += &format!("; by forward compatibility also {drivers}, on data centre GPUs");
+    }
     Finding::info(Code::DriverFloor, "driver")
         .observed(observed)
         .message(message)
@@ -239,8 +246,13 @@ fn conditions(floor: &Floor<'_>, ptx: Option<&NeededPtx>, facts: &Facts) -> Opti
         .clone()
         .find(|&(cuda, release)| cuda < least && admitted(cuda, release))
     {
+        // A newer libcuda in the image may be the reason why they are let in.
+        let severity = match forward::below(least, &facts.image.compat) {
+            Some(_) => Severity::Info,
+            None => Severity::Warn,
+        };
         return Some(
-            Finding::problem_as(Code::DriverFloor, Severity::Warn, conditions.variable)
+            Finding::problem_as(Code::DriverFloor, severity, conditions.variable)
                 .observed(format!("{} admits driver {release}, which serves CUDA {cuda}", conditions.shown()))
                 .required(required())
                 .message(format!(
@@ -283,9 +295,18 @@ pub(super) fn on_machine(facts: &Facts, said: &[Finding]) -> Option<Finding> {
     if said.iter().any(is_told) {
         return None;
     }
-    let floor = Floor::of(&facts.image).filter(|floor| !floor.is_guess)?;
     let subject = device::driver_subject(facts);
-    let observed = format!("serves CUDA {serves}");
+    let observed = forward::served(serves, facts);
+    let Some(floor) = Floor::of(&facts.image).filter(|floor| !floor.is_guess) else {
+        // The manifest's check has said it, where there is one.
+        let is_said = |f: &Finding| matches!(f.code, Code::DriverTooOld | Code::DriverMinorCompat);
+        let by = forward::by_forward(serves, facts).filter(|_| !said.iter().any(is_said))?;
+        return Some(
+            Finding::pass(Code::DriverFloor, subject)
+                .observed(observed)
+                .message(format!("CUDA {serves} {by}")),
+        );
+    };
     let lacking = |severity, cuda: CudaVersion, by: &str, message: String| {
         Finding::problem_as(Code::DriverFloor, severity, subject.as_str())
             .observed(observed.as_str())
@@ -293,7 +314,7 @@ pub(super) fn on_machine(facts: &Facts, said: &[Finding]) -> Option<Finding> {
             .message(message)
             .hint(format!(
                 "{}; or use an image whose packages are built for CUDA {}",
-                device::update_hint(Some(cuda)),
+                device::update_hint(Some(cuda), facts),
                 serves.major
             ))
     };
@@ -316,12 +337,13 @@ pub(super) fn on_machine(facts: &Facts, said: &[Finding]) -> Option<Finding> {
         );
         return Some(lacking(Severity::Warn, cuda, path, message));
     }
-    let how = match serves < floor.cuda {
-        true => format!(
+    let how = match forward::by_forward(serves, facts) {
+        Some(by) => format!("CUDA {serves} {by}"),
+        None if serves < floor.cuda => format!(
             "CUDA {} runs on this driver by minor version compatibility",
             floor.cuda
         ),
-        false => "the driver serves what the image's libraries are built for".to_string(),
+        None => "the driver serves what the image's libraries are built for".to_string(),
     };
     Some(
         Finding::pass(Code::DriverFloor, subject)

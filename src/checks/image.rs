@@ -144,7 +144,7 @@ fn shown_version(dist: &Distribution) -> String {
 }
 
 /// Items as a list for people, the first `most` of them.
-fn listed(items: &[String], most: usize) -> String {
+pub(super) fn listed(items: &[String], most: usize) -> String {
     let shown = items
         .iter()
         .take(most)

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use super::{Report, headline, of_another_image, says};
 use crate::check::{Code, Finding, Stage, Status, Verdict};
 use crate::cli::config::Mode;
+use crate::cuda_errors::is_forward;
 use crate::order;
 use crate::receipt::ReceiptSummary;
 use crate::text::{clip, milliseconds, sanitize, with_short_paths};
@@ -447,7 +448,13 @@ fn proven(report: &Report<'_>) -> Vec<(Weight, String)> {
         let release = nvml.and_then(|n| n.driver_release.as_deref());
         let text = release.map_or_else(
             || format!("driver for CUDA {version}"),
-            |r| format!("driver {r} for CUDA {version}"),
+            |r| {
+                let by = match is_forward(version, r) {
+                    true => " by forward compatibility",
+                    false => "",
+                };
+                format!("driver {r} for CUDA {version}{by}")
+            },
         );
         proven.push((Weight::Driver, text));
     }

@@ -8,10 +8,15 @@ use crate::support::scene::{base_python, version};
 
 /// A machine with this driver, and a torch for this CUDA in `env`.
 fn machine(torch: &str, api: u32, release: &str) -> Machine {
-    let machine = Machine::new(&format!(
-        r#"{{"driver_api": {api}, "driver_release": "{release}"}}"#
-    ))
-    .manifest(r#"{"schema": 1, "name": "t", "packages": {"torch": "*"}}"#);
+    machine_of(
+        torch,
+        &format!(r#"{{"driver_api": {api}, "driver_release": "{release}"}}"#),
+    )
+}
+
+/// The same with a script for the driver.
+pub fn machine_of(torch: &str, script: &str) -> Machine {
+    let machine = Machine::new(script).manifest(r#"{"schema": 1, "name": "t", "packages": {"torch": "*"}}"#);
     let python = base_python();
     let home = python.parent().unwrap().display();
     let site = machine.path(&format!("env/lib/python{}/site-packages", version()));
@@ -45,7 +50,7 @@ fn machine(torch: &str, api: u32, release: &str) -> Machine {
     machine
 }
 
-fn check(machine: &Machine, stage: &str) -> Checked {
+pub fn check(machine: &Machine, stage: &str) -> Checked {
     let env = machine.path("env");
     machine.check(&["--python", env.to_str().unwrap(), "--stage", stage])
 }

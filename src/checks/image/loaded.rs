@@ -7,6 +7,7 @@ use std::path::Path;
 use super::unread::Trouble;
 use super::{ImageContext, listed, remedy};
 use crate::check::{Code, Finding, Severity};
+use crate::checks::forward;
 use crate::discover::loader::is_drivers;
 use crate::facts::{FoundBy, LoadedObject, LoaderEnd, MissingVersion, RefusedObject, ShadowedCopy};
 
@@ -356,8 +357,8 @@ fn driver(scene: &ImageContext<'_>) -> Vec<Finding> {
                     .observed(real)
                     .required(REQUIRED)
                     .message(format!(
-                        "the loader would take the compatibility driver library {real}{why}; it runs on data centre \
-                         GPUs alone, and with no older driver than its own notes allow"
+                        "the loader would take the compatibility driver library {real}{why}; {}",
+                        forward::in_front(real, &image.compat)
                     )),
             );
         }
