@@ -3,7 +3,7 @@
 use crate::checks::floor::{Floor, answers, of_torch};
 use crate::facts::{CudaVersion, ImageFacts, Library, LibraryKind, LibraryOrigin};
 use crate::order;
-use crate::stack::{CudaRule, CudaRules};
+use crate::stack::{CudaRule, CudaRules, Stack};
 
 /// The part `cuda` of the manifest.
 pub(super) fn rules(image: &ImageFacts, notes: &mut Vec<String>) -> CudaRules {
@@ -38,7 +38,7 @@ fn rule((oldest, newest): (CudaVersion, CudaVersion)) -> CudaRule {
 /// major version (CUDA Compatibility, "Minor Version Compatibility"), so that the exact release would have a node warn that
 /// works. What PTX needs depends on the GPU, and is judged there by the version that each text states (`kernels-unusable`).
 fn driver(image: &ImageFacts) -> Option<CudaRule> {
-    Some(CudaRule::at_least(Floor::of(image)?.least()))
+    Some(CudaRule::at_least(Floor::of(image, &Stack::default())?.least()))
 }
 
 /// The oldest and the newest version that they answer. Copies of one major version stand beside each other in healthy

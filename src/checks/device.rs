@@ -30,7 +30,7 @@ pub fn judge(stack: &Stack, gpu: Gpu, facts: &Facts) -> Vec<Finding> {
     if let Some(driver) = &device.driver {
         judge_driver(driver, stack, gpu, facts, &mut findings);
     }
-    findings.extend(floor::on_machine(facts, &findings));
+    findings.extend(floor::on_machine(stack, facts, &findings));
     findings.extend(forward::predicted(facts));
     findings.extend(expected::judge(stack, facts));
     judge_nvml(gpu, facts, false, &mut findings);

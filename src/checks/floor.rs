@@ -35,16 +35,19 @@ pub(crate) struct Floor<'a> {
 }
 
 impl<'a> Floor<'a> {
-    /// torch's CUDA where it is there: a package with libraries of its own for another CUDA does not keep it from running.
+    /// torch's CUDA where it is used: a package with libraries of its own for another CUDA does not keep it from running.
     /// Without torch, that of the libcudart that would be mapped; where none would be, the newest that is there.
-    pub(crate) fn of(image: &'a ImageFacts) -> Option<Self> {
+    pub(crate) fn of(image: &'a ImageFacts, stack: &Stack) -> Option<Self> {
+        // Beside packages that the manifest names, another torch is none of the service's. A capture names none yet.
+        let names = |package: &str| stack.packages.iter().any(|rule| rule.normalized == package);
+        let torch = torch(image).filter(|_| stack.packages.is_empty() || names("torch"));
         let mut mapped: Vec<(CudaVersion, &str)> = image
             .loaded
             .iter()
             .filter_map(|object| mapped_runtime(image, object))
             .collect();
         crate::order::sort(&mut mapped);
-        let (cuda, by) = match torch(image).zip(of_torch(image)) {
+        let (cuda, by) = match torch.zip(of_torch(image)) {
             Some((torch, cuda)) => (cuda, shown(torch)),
             None => match mapped.last() {
                 Some(&(cuda, path)) => (cuda, path.to_string()),
@@ -193,7 +196,7 @@ pub(super) fn of_image(stack: &Stack, archs: Option<&ArchList>, facts: &Facts) -
     if stack.packages.is_empty() && stack.cuda == CudaRules::default() {
         return findings;
     }
-    let Some(floor) = Floor::of(&facts.image).filter(|floor| !floor.is_guess) else {
+    let Some(floor) = Floor::of(&facts.image, stack).filter(|floor| !floor.is_guess) else {
         return findings;
     };
     let ptx = needed_ptx(stack, archs, &facts.image);
@@ -287,7 +290,7 @@ fn conditions(floor: &Floor<'_>, ptx: Option<&NeededPtx>, facts: &Facts) -> Opti
 
 /// At the start: a driver that the manifest accepts, against what the libraries need. `said` is what the stage has found
 /// so far: one fault is one finding.
-pub(super) fn on_machine(facts: &Facts, said: &[Finding]) -> Option<Finding> {
+pub(super) fn on_machine(stack: &Stack, facts: &Facts, said: &[Finding]) -> Option<Finding> {
     let device = &facts.device;
     let driver = device.driver.as_ref().filter(|driver| driver.error.is_none())?;
     let serves = driver.api_version.filter(|_| !device.devices.is_empty())?;
@@ -297,7 +300,7 @@ pub(super) fn on_machine(facts: &Facts, said: &[Finding]) -> Option<Finding> {
     }
     let subject = device::driver_subject(facts);
     let observed = forward::served(serves, facts);
-    let Some(floor) = Floor::of(&facts.image).filter(|floor| !floor.is_guess) else {
+    let Some(floor) = Floor::of(&facts.image, stack).filter(|floor| !floor.is_guess) else {
         // The manifest's check has said it, where there is one.
         let is_said = |f: &Finding| matches!(f.code, Code::DriverTooOld | Code::DriverMinorCompat);
         let by = forward::by_forward(serves, facts).filter(|_| !said.iter().any(is_said))?;

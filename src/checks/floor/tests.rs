@@ -64,7 +64,7 @@ fn the_floor_is_that_of_what_is_used() {
         (None, &[], "none"),
     ] {
         let image = image(torch, copies);
-        let shown = Floor::of(&image).map_or("none".to_string(), |floor| {
+        let shown = Floor::of(&image, &stack()).map_or("none".to_string(), |floor| {
             let beside = floor.beside.map(|(cuda, _)| format!(", beside {cuda}"));
             let guess = if floor.is_guess { ", a guess" } else { "" };
             format!(
@@ -76,6 +76,20 @@ fn the_floor_is_that_of_what_is_used() {
         });
         assert_eq!(shown, floor, "{torch:?} {copies:?}");
     }
+}
+
+/// A service of other packages is not kept from a driver that serves them.
+#[test]
+fn a_torch_that_the_manifest_does_not_name_does_not_count() {
+    let other = Stack::parse(r#"{"schema": 1, "name": "t", "packages": {"tensorflow": "*"}}"#).unwrap();
+    let image = image(Some("13.0"), &["12.9*", "13.0"]);
+    let floor = |stack: &Stack| Floor::of(&image, stack).map(|floor| floor.cuda.to_string());
+    assert_eq!(floor(&other).as_deref(), Some("12.9"));
+    assert_eq!(floor(&stack()).as_deref(), Some("13.0"));
+    assert_eq!(floor(&Stack::default()).as_deref(), Some("13.0"));
+    let facts = on_driver(image.clone(), "535.261.03", "12.2");
+    assert!(!on_machine(&other, &facts, &[]).unwrap().problem);
+    assert!(on_machine(&stack(), &facts, &[]).unwrap().problem);
 }
 
 #[test]
@@ -258,7 +272,7 @@ fn a_driver_below_the_floor_is_refused_and_no_other() {
         ("12.8", &["12.8*", "13.0*"], "580.65.06", "13.0", "Pass"),
     ] {
         let facts = on_driver(image(Some(torch), copies), release, serves);
-        let finding = on_machine(&facts, &[]).unwrap();
+        let finding = on_machine(&stack(), &facts, &[]).unwrap();
         assert!(
             said(&finding).starts_with(expected),
             "{torch} {serves}: {finding:?}"
@@ -274,7 +288,7 @@ fn a_driver_below_the_floor_is_refused_and_no_other() {
 #[test]
 fn one_fault_is_one_finding() {
     let facts = on_driver(image(Some("13.0"), &[]), "535.261.03", "12.2");
-    let fails = |facts: &Facts, said: &[Finding]| on_machine(facts, said).is_some();
+    let fails = |facts: &Facts, said: &[Finding]| on_machine(&stack(), facts, said).is_some();
     assert!(fails(&facts, &[Finding::pass(Code::DriverTooOld, "driver")]));
     assert!(!fails(&facts, &[Finding::problem(Code::DriverTooOld, "driver")]));
     let mut without = facts.clone();
