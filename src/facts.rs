@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
 use serde_json::Value;
@@ -18,7 +19,7 @@ pub mod smoke;
 pub mod surroundings;
 
 pub use extensions::Extensions;
-pub use forward::{CompatFolder, CompatLibrary, ForwardNote};
+pub use forward::Compat;
 pub use kernels::{ModuleKernels, PtxVersion};
 pub use libraries::{LibraryAnswer, LibraryKind};
 pub use read::from_json;
@@ -55,6 +56,19 @@ impl CudaVersion {
             major: u16::try_from(number / 1000).ok()?,
             minor: u16::try_from(number % 1000 / 10).ok()?,
         })
+    }
+}
+
+impl FromStr for CudaVersion {
+    type Err = ();
+
+    /// `12.4`, also of `12.4.1`.
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let mut numbers = text.split('.').map(str::parse);
+        match (numbers.next(), numbers.next()) {
+            (Some(Ok(major)), Some(Ok(minor))) => Ok(Self { major, minor }),
+            _ => Err(()),
+        }
     }
 }
 
@@ -805,9 +819,9 @@ pub struct ImageFacts {
     /// what could not be read, but for libraries, which say it themselves
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unread: Vec<Unread>,
-    /// the folders for libraries of forward compatibility
+    /// libraries of forward compatibility, and folders for them
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub compat: Vec<CompatFolder>,
+    pub compat: Vec<Compat>,
 }
 
 /// A file or folder that is there and could not be read.
@@ -845,9 +859,9 @@ pub struct DeviceFacts {
     /// `/dev/nvidia*` nodes that are present
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub nodes: Vec<String>,
-    /// the folders for libraries of forward compatibility, with the libcuda that was asked if it lies in one
+    /// libraries of forward compatibility, with the one that was asked
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub compat: Vec<CompatFolder>,
+    pub compat: Vec<Compat>,
 }
 
 impl DeviceFacts {

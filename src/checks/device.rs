@@ -475,10 +475,9 @@ fn call_failed(error: &CallError, subject: &str, gpu: Gpu, facts: &Facts) -> Fin
             }
             let finding = Finding::problem(code, subject).required("success");
             match forward::explained(error, facts) {
-                Some(explained) => finding
-                    .observed(observed + &explained.observed)
-                    .message(explained.message)
-                    .hint(explained.hint),
+                Some([beside, message, hint]) => {
+                    finding.observed(observed + &beside).message(message).hint(hint)
+                }
                 None => finding
                     .observed(observed)
                     .message(meaning.cause)

@@ -7,7 +7,7 @@ use crate::arch::ArchList;
 use crate::check::{Code, Finding, Severity, Stage};
 use crate::cuda_errors;
 use crate::facts::{
-    CompatFolder, CudaVersion, Distribution, Facts, ImageFacts, LibraryKind, LibraryOrigin, LoadedObject,
+    Compat, CudaVersion, Distribution, Facts, ImageFacts, LibraryKind, LibraryOrigin, LoadedObject,
     PtxVersion,
 };
 use crate::stack::{CudaRules, Stack};
@@ -26,8 +26,8 @@ const FIRST_COMPATIBLE_MAJOR: u16 = 11;
 pub(crate) struct Floor<'a> {
     /// the newest CUDA of what is used together
     pub(crate) cuda: CudaVersion,
-    /// who is built for it
-    by: String,
+    /// who is built for it: torch, or the path of a libcudart
+    by: &'a str,
     /// it is only the newest of several copies, of which nobody knows which one is used
     is_guess: bool,
     /// a libcudart that would be mapped as well, of a newer major version than torch's
@@ -41,45 +41,52 @@ impl<'a> Floor<'a> {
         // Beside packages that the manifest names, another torch is none of the service's. A capture names none yet.
         let names = |package: &str| stack.packages.iter().any(|rule| rule.normalized == package);
         let torch = torch(image).filter(|_| stack.packages.is_empty() || names("torch"));
-        let mut mapped: Vec<(CudaVersion, &str)> = image
-            .loaded
-            .iter()
-            .filter_map(|object| mapped_runtime(image, object))
-            .collect();
-        crate::order::sort(&mut mapped);
-        let (cuda, by) = match torch.zip(of_torch(image)) {
-            Some((torch, cuda)) => (cuda, shown(torch)),
-            None => match mapped.last() {
-                Some(&(cuda, path)) => (cuda, path.to_string()),
-                None => return Self::of_copies(image),
-            },
-        };
-        // conda brings the newest libcudart of a major version, whatever torch was built with.
-        let newest = mapped.iter().rfind(|(version, _)| version.major == cuda.major);
-        let (cuda, by) = match newest {
-            Some(&(version, path)) if version > cuda => (version, path.to_string()),
-            _ => (cuda, by),
-        };
-        Some(Self {
+        let torch = torch.and_then(|_| of_torch(image));
+        let mut floor = torch.map(|cuda| Self {
             cuda,
-            by,
+            by: "torch",
             is_guess: false,
-            beside: mapped
-                .last()
-                .copied()
-                .filter(|(version, _)| version.major > cuda.major),
-        })
-    }
-
-    fn of_copies(image: &'a ImageFacts) -> Option<Self> {
-        let (cuda, path) = answers(image, LibraryKind::Cudart).max()?;
-        let is_guess = answers(image, LibraryKind::Cudart).any(|(other, _)| other.major != cuda.major);
-        Some(Self {
-            cuda,
-            by: path.to_string(),
-            is_guess,
             beside: None,
-        })
+        });
+        let is_mapped = |object| mapped_runtime(image, object);
+        for (cuda, by) in image.loaded.iter().filter_map(is_mapped) {
+            match &mut floor {
+                Some(floor) if cuda <= floor.cuda => {}
+                // conda brings the newest libcudart of a major version, whatever torch was built with.
+                Some(floor) if torch.is_some() && cuda.major > floor.cuda.major => {
+                    floor.beside = floor.beside.max(Some((cuda, by)));
+                }
+                _ => {
+                    let beside = floor.take().and_then(|floor| floor.beside);
+                    floor = Some(Self {
+                        cuda,
+                        by,
+                        is_guess: false,
+                        beside,
+                    });
+                }
+            }
+        }
+        if floor.is_some() {
+            return floor;
+        }
+        for (cuda, by) in answers(image, LibraryKind::Cudart) {
+            let is_guess = floor
+                .as_ref()
+                .is_some_and(|known| known.is_guess || known.cuda.major != cuda.major);
+            match &mut floor {
+                Some(known) if cuda <= known.cuda => known.is_guess = is_guess,
+                _ => {
+                    floor = Some(Self {
+                        cuda,
+                        by,
+                        is_guess,
+                        beside: None,
+                    })
+                }
+            }
+        }
+        floor
     }
 
     /// The oldest CUDA that a driver has to serve: any minor version does, where there is minor version compatibility.
@@ -102,16 +109,7 @@ pub(crate) fn torch(image: &ImageFacts) -> Option<&Distribution> {
 
 /// The CUDA that torch says it is built for.
 pub(crate) fn of_torch(image: &ImageFacts) -> Option<CudaVersion> {
-    let (major, rest) = torch(image)?.module_cuda.as_deref()?.split_once('.')?;
-    Some(CudaVersion {
-        major: major.parse().ok()?,
-        minor: rest.split('.').next()?.parse().ok()?,
-    })
-}
-
-fn shown(torch: &Distribution) -> String {
-    let version = torch.module_version.as_deref().unwrap_or(&torch.version);
-    format!("torch {version}")
+    torch(image)?.module_cuda.as_deref()?.parse().ok()
 }
 
 /// The copies that `cudart-version` and `nvrtc-version` would judge, with the versions that they answer.
@@ -208,33 +206,26 @@ pub(super) fn of_image(stack: &Stack, archs: Option<&ArchList>, facts: &Facts) -
     findings
 }
 
-fn needs(floor: &Floor<'_>, ptx: Option<&NeededPtx>, compat: &[CompatFolder]) -> Finding {
-    let mut observed = format!("CUDA {} ({})", floor.cuda, floor.by);
+fn needs(floor: &Floor<'_>, ptx: Option<&NeededPtx>, compat: &[Compat]) -> Finding {
     let mut message = format!("this image needs {}", drivers_of(floor.cuda));
-    if let Some((ptx, cuda)) = ptx.and_then(|ptx| Some((ptx, ptx.version.first_cuda()?))) {
-        observed += &format!("; PTX {} ({})", ptx.version, ptx.by);
-        if cuda > floor.least() {
-            let release = full_release(cuda).map_or_else(
-                || format!("a driver for CUDA {cuda}"),
-                |release| format!("driver >= {release}"),
-            );
-            message += &format!(
-                "; its PTX {} ({}) needs {release}",
-                ptx.version.with_cuda(),
-                ptx.by
-            );
-        }
+    if let Some((ptx, cuda)) = ptx.and_then(|ptx| Some((ptx, ptx.version.first_cuda()?)))
+        && cuda > floor.least()
+    {
+        let driver = full_release(cuda).unwrap_or("of a later release");
+        message += &format!(
+            "; PTX {} of {} needs driver >= {driver}",
+            ptx.version.with_cuda(),
+            ptx.by
+        );
     }
     if let Some((cuda, path)) = floor.beside {
-        observed += &format!("; CUDA {cuda} ({path})");
         message += &format!("; {path} needs {}", drivers_of(cuda));
     }
     if let Some((library, drivers)) = forward::below(floor.least(), compat) {
-        observed += &format!("; {library}");
-        message += &format!("; by forward compatibility also {drivers}, on data centre GPUs");
+        message += &format!("; on data centre GPUs also {drivers}, by forward compatibility: {library}");
     }
     Finding::info(Code::DriverFloor, "driver")
-        .observed(observed)
+        .observed(format!("CUDA {} ({})", floor.cuda, floor.by))
         .message(message)
 }
 
@@ -242,50 +233,51 @@ fn needs(floor: &Floor<'_>, ptx: Option<&NeededPtx>, compat: &[CompatFolder]) ->
 fn conditions(floor: &Floor<'_>, ptx: Option<&NeededPtx>, facts: &Facts) -> Option<Finding> {
     let conditions = require::Conditions::of(facts)?;
     let least = floor.least();
-    let required = || drivers_of(floor.cuda);
-    let admitted = |version: CudaVersion, release: &str| conditions.admit(version, release) == Some(true);
-    let mut rows = cuda_errors::drivers();
-    if let Some((cuda, release)) = rows
-        .clone()
-        .find(|&(cuda, release)| cuda < least && admitted(cuda, release))
-    {
-        // A newer libcuda in the image may be the reason why they are let in.
-        let severity = match forward::below(least, &facts.image.compat) {
-            Some(_) => Severity::Info,
-            None => Severity::Warn,
-        };
-        return Some(
-            Finding::problem_as(Code::DriverFloor, severity, conditions.variable)
-                .observed(format!("{} admits driver {release}, which serves CUDA {cuda}", conditions.shown()))
-                .required(required())
-                .message(format!(
-                    "{} lets this image start on drivers that do not serve its libraries: they need CUDA {least} ({})",
-                    conditions.variable, floor.by
-                ))
-                .hint(format!(
-                    "set it in the Dockerfile to what the libraries need (ENV NVIDIA_REQUIRE_CUDA=\"cuda>={least}\"), or \
-                     install them in builds for CUDA {}",
-                    cuda.major
-                )),
-        );
-    }
     // PTX of a newer CUDA is nothing that minor version compatibility serves.
-    let least = least.max(ptx.and_then(|ptx| ptx.version.first_cuda()).unwrap_or(least));
-    let (refused, release) = rows.find(|&(cuda, release)| cuda >= least && !admitted(cuda, release))?;
-    let (_, first) = rows.find(|&(cuda, release)| admitted(cuda, release))?;
-    Some(
-        Finding::info(Code::DriverFloor, conditions.variable)
-            .observed(conditions.shown())
-            .required(required())
-            .message(format!(
-                "{} refuses drivers before {first}, but for GPUs that it names; the image's libraries run from {release} (CUDA \
-                 {refused}) on",
-                conditions.variable
-            ))
-            .hint(format!(
-                "to let such nodes in, set it in the Dockerfile: ENV NVIDIA_REQUIRE_CUDA=\"cuda>={refused}\""
-            )),
-    )
+    let by_ptx = ptx.and_then(|ptx| ptx.version.first_cuda());
+    let serving = by_ptx.map_or(least, |cuda| cuda.max(least));
+    let (mut refused, mut finding) = (None, None);
+    for (cuda, release) in cuda_errors::drivers() {
+        let is_admitted = conditions.admit(cuda, release) == Some(true);
+        let (name, shown) = (conditions.variable, conditions.shown());
+        match refused {
+            _ if cuda < least && is_admitted => {
+                // A newer libcuda in the image may be the reason why they are let in.
+                let severity = match forward::below(least, &facts.image.compat) {
+                    Some(_) => Severity::Info,
+                    None => Severity::Warn,
+                };
+                finding = Some(
+                    Finding::problem_as(Code::DriverFloor, severity, name)
+                        .observed(format!("{shown} admits driver {release}, which serves CUDA {cuda}"))
+                        .message(format!(
+                            "{name} lets this image start on drivers that do not serve it: {} needs CUDA {least}",
+                            floor.by
+                        ))
+                        .hint(format!(
+                            "ENV NVIDIA_REQUIRE_CUDA=\"cuda>={least}\" in the Dockerfile, or packages in builds for CUDA {}",
+                            cuda.major
+                        )),
+                );
+                break;
+            }
+            None if cuda >= serving && !is_admitted => refused = Some((cuda, release)),
+            Some((from, first)) if is_admitted => {
+                finding = Some(
+                    Finding::info(Code::DriverFloor, name)
+                        .observed(shown)
+                        .message(format!(
+                            "{name} refuses drivers before {release}, but for GPUs that it names; the image's libraries run \
+                             from {first} (CUDA {from}) on"
+                        ))
+                        .hint(format!("to let them in: ENV NVIDIA_REQUIRE_CUDA=\"cuda>={from}\" in the Dockerfile")),
+                );
+                break;
+            }
+            _ => {}
+        }
+    }
+    Some(finding?.required(drivers_of(floor.cuda)))
 }
 
 /// At the start: a driver that the manifest accepts, against what the libraries need. `said` is what the stage has found
@@ -300,45 +292,26 @@ pub(super) fn on_machine(stack: &Stack, facts: &Facts, said: &[Finding]) -> Opti
     }
     let subject = device::driver_subject(facts);
     let observed = forward::served(serves, facts);
-    let Some(floor) = Floor::of(&facts.image, stack).filter(|floor| !floor.is_guess) else {
-        // The manifest's check has said it, where there is one.
-        let is_said = |f: &Finding| matches!(f.code, Code::DriverTooOld | Code::DriverMinorCompat);
-        let by = forward::by_forward(serves, facts).filter(|_| !said.iter().any(is_said))?;
+    let floor = Floor::of(&facts.image, stack).filter(|floor| !floor.is_guess)?;
+    let lacking = match floor.beside {
+        _ if serves < floor.least() => Some((Code::DriverFloor.severity(), floor.cuda, floor.by)),
+        Some((cuda, path)) if serves < least(cuda) => Some((Severity::Warn, cuda, path)),
+        _ => None,
+    };
+    if let Some((severity, cuda, by)) = lacking {
         return Some(
-            Finding::pass(Code::DriverFloor, subject)
+            Finding::problem_as(Code::DriverFloor, severity, subject)
                 .observed(observed)
-                .message(format!("CUDA {serves} {by}")),
+                .required(format!("CUDA {} ({by}): {}", least(cuda), drivers_of(cuda)))
+                .message(format!(
+                    "the driver serves CUDA {serves}, and {by} is built for CUDA {cuda}: its first call fails with error 35"
+                ))
+                .hint(format!(
+                    "{}; or install the packages in builds for CUDA {}",
+                    device::update_hint(Some(cuda), facts),
+                    serves.major
+                )),
         );
-    };
-    let lacking = |severity, cuda: CudaVersion, by: &str, message: String| {
-        Finding::problem_as(Code::DriverFloor, severity, subject.as_str())
-            .observed(observed.as_str())
-            .required(format!("CUDA {} ({by}): {}", least(cuda), drivers_of(cuda)))
-            .message(message)
-            .hint(format!(
-                "{}; or use an image whose packages are built for CUDA {}",
-                device::update_hint(Some(cuda), facts),
-                serves.major
-            ))
-    };
-    if serves < floor.least() {
-        let message = format!(
-            "the driver serves CUDA {serves}, and {} is built for CUDA {}: its first call of CUDA would fail with error 35",
-            floor.by, floor.cuda
-        );
-        return Some(lacking(
-            Code::DriverFloor.severity(),
-            floor.cuda,
-            &floor.by,
-            message,
-        ));
-    }
-    if let Some((cuda, path)) = floor.beside.filter(|(cuda, _)| serves < least(*cuda)) {
-        let message = format!(
-            "the driver serves {} and not {path}, which is of CUDA {cuda}: what uses that library fails with error 35",
-            floor.by
-        );
-        return Some(lacking(Severity::Warn, cuda, path, message));
     }
     let how = match forward::by_forward(serves, facts) {
         Some(by) => format!("CUDA {serves} {by}"),

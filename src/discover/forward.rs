@@ -18,8 +18,8 @@ use super::bytes::{MAX_BYTES, RandomFile, Reader, Source};
 use super::elf::{self, ElfError};
 use super::files;
 use super::loader::search;
-use crate::facts::read::{FromJson, value_of};
-use crate::facts::{CompatFolder, CompatLibrary, CudaVersion, ForwardNote};
+use crate::facts::read::value_of;
+use crate::facts::{Compat, CudaVersion};
 use crate::hidden::is_hidden;
 
 const SECTION: &[u8] = b".note.cuda.fwd_compatibility\0";
@@ -31,11 +31,22 @@ const MAX_ENTRIES: usize = 256;
 /// Most copies of libcuda in one folder that are looked at.
 const MAX_LIBRARIES: usize = 8;
 
+/// What a note says.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Note {
+    /// as [`Compat::cuda`]
+    pub cuda: Option<CudaVersion>,
+    /// as [`Compat::drivers`]
+    pub drivers: Vec<u32>,
+    /// as [`Compat::devices`]
+    pub devices: Vec<u32>,
+}
+
 /// The note of a library; `None` where it has none.
 ///
 /// # Errors
 /// See [`ElfError`]; a note that makes no sense is one.
-pub fn note(source: &dyn Source) -> Result<Option<ForwardNote>, ElfError> {
+pub fn note(source: &dyn Source) -> Result<Option<Note>, ElfError> {
     let mut reader = Reader::new(source);
     let elf = elf::open_x86_64(&mut reader)?;
     for index in 0..elf.section_count() {
@@ -54,7 +65,7 @@ pub fn note(source: &dyn Source) -> Result<Option<ForwardNote>, ElfError> {
 }
 
 /// The first note of the section; another owner's is none.
-fn of_section(bytes: &[u8]) -> Result<Option<ForwardNote>, &'static str> {
+fn of_section(bytes: &[u8]) -> Result<Option<Note>, &'static str> {
     const OUTSIDE: &str = "a note that does not lie in its section";
     let number = |at: usize| {
         let bytes = bytes.get(at..)?.first_chunk()?;
@@ -76,134 +87,110 @@ fn of_section(bytes: &[u8]) -> Result<Option<ForwardNote>, &'static str> {
     of_text(text.get(..end).unwrap_or_default()).map(Some)
 }
 
-fn of_text(text: &[u8]) -> Result<ForwardNote, &'static str> {
+fn of_text(text: &[u8]) -> Result<Note, &'static str> {
+    const FORM: &str = "a note on forward compatibility that is no JSON object of format 1";
+    const VALUE: &str = "a note on forward compatibility with an unknown value";
     let Ok(Value::Object(note)) = value_of(text) else {
-        return Err("a note on forward compatibility that is no JSON object");
+        return Err(FORM);
     };
-    // As NVIDIA's own reader does, without regard to capitals.
-    let field = |name: &str| {
-        let found = note.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
-        found.map(|(_, value)| value)
-    };
-    if field("format").and_then(Value::as_u64) != Some(1) {
-        return Err("a note on forward compatibility of an unknown format");
+    if note.get("format").and_then(Value::as_u64) != Some(1) {
+        return Err(FORM);
     }
-    let numbers = |name| match field(name) {
-        None | Some(Value::Null) => Ok(Vec::new()),
-        Some(Value::Array(all)) if all.len() <= MAX_ENTRIES => {
-            let number = |value: &Value| value.as_u64().and_then(|number| u32::try_from(number).ok());
-            let all: Option<Vec<u32>> = all.iter().map(number).collect();
-            all.ok_or("a note on forward compatibility with a list of something else than numbers")
-        }
-        Some(_) => Err("a note on forward compatibility with a list of something else than numbers"),
-    };
-    let cuda = match field("CUDA version") {
+    let list = |name| note.get(name).map_or(Some(Vec::new()), numbers).ok_or(VALUE);
+    let cuda = match note.get("CUDA version") {
+        Some(version) => Some(version.as_str().and_then(|text| text.parse().ok()).ok_or(VALUE)?),
         None => None,
-        Some(text) => match CudaVersion::from_json(text.clone()) {
-            Ok(version) => Some(version),
-            Err(_) => return Err("a note on forward compatibility with a CUDA version that is none"),
-        },
     };
-    Ok(ForwardNote {
+    Ok(Note {
         cuda,
-        drivers: numbers("driver")?,
-        devices: numbers("device")?,
+        drivers: list("driver")?,
+        devices: list("device")?,
     })
 }
 
-/// The folders of forward compatibility: those of CUDA toolkits, and those that LD_LIBRARY_PATH names; `mapped` is the
-/// libcuda that was asked.
-pub fn look(library_path: Option<&str>, mapped: Option<&Path>) -> Vec<CompatFolder> {
+fn numbers(value: &Value) -> Option<Vec<u32>> {
+    let all = value.as_array().filter(|all| all.len() <= MAX_ENTRIES)?;
+    all.iter().map(|one| one.as_u64()?.try_into().ok()).collect()
+}
+
+/// What lies in the folders of forward compatibility: those of CUDA toolkits, and those that LD_LIBRARY_PATH names;
+/// `mapped` is the libcuda that was asked.
+pub fn look(library_path: Option<&str>, mapped: Option<&Path>) -> Vec<Compat> {
     look_in(Path::new("/usr/local"), library_path, mapped)
 }
 
-fn look_in(toolkits: &Path, library_path: Option<&str>, mapped: Option<&Path>) -> Vec<CompatFolder> {
+fn look_in(toolkits: &Path, library_path: Option<&str>, mapped: Option<&Path>) -> Vec<Compat> {
     let mapped = mapped.and_then(|path| path.canonicalize().ok());
     let mut folders = search::listed(library_path.unwrap_or_default());
-    folders.extend(
-        mapped
-            .iter()
-            .filter_map(|path| path.parent())
-            .map(Path::to_path_buf),
-    );
+    folders.extend(mapped.as_deref().and_then(Path::parent).map(Path::to_path_buf));
     folders.retain(|folder| is_for_compat(folder));
     for entry in files::list(toolkits).unwrap_or_default() {
-        let is_toolkit = |name: &str| name == "cuda" || name.starts_with("cuda-");
-        if entry.may_be_dir() && entry.text().is_some_and(is_toolkit) {
+        if entry
+            .text()
+            .is_some_and(|name| name == "cuda" || name.starts_with("cuda-"))
+        {
             let compat = toolkits.join(&entry.name).join("compat");
-            // Where the entrypoint of NVIDIA's framework images finds it, and links it.
-            folders.extend([compat.join("lib.real"), compat.join("lib"), compat]);
+            // NVIDIA's framework images have it one folder deeper.
+            let deeper = compat.join("lib.real");
+            folders.push(if deeper.is_dir() { deeper } else { compat });
         }
     }
-    let mut found: Vec<CompatFolder> = Vec::new();
+    let mut found: Vec<Compat> = Vec::new();
     for folder in folders {
-        let Some(folder) = folder
-            .canonicalize()
-            .ok()
-            .filter(|real| real.is_dir() && !is_hidden(real))
-        else {
+        let Ok(folder) = folder.canonicalize() else {
             continue;
         };
         let path = text(&folder);
-        if found.iter().all(|known| known.path != path) {
-            let libraries = libraries(&folder, mapped.as_deref());
-            found.push(CompatFolder { path, libraries });
+        if found.iter().all(|known| known.folder != path) {
+            add(&folder, &path, mapped.as_deref(), &mut found);
         }
     }
-    // The folder above those of a framework image is none.
-    let holds = |folder: &CompatFolder, other: &CompatFolder| {
-        other
-            .path
-            .strip_prefix(folder.path.as_str())
-            .is_some_and(|rest| rest.starts_with('/'))
-    };
-    let outer: Vec<String> = found
-        .iter()
-        .filter(|folder| folder.libraries.is_empty() && found.iter().any(|other| holds(folder, other)))
-        .map(|folder| folder.path.clone())
-        .collect();
-    found.retain(|folder| !outer.contains(&folder.path));
     found
 }
 
 /// Whether a folder's name says that it is for forward compatibility: `compat` of a toolkit, `cuda-compat` of conda-forge.
 fn is_for_compat(folder: &Path) -> bool {
-    let names = ["compat", "cuda-compat"];
-    folder
-        .components()
-        .any(|part| names.iter().any(|name| part.as_os_str() == *name))
+    let mut parts = folder.components();
+    parts.any(|part| part.as_os_str() == "compat" || part.as_os_str() == "cuda-compat")
 }
 
-/// Each file once, whatever links lead to it.
-fn libraries(folder: &Path, mapped: Option<&Path>) -> Vec<CompatLibrary> {
-    let mut found: Vec<CompatLibrary> = Vec::new();
-    for entry in files::list(folder).unwrap_or_default() {
+/// Each file of a folder once, whatever links lead to it; the folder alone where there is none.
+fn add(folder: &Path, shown: &str, mapped: Option<&Path>, found: &mut Vec<Compat>) {
+    let Ok(entries) = files::list(folder) else { return };
+    let before = found.len();
+    for entry in entries {
         let is_libcuda = entry.text().is_some_and(|name| name.starts_with("libcuda.so."));
         let real = folder.join(&entry.name).canonicalize().ok();
-        let Some(real) = real.filter(|real| is_libcuda && real.is_file() && !is_hidden(real)) else {
+        let Some(real) = real.filter(|real| is_libcuda && !is_hidden(real)) else {
             continue;
         };
-        let path = text(&real);
-        if found.len() < MAX_LIBRARIES && found.iter().all(|known| known.path != path) {
-            found.push(library(&real, path, mapped == Some(real.as_path())));
+        let path = Some(text(&real));
+        if found.len() - before < MAX_LIBRARIES && found.iter().all(|known| known.path != path) {
+            // Of one that cannot be read, or whose note makes no sense, nobody knows whom it serves.
+            let note = RandomFile::open(&real).ok().and_then(|file| note(&file).ok()?);
+            let release = path.as_deref().and_then(|path| path.rsplit_once("/libcuda.so."));
+            let release = release.map(|(_, release)| release.to_string());
+            let Note {
+                cuda,
+                drivers,
+                devices,
+            } = note.unwrap_or_default();
+            found.push(Compat {
+                folder: shown.to_string(),
+                release: release.filter(|release| release.contains('.')),
+                mapped: mapped == Some(real.as_path()),
+                path,
+                cuda,
+                drivers,
+                devices,
+            });
         }
     }
-    found
-}
-
-fn library(real: &Path, path: String, mapped: bool) -> CompatLibrary {
-    let read = RandomFile::open(real).map_err(|e| e.to_string());
-    let read = read.and_then(|file| note(&file).map_err(|e| e.to_string()));
-    let name = path.rsplit('/').next().unwrap_or_default();
-    let release = name
-        .strip_prefix("libcuda.so.")
-        .filter(|release| release.contains('.'));
-    CompatLibrary {
-        release: release.map(str::to_string),
-        problem: read.as_ref().err().cloned(),
-        note: read.ok().flatten(),
-        mapped,
-        path,
+    if found.len() == before {
+        found.push(Compat {
+            folder: shown.to_string(),
+            ..Compat::default()
+        });
     }
 }
 

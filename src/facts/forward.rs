@@ -26,77 +26,50 @@ pub const BRANDS: [&str; 17] = [
     "titanrtx",
 ];
 
-/// A folder for libraries of forward compatibility.
+/// A copy of libcuda in a folder of forward compatibility, or such a folder without any.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
-pub struct CompatFolder {
-    /// links followed
-    pub path: String,
-    /// the copies of libcuda in it
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub libraries: Vec<CompatLibrary>,
-}
-
-/// A copy of libcuda in such a folder.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
-pub struct CompatLibrary {
-    /// the file, links followed
-    pub path: String,
+pub struct Compat {
+    /// the folder, links followed
+    pub folder: String,
+    /// the file, links followed; `None` where the folder holds none
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
     /// its release, by its name: `580.65.06`
     #[serde(skip_serializing_if = "Option::is_none")]
     pub release: Option<String>,
-    /// what it says of itself; older releases, such as 550, say nothing
+    /// the CUDA that it serves, as it says in its ELF note; older releases, such as 550, have none
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub note: Option<ForwardNote>,
-    /// why that could not be read
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub problem: Option<String>,
+    pub cuda: Option<CudaVersion>,
+    /// the branches of the kernel's driver over which it works, likewise: 535 of 535.104.05
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub drivers: Vec<u32>,
+    /// the product lines on which it works, likewise
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<u32>,
     /// it is the libcuda that was asked
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub mapped: bool,
 }
 
-/// The ELF note `.note.cuda.fwd_compatibility`.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
-pub struct ForwardNote {
-    /// the CUDA that it serves
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cuda: Option<CudaVersion>,
-    /// the branches of the kernel's driver over which it works: 535 of 535.104.05
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub drivers: Vec<u32>,
-    /// the product lines on which it works
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub devices: Vec<u32>,
-}
-
-impl ForwardNote {
-    /// Whether it works over drivers of this branch; `None` where it names none.
-    pub fn serves_driver(&self, branch: u32) -> Option<bool> {
-        (!self.drivers.is_empty()).then(|| self.drivers.contains(&branch))
+impl Compat {
+    /// Whether its note names other branches than this one.
+    pub fn refuses_driver(&self, branch: u32) -> bool {
+        !self.drivers.is_empty() && !self.drivers.contains(&branch)
     }
 
-    /// Whether it works on GPUs of this product line; `None` where it names none, or nobody knows the line.
+    /// Whether its note names other product lines than this one; one that nobody knows is not refused.
     ///
     /// NVIDIA does not say how the note numbers them. They are taken for NVML's numbers: the notes of releases 575 and 590
     /// then name the lines of data centres and workstations and leave out GeForce and Titan, as CUDA Compatibility,
-    /// "Forward Compatibility Support Across Driver Branches", has it.
-    pub fn serves_brand(&self, brand: &str) -> Option<bool> {
-        let number = BRANDS
-            .iter()
-            .position(|name| *name == brand)
-            .filter(|at| *at > 0)?;
-        let number = u32::try_from(number).ok()?;
-        (!self.devices.is_empty()).then(|| self.devices.contains(&number))
+    /// "Forward Compatibility", has it.
+    pub fn refuses_brand(&self, brand: &str) -> bool {
+        let number = BRANDS.iter().zip(0..).find(|(name, _)| **name == brand);
+        let number = number.map_or(0, |(_, number)| number);
+        number > 0 && !self.devices.is_empty() && !self.devices.contains(&number)
     }
 }
 
-object!(CompatFolder { path, libraries });
-object!(CompatLibrary { path, release, note, problem; or_default mapped });
-object!(ForwardNote {
-    cuda,
-    drivers,
-    devices
-});
+object!(Compat { folder, path, release, cuda, drivers, devices; or_default mapped });
 
 #[cfg(test)]
 mod tests {
@@ -104,29 +77,19 @@ mod tests {
 
     #[test]
     fn whom_a_note_serves() {
-        let note = ForwardNote {
-            cuda: None,
+        let note = Compat {
             drivers: vec![535, 550],
             devices: vec![1, 2, 7, 8, 9, 10, 11, 12, 13, 14],
+            ..Compat::default()
         };
-        assert_eq!(
-            (note.serves_driver(535), note.serves_driver(560)),
-            (Some(true), Some(false))
-        );
-        for brand in ["tesla", "nvidia", "quadrortx"] {
-            assert_eq!(note.serves_brand(brand), Some(true), "{brand}");
+        assert!(!note.refuses_driver(535) && note.refuses_driver(560));
+        for brand in ["tesla", "nvidia", "quadrortx", "unknown", "other"] {
+            assert!(!note.refuses_brand(brand), "{brand}");
         }
         for brand in ["geforce", "geforcertx", "titan"] {
-            assert_eq!(note.serves_brand(brand), Some(false), "{brand}");
+            assert!(note.refuses_brand(brand), "{brand}");
         }
-        assert_eq!(
-            (note.serves_brand("unknown"), note.serves_brand("other")),
-            (None, None)
-        );
-        let none = ForwardNote::default();
-        assert_eq!(
-            (none.serves_driver(535), none.serves_brand("geforce")),
-            (None, None)
-        );
+        let none = Compat::default();
+        assert!(!none.refuses_driver(535) && !none.refuses_brand("geforce"));
     }
 }

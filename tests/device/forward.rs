@@ -72,13 +72,12 @@ fn a_newer_libcuda_over_an_older_driver_passes_and_is_named() {
         line.contains("ok: driver 535.261.03 for CUDA 13.0 by forward compatibility"),
         "{line}"
     );
-    let folders = checked.report["facts"]["device"]["compat"].as_array().unwrap();
-    let library = &folders[0]["libraries"][0];
+    let library = &checked.report["facts"]["device"]["compat"][0];
     assert_eq!(
         (&library["mapped"], &library["release"]),
         (&true.into(), &"580.65.06".into())
     );
-    assert_eq!(library["note"]["cuda"], "13.0");
+    assert_eq!(library["cuda"], "13.0");
 }
 
 #[test]
@@ -91,7 +90,7 @@ fn a_kernel_driver_that_its_note_does_not_name_explains_803() {
         [
             "cuInit returned 803",
             "success",
-            "does not serve kernel driver 595.58.03: its ELF note names drivers 535, 550, 570, 575, 580",
+            "does not serve this machine: its ELF note names drivers 535, 550, 570, 575, 580, and the kernel's is 595.58.03",
             "out of LD_LIBRARY_PATH and /etc/ld.so.conf.d, so that the node's own libcuda is used",
         ],
     );
@@ -114,9 +113,9 @@ fn a_gpu_that_it_does_not_serve_explains_804() {
         "gpu-not-ready",
         "fail",
         [
-            "libcuda 580.65.06 for CUDA 13.0",
+            "libcuda for CUDA 13.0",
             "success",
-            "does not serve this GPU (geforce)",
+            "its ELF note leaves out GPUs of the brand geforce",
             "take ",
         ],
     );
@@ -126,9 +125,9 @@ fn a_gpu_that_it_does_not_serve_explains_804() {
 #[test]
 fn a_driver_below_the_floor_is_told_what_the_image_has_for_it() {
     for (release, brand, said) in [
-        ("535.261.03", 14, "serves this driver by its ELF note"),
-        ("545.23.08", 14, "it ends in error 803"),
-        ("535.261.03", 15, "it ends in error 804"),
+        ("535.261.03", 14, "serves this driver: put"),
+        ("545.23.08", 14, "the kernel's is 545.23.08: error 803"),
+        ("535.261.03", 15, "of the brand geforcertx: error 804"),
     ] {
         let script = format!(
             r#"{{"driver_api": 12020, "driver_release": "{release}", "devices": [{{"brand": {brand}}}]}}"#
@@ -166,10 +165,10 @@ fn a_build_says_whom_the_image_serves_by_it() {
         .collect();
     let said = |part: &str| messages.iter().any(|message| message.contains(part));
     assert!(
-        said("by forward compatibility also 535, 550, 570, 575, on data centre GPUs"),
+        said("on data centre GPUs also 535, 550, 570, 575, by forward compatibility"),
         "{messages:?}"
     );
-    assert!(said("is for forward compatibility, and empty"), "{messages:?}");
+    assert!(said("for forward compatibility is empty"), "{messages:?}");
     // A second package in the same folder.
     fs::remove_file(folder.join("libcuda.so.1")).unwrap();
     compat(&machine, "compat", "590.44.01", &NOTE.replace("13.0", "13.1"));
@@ -181,7 +180,7 @@ fn a_build_says_whom_the_image_serves_by_it() {
         twice["message"]
             .as_str()
             .unwrap()
-            .contains("holds 2 copies of libcuda"),
+            .contains("holds several copies of libcuda"),
         "{twice}"
     );
 }

@@ -157,7 +157,7 @@ fn ptx_that_a_package_depends_on_is_named() {
     let code = |version| json!({"sass": {"8.0": 4}, "ptx": {"9.0": 4}, "ptx_isa": isa(version)});
     let message = needs(code("8.7"), "8.0;9.0;12.0");
     assert!(
-        message.ends_with("; its PTX 8.7 (CUDA 12.8) (own (_C.so) for 9.0) needs driver >= 570.26"),
+        message.ends_with("; PTX 8.7 (CUDA 12.8) of own (_C.so) for 9.0 needs driver >= 570.26"),
         "{message}"
     );
     // SASS serves what is listed; PTX that each driver of the major version compiles; PTX of unknown version.
@@ -190,8 +190,8 @@ fn the_images_conditions_are_held_against_it() {
     let require = |torch, value| conditions(torch, &[("NVIDIA_REQUIRE_CUDA", value)]);
     assert_eq!(
         require("13.0", "cuda>=12.0"),
-        "NVIDIA_REQUIRE_CUDA: Warn: NVIDIA_REQUIRE_CUDA lets this image start on drivers that do not serve its libraries: they \
-         need CUDA 13.0 (torch 2.9.0+cu) | cuda>=12.0 admits driver 525.60.13, which serves CUDA 12.0"
+        "NVIDIA_REQUIRE_CUDA: Warn: NVIDIA_REQUIRE_CUDA lets this image start on drivers that do not serve it: torch needs CUDA \
+         13.0 | cuda>=12.0 admits driver 525.60.13, which serves CUDA 12.0"
     );
     // Alternatives for single brands and branches rest on forward compatibility.
     let refuses = require("12.8", CUDA_12_4.trim());
@@ -251,7 +251,7 @@ fn a_driver_below_the_floor_is_refused_and_no_other() {
             &["12.4*"],
             "520.61.05",
             "11.8",
-            "Fail: the driver serves CUDA 11.8, and torch 2.9.0+cu is built for CUDA 12.4",
+            "Fail: the driver serves CUDA 11.8, and torch is built for CUDA 12.4",
         ),
         ("13.0", &[], "580.65.06", "13.0", "Pass"),
         (
@@ -267,7 +267,7 @@ fn a_driver_below_the_floor_is_refused_and_no_other() {
             &["12.8*", "13.0*"],
             "570.26",
             "12.8",
-            "Warn: the driver serves torch 2.9.0+cu and not /sp/1/libcudart.so.13",
+            "Warn: the driver serves CUDA 12.8, and /sp/1/libcudart.so.13 is built for CUDA 13.0",
         ),
         ("12.8", &["12.8*", "13.0*"], "580.65.06", "13.0", "Pass"),
     ] {

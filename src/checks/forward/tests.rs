@@ -7,12 +7,16 @@ use serde_json::{Value, json};
 const PATH: &str = "/usr/local/cuda-13.0/compat/libcuda.so.580.65.06";
 
 fn library(mapped: bool) -> Value {
-    json!({"path": PATH, "release": "580.65.06", "mapped": mapped, "note":
-        {"cuda": "13.0", "drivers": [535, 550, 570, 575, 580], "devices": [1, 2, 7, 8, 9, 10, 11, 12, 13, 14]}})
+    json!({"folder": "/usr/local/cuda-13.0/compat", "path": PATH, "release": "580.65.06", "mapped": mapped, "cuda": "13.0", "drivers": [535, 550, 570, 575, 580], "devices": [1, 2, 7, 8, 9, 10, 11, 12, 13, 14]})
 }
 
-fn folder(path: &str, libraries: &[Value]) -> CompatFolder {
-    FromJson::from_json(json!({"path": path, "libraries": libraries})).unwrap()
+/// One that says nothing of itself.
+fn silent(mapped: bool) -> Value {
+    json!({"folder": "/usr/local/cuda-13.0/compat", "path": PATH, "release": "580.65.06", "mapped": mapped})
+}
+
+fn read(libraries: &[Value]) -> Vec<Compat> {
+    FromJson::from_json(json!(libraries)).unwrap()
 }
 
 /// A machine with this kernel driver and brand, and these libraries in the image.
@@ -21,7 +25,7 @@ fn facts(release: &str, serves: &str, brand: &str, libraries: &[Value]) -> Facts
         "driver": {"path": "/usr/lib/libcuda.so.1", "api_version": serves, "device_count": 1},
         "devices": [{"ordinal": 0, "name": "GPU", "capability": "8.9"}], "helper": {"end": "done"},
         "nvml": {"driver_release": release}, "nvml_devices": [{"index": 0, "brand": brand}],
-        "nvml_helper": {"end": "done"}, "compat": [{"path": "/usr/local/cuda-13.0/compat", "libraries": libraries}]
+        "nvml_helper": {"end": "done"}, "compat": libraries
     });
     Facts {
         device: FromJson::from_json(device).unwrap(),
@@ -57,36 +61,37 @@ fn what_libcuda_serves_is_told_with_the_kernels_driver() {
 #[test]
 fn an_error_of_a_compat_library_is_its_own() {
     let said = |code, release: &str, brand: &str, library: Value| {
-        explained(&error(code), &facts(release, "13.0", brand, &[library])).map(|said| said.message)
+        let facts = facts(release, "13.0", brand, &[library]);
+        explained(&error(code), &facts).map_or(String::new(), |[_, message, _]| message)
     };
-    let newer = said(803, "595.58.03", "nvidia", library(true)).unwrap();
     assert_eq!(
-        newer,
+        said(803, "595.58.03", "nvidia", library(true)),
         format!(
-            "the image's libcuda 580.65.06 for CUDA 13.0 ({PATH}) does not serve kernel driver 595.58.03: its ELF note names \
-             drivers 535, 550, 570, 575, 580"
+            "the image's libcuda for CUDA 13.0 ({PATH}) does not serve this machine: its ELF note names drivers 535, 550, 570, \
+             575, 580, and the kernel's is 595.58.03"
         )
     );
-    let named = said(803, "570.26", "nvidia", library(true)).unwrap();
+    let consumer = said(804, "570.26", "geforce", library(true));
     assert!(
-        named.contains("names kernel driver 570.26 in its ELF note, and does not work over it"),
-        "{named}"
-    );
-    let consumer = said(804, "570.26", "geforce", library(true)).unwrap();
-    assert!(
-        consumer.contains("does not serve this GPU (geforce)"),
+        consumer.ends_with(": its ELF note leaves out GPUs of the brand geforce"),
         "{consumer}"
     );
-    let silent = json!({"path": PATH, "mapped": true});
-    let without = said(803, "595.58.03", "nvidia", silent.clone()).unwrap();
-    assert!(
-        without.ends_with("does not work over kernel driver 595.58.03"),
-        "{without}"
-    );
-    assert!(said(804, "570.26", "tesla", silent).is_some());
+    // Its note names them, or there is none, and it does not work all the same.
+    for (code, library) in [
+        (803, library(true)),
+        (804, library(true)),
+        (803, silent(true)),
+        (804, silent(true)),
+    ] {
+        let message = said(code, "570.26", "nvidia", library);
+        assert!(
+            message.ends_with("it does not work over kernel driver 570.26 with these GPUs"),
+            "{message}"
+        );
+    }
     // The driver's own libcuda, and other errors.
-    assert_eq!(said(803, "595.58.03", "nvidia", library(false)), None);
-    assert_eq!(said(802, "595.58.03", "nvidia", library(true)), None);
+    assert_eq!(said(803, "595.58.03", "nvidia", library(false)), "");
+    assert_eq!(said(802, "595.58.03", "nvidia", library(true)), "");
 }
 
 #[test]
@@ -96,19 +101,37 @@ fn what_lies_unused_in_the_image_is_a_way_out_or_none() {
     };
     let works = said("535.261.03", "nvidia", library(false), cuda(13, 0));
     assert!(
-        works.contains("serves this driver by its ELF note: put /usr/local/cuda-13.0/compat first"),
+        works.contains(" serves this driver: put /usr/local/cuda-13.0/compat first"),
         "{works}"
     );
     let other = said("560.28.03", "nvidia", library(false), cuda(13, 0));
-    assert!(other.ends_with("over 560.28.03 it ends in error 803"), "{other}");
+    assert!(
+        other.ends_with("and the kernel's is 560.28.03: error 803"),
+        "{other}"
+    );
     let consumer = said("535.261.03", "geforcertx", library(false), cuda(13, 0));
-    assert!(consumer.ends_with("where it ends in error 804"), "{consumer}");
-    let old = json!({"path": PATH, "release": "580.65.06"});
-    assert!(said("535.261.03", "tesla", old, cuda(13, 0)).contains("may serve it"));
+    assert!(
+        consumer.ends_with("of the brand geforcertx: error 804"),
+        "{consumer}"
+    );
+    let told = said("535.261.03", "tesla", silent(false), cuda(13, 0));
+    assert!(
+        told.contains("may serve this driver, on data centre GPUs"),
+        "{told}"
+    );
     assert_eq!(said("535.261.03", "nvidia", library(false), cuda(14, 0)), "");
     assert_eq!(said("535.261.03", "nvidia", library(true), cuda(13, 0)), "");
-    let nobody = json!({"path": PATH});
+    let nobody = json!({"folder": "/c/compat", "path": "/c/compat/libcuda.so.1"});
     assert_eq!(said("535.261.03", "nvidia", nobody, cuda(13, 0)), "");
+    assert_eq!(
+        said(
+            "535.261.03",
+            "nvidia",
+            json!({"folder": "/c/compat"}),
+            cuda(13, 0)
+        ),
+        ""
+    );
 }
 
 #[test]
@@ -125,21 +148,23 @@ fn a_library_that_only_the_modules_get_is_predicted() {
     assert!(
         finding
             .message
-            .ends_with("the kernel's is 595.58.03: cuInit returns 803 there"),
+            .contains("where cuInit returns 803: its ELF note names"),
         "{}",
         finding.message
     );
     let finding = said("570.26", "geforce", library(false)).unwrap();
     assert!(
-        finding.message.ends_with("(geforce): cuInit returns 804 there"),
+        finding
+            .message
+            .contains("where cuInit returns 804: its ELF note leaves out"),
         "{}",
         finding.message
     );
     // It serves them; it has answered; it says nothing; it is the driver's own release.
     assert_eq!(said("570.26", "tesla", library(false)), None);
     assert_eq!(said("595.58.03", "nvidia", library(true)), None);
-    assert_eq!(said("595.58.03", "nvidia", json!({"path": PATH})), None);
-    let own = json!({"path": PATH, "release": "595.58.03", "note": {"drivers": [535]}});
+    assert_eq!(said("595.58.03", "nvidia", silent(false)), None);
+    let own = json!({"folder": "/c", "path": PATH, "release": "595.58.03", "drivers": [535]});
     assert_eq!(said("595.58.03", "nvidia", own), None);
     assert_eq!(
         predicted(&facts("595.58.03", "13.0", "nvidia", &[library(false)])),
@@ -149,56 +174,48 @@ fn a_library_that_only_the_modules_get_is_predicted() {
 
 #[test]
 fn folders_that_do_not_do_what_they_are_for() {
-    let said = |folders: &[CompatFolder]| -> Vec<String> {
-        let all = of_image(folders).into_iter();
+    let said = |libraries: &[Value]| -> Vec<String> {
+        let all = of_image(&read(libraries)).into_iter();
         all.map(|f| format!("{:?} {}: {}", f.status, f.subject, f.message))
             .collect()
     };
-    let (a, b) = ("/usr/local/cuda-13.0/compat", "/usr/local/cuda-12.9/compat");
-    let other = json!({"path": "/usr/local/cuda-12.9/compat/libcuda.so.575.57.08", "release": "575.57.08"});
-    assert_eq!(said(&[folder(a, &[library(false)])]), [""; 0]);
-    let empty = said(&[folder(a, &[])]);
-    assert_eq!(
-        empty,
-        [
-            "Info /usr/local/cuda-13.0/compat: /usr/local/cuda-13.0/compat is for forward compatibility, and empty: older drivers \
-          are not served by it"
-        ]
-    );
-    let twice = said(&[folder(a, &[library(false), other.clone()])]);
+    let other = |folder: &str| {
+        let path = format!("{folder}/libcuda.so.575.57.08");
+        json!({"folder": folder, "path": path, "release": "575.57.08"})
+    };
+    assert_eq!(said(&[library(false)]), [""; 0]);
+    let empty = said(&[json!({"folder": "/usr/local/cuda/compat"})]);
     assert!(
-        twice[0].starts_with("Warn /usr/local/cuda-13.0/compat: ") && twice.len() == 1,
+        empty[0].starts_with("Info /usr/local/cuda/compat: this folder for forward compatibility is empty"),
+        "{empty:?}"
+    );
+    let twice = said(&[library(false), other("/usr/local/cuda-13.0/compat")]);
+    assert!(
+        twice.len() == 1
+            && twice[0].starts_with("Warn /usr/local/cuda-13.0/compat: this folder holds several"),
         "{twice:?}"
     );
-    let two = said(&[folder(a, &[library(false)]), folder(b, &[other])]);
+    let two = said(&[library(false), other("/usr/local/cuda-12.9/compat")]);
     assert!(
-        two[0].starts_with("Info /usr/local/cuda-13.0/compat: 2 folders hold"),
+        two.len() == 1 && two[0].starts_with("Info forward compatibility: several folders"),
         "{two:?}"
-    );
-    let broken = json!({"path": PATH, "problem": "it is not an ELF file"});
-    let broken = said(&[folder(a, &[broken])]);
-    assert!(
-        broken[0].ends_with("cannot be read, so whom it serves is unknown"),
-        "{broken:?}"
     );
 }
 
 #[test]
-fn whom_a_library_in_front_serves_is_said_at_build() {
-    let said = in_front(PATH, &[folder("/usr/local/cuda-13.0/compat", &[library(false)])]);
+fn whom_a_library_serves_is_said_at_build() {
+    let compat = read(&[library(false)]);
+    let said = in_front(PATH, &compat);
     assert!(
-        said.starts_with(
-            "it serves CUDA 13.0 by forward compatibility over kernel drivers 535, 550, 570, 575, 580"
-        ),
+        said.contains("with no other driver than 535, 550, 570, 575, 580 (errors"),
         "{said}"
     );
-    assert!(in_front(PATH, &[]).starts_with("it runs on data centre GPUs alone"));
-    let folders = [folder("/usr/local/cuda-13.0/compat", &[library(false)])];
-    let (named, drivers) = below(cuda(13, 0), &folders).unwrap();
+    assert!(in_front(PATH, &[]).contains("than its own notes allow"));
+    let (named, drivers) = below(cuda(13, 0), &compat).unwrap();
     assert_eq!(
         (named.contains("580.65.06"), drivers.as_str()),
         (true, "535, 550, 570, 575")
     );
-    assert_eq!(below(cuda(14, 0), &folders), None);
-    assert_eq!(below(cuda(12, 0), &folders), None);
+    assert_eq!(below(cuda(14, 0), &compat), None);
+    assert_eq!(below(cuda(12, 0), &compat), None);
 }

@@ -230,13 +230,7 @@ fn tags(dist: &Distribution) -> Vec<Tag> {
         );
     }
     if let Some(cuda) = &dist.module_cuda {
-        let exact = cuda.split_once('.').and_then(|(major, rest)| {
-            let minor = rest.split('.').next()?;
-            Some(Build::Cuda(CudaVersion {
-                major: major.parse().ok()?,
-                minor: minor.parse().ok()?,
-            }))
-        });
+        let exact = cuda.parse().ok().map(Build::Cuda);
         add(exact, &format!("cuda = '{cuda}' in its own version.py"));
     }
     tags
