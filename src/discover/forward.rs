@@ -157,6 +157,8 @@ fn is_for_compat(folder: &Path) -> bool {
 /// Each file of a folder once, whatever links lead to it; the folder alone where there is none.
 fn add(folder: &Path, shown: &str, mapped: Option<&Path>, found: &mut Vec<Compat>) {
     let Ok(entries) = files::list(folder) else { return };
+    // Of a folder that is not called after CUDA nobody knows what it is for.
+    let mut is_empty = shown.contains("cuda");
     let before = found.len();
     for entry in entries {
         let is_libcuda = entry.text().is_some_and(|name| name.starts_with("libcuda.so."));
@@ -164,6 +166,7 @@ fn add(folder: &Path, shown: &str, mapped: Option<&Path>, found: &mut Vec<Compat
         let Some(real) = real.filter(|real| is_libcuda && !is_hidden(real)) else {
             continue;
         };
+        is_empty = false;
         let path = Some(text(&real));
         if found.len() - before < MAX_LIBRARIES && found.iter().all(|known| known.path != path) {
             // Of one that cannot be read, or whose note makes no sense, nobody knows whom it serves.
@@ -186,7 +189,7 @@ fn add(folder: &Path, shown: &str, mapped: Option<&Path>, found: &mut Vec<Compat
             });
         }
     }
-    if found.len() == before {
+    if is_empty {
         found.push(Compat {
             folder: shown.to_string(),
             ..Compat::default()

@@ -149,7 +149,7 @@ fn a_driver_below_the_floor_is_told_what_the_image_has_for_it() {
 fn a_build_says_whom_the_image_serves_by_it() {
     let machine = floor::machine_of("13.0", "{}");
     let folder = compat(&machine, "compat", "580.65.06", NOTE);
-    let empty = machine.path("other/compat");
+    let empty = machine.path("cuda-12.9/compat");
     fs::create_dir_all(&empty).unwrap();
     let path = format!("{}:{}", folder.display(), empty.display());
     let machine = machine

@@ -155,9 +155,20 @@ fn folders_with_what_they_hold() {
     fs::create_dir_all(root.join("local/cuda-12.4/compat")).unwrap();
     put("local/cuda-12.9/compat/lib.real/libcuda.so.1", &library(b"{}"));
     put("local/cudnn/compat/libcuda.so.1", b"");
+    // Whose links lead to a file that is known, and one that is for something else.
+    fs::create_dir_all(root.join("links/cuda/compat")).unwrap();
+    symlink(
+        root.join("env/cuda-compat/libcuda.so.1"),
+        root.join("links/cuda/compat/libcuda.so.1"),
+    )
+    .unwrap();
+    fs::create_dir_all(root.join("other/compat")).unwrap();
     put("env/cuda-compat/libcuda.so.1", b"text");
     put("driver/libcuda.so.1", b"");
-    let library_path = format!("{0}/driver:{0}/env/cuda-compat:{0}/absent/compat", root.display());
+    let library_path = format!(
+        "{0}/driver:{0}/env/cuda-compat:{0}/absent/cuda/compat:{0}/links/cuda/compat:{0}/other/compat",
+        root.display()
+    );
     let mapped = root.join("local/cuda/compat/libcuda.so.1");
     let found = look_in(&root.join("local"), Some(&library_path), Some(&mapped));
     let shown: Vec<String> = found
