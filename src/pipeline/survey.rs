@@ -9,8 +9,8 @@ use nix::errno::Errno;
 
 use crate::discover::reading::Reading;
 use crate::discover::{
-    editable, extensions, extras, forward, installed, libraries, loader, modules, named_files, opened, python,
-    surroundings, threads, torch_abi, unread, wheels,
+    editable, extensions, extras, forward, installed, libraries, loader, modules, named_files, opened,
+    python, surroundings, threads, torch_abi, unread, wheels,
 };
 use crate::facts::{ComputeCapability, Extensions, ImageFacts, ModuleKernels, Python};
 use crate::stack::Stack;
