@@ -16,6 +16,7 @@
 use crate::facts::{MissingVersion, RefusedObject};
 
 pub mod explain;
+mod links;
 mod request;
 pub mod search;
 pub mod symbols;

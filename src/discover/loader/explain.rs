@@ -10,6 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use super::links::Links;
 use super::{DRIVER, Listed, Listing, symbols};
 use crate::discover::bytes::RandomFile;
 use crate::discover::sample::same_contents;
@@ -64,8 +65,10 @@ pub struct Explained {
 
 /// Reads what the listed files say of themselves. `libraries` are those that are known already.
 pub fn explain(listing: &Listing, grounds: &Grounds, libraries: &[Library]) -> Explained {
-    let graph = Graph::new(listing, grounds);
-    let objects: Vec<LoadedObject> = listing.objects.iter().map(|l| graph.object(l)).collect();
+    let mut links = Links::default();
+    let graph = Graph::new(listing, grounds, &mut links);
+    let explained = listing.objects.iter().map(|l| graph.object(l, &mut links));
+    let objects: Vec<LoadedObject> = explained.collect();
     Explained {
         runtimes: runtimes(&objects, libraries),
         objects,
@@ -100,33 +103,46 @@ impl Folder {
     }
 }
 
-/// Lists each folder of site-packages once: torch's libraries all have the same RPATH.
-struct Folders {
+/// Lists each folder of site-packages once: torch's libraries all have the same RPATH, and lead to the folders of NVIDIA's
+/// wheels by many paths.
+struct Folders<'l> {
+    links: &'l mut Links,
     sites: Vec<PathBuf>,
     /// those that lie in none of them
     outside: Vec<String>,
     known: BTreeMap<PathBuf, Rc<Vec<String>>>,
+    /// the same by the folders' own paths
+    listed: BTreeMap<PathBuf, Rc<Vec<String>>>,
 }
 
-impl Folders {
+impl Folders<'_> {
     fn take(&mut self, path: PathBuf) -> Folder {
         let names = match self.known.get(&path) {
             Some(names) => Rc::clone(names),
             None => {
-                let real = path.canonicalize().ok();
+                let real = self.links.follow(&path);
                 let is_inside = |path: &PathBuf| self.sites.iter().any(|site| path.starts_with(site));
                 if !is_inside(real.as_ref().unwrap_or(&path)) {
                     self.outside.push(path.to_string_lossy().into_owned());
                 }
-                let real = real.filter(is_inside);
-                let entries = real.and_then(|real| files::list(&real).ok()).unwrap_or_default();
-                let names = entries.iter().filter_map(|e| e.text().map(str::to_string));
-                let names = Rc::new(names.collect());
+                let names = real.filter(is_inside).map(|real| self.list(real));
+                let names = names.unwrap_or_default();
                 self.known.insert(path.clone(), Rc::clone(&names));
                 names
             }
         };
         Folder { path, names }
+    }
+
+    fn list(&mut self, real: PathBuf) -> Rc<Vec<String>> {
+        if let Some(names) = self.listed.get(&real) {
+            return Rc::clone(names);
+        }
+        let entries = files::list(&real).unwrap_or_default();
+        let names = entries.iter().filter_map(|e| e.text().map(str::to_string));
+        let names = Rc::new(names.collect());
+        self.listed.insert(real, Rc::clone(&names));
+        names
     }
 }
 
@@ -142,14 +158,14 @@ struct Graph<'a> {
 }
 
 impl<'a> Graph<'a> {
-    fn new(listing: &Listing, grounds: &'a Grounds) -> Self {
+    fn new(listing: &Listing, grounds: &'a Grounds, links: &mut Links) -> Self {
         let sites = grounds.site_packages.iter();
         let mut folders = Folders {
-            sites: sites
-                .filter_map(|site| Path::new(site).canonicalize().ok())
-                .collect(),
+            sites: sites.filter_map(|site| links.follow(Path::new(site))).collect(),
             outside: Vec::new(),
             known: BTreeMap::new(),
+            listed: BTreeMap::new(),
+            links,
         };
         let name = grounds.program.to_string_lossy();
         let mut nodes = vec![Node::read(&name, &grounds.program, &mut folders)];
@@ -183,7 +199,7 @@ impl<'a> Graph<'a> {
         }
     }
 
-    fn object(&self, listed: &Listed) -> LoadedObject {
+    fn object(&self, listed: &Listed, links: &mut Links) -> LoadedObject {
         let name = &listed.name;
         let needed_by = self.nodes.iter().filter(|n| n.needs(name)).take(MAX_NEEDED_BY);
         let mut object = LoadedObject {
@@ -194,10 +210,7 @@ impl<'a> Graph<'a> {
         };
         let mapped = listed.path.as_deref().map(Path::new);
         if let Some(path) = mapped {
-            let real = path
-                .canonicalize()
-                .ok()
-                .map(|real| real.to_string_lossy().into_owned());
+            let real = links.follow(path).map(|real| real.to_string_lossy().into_owned());
             object.real = real.filter(|real| Some(real) != listed.path.as_ref());
         }
         if name.contains('/') {
@@ -305,7 +318,7 @@ impl<'a> Graph<'a> {
 }
 
 impl Node {
-    fn read(name: &str, path: &Path, known: &mut Folders) -> Self {
+    fn read(name: &str, path: &Path, known: &mut Folders<'_>) -> Self {
         let _going = crate::discover::reading::begin(path);
         // What cannot be read explains nothing; that the loader refuses it is the loader's to say.
         let dynamic = RandomFile::open(path)
@@ -354,7 +367,7 @@ fn paths(folders: &[Folder]) -> impl Iterator<Item = &Path> {
 }
 
 /// NVIDIA's wheels put their libraries into `nvidia/PART/lib`.
-fn nvidia(grounds: &Grounds, folders: &mut Folders) -> Vec<Folder> {
+fn nvidia(grounds: &Grounds, folders: &mut Folders<'_>) -> Vec<Folder> {
     let mut found = Vec::new();
     for site in &grounds.site_packages {
         let root = Path::new(site).join("nvidia");
@@ -376,19 +389,29 @@ fn has_content_hash(name: &str) -> bool {
     hash.len() == 8 && hash.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
+/// A file by its device and inode.
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    path.metadata().ok().map(|m| (m.dev(), m.ino()))
+}
+
 fn is_same_file(a: &Path, b: &Path) -> bool {
-    let identity = |path: &Path| path.metadata().ok().map(|m| (m.dev(), m.ino()));
     a == b || identity(a).is_some_and(|id| Some(id) == identity(b))
 }
 
 fn runtimes(objects: &[LoadedObject], known: &[Library]) -> Vec<MappedRuntime> {
+    let files = known
+        .iter()
+        .map(|l| l.path.contains('/').then(|| Path::new(&l.path)));
+    let known: Vec<_> = files.map(|path| (path, path.and_then(identity))).collect();
     objects
         .iter()
         .filter_map(|object| {
             let path = object.path.as_ref()?;
             let kind = LibraryKind::of_file(&object.name)?;
-            let same =
-                |l: &Library| l.path.contains('/') && is_same_file(Path::new(&l.path), Path::new(path));
+            let of_object = identity(Path::new(path));
+            let same = |(other, identity): &(Option<&Path>, Option<(u64, u64)>)| {
+                *other == Some(Path::new(path)) || (identity.is_some() && *identity == of_object)
+            };
             Some(MappedRuntime {
                 kind,
                 path: path.clone(),
