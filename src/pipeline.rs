@@ -28,7 +28,7 @@ use crate::{checks, helper};
 
 use receipts::Receipts;
 use smoke::smoke_skipped;
-use survey::Discovered;
+use survey::Told;
 use thread::Awaited;
 
 mod device;
@@ -114,7 +114,7 @@ struct Run<'a> {
     helper: Helper,
     started: Instant,
     facts: Facts,
-    image: Option<mpsc::Receiver<Discovered>>,
+    image: Option<mpsc::Receiver<Told>>,
     kernels: Option<mpsc::Receiver<survey::Scanned>>,
     libraries: Option<JobId>,
     /// the loader's run, and what it was asked

@@ -37,16 +37,23 @@ pub fn is_absence(error: &io::Error) -> bool {
 
 /// Notes an error.
 pub fn note(path: &Path, error: &io::Error) {
-    let Some(errno) = error.raw_os_error().filter(|_| !is_absence(error)) else {
-        return;
-    };
-    NOTES.with_borrow_mut(|notes| {
-        let Some(notes) = notes.as_mut().filter(|notes| notes.len() < MOST) else {
-            return;
-        };
+    if let Some(errno) = error.raw_os_error().filter(|_| !is_absence(error)) {
         let path = one_line(&path.to_string_lossy(), MAX_PATH);
-        if notes.iter().all(|known| known.path != path) {
-            notes.push(Unread { path, errno });
+        add(Unread { path, errno });
+    }
+}
+
+/// Notes what was collected before: the notes are those of an order of reading, whatever was read ahead.
+pub fn note_again(notes: Vec<Unread>) {
+    notes.into_iter().for_each(add);
+}
+
+fn add(unread: Unread) {
+    NOTES.with_borrow_mut(|notes| {
+        if let Some(notes) = notes.as_mut().filter(|notes| notes.len() < MOST)
+            && notes.iter().all(|known| known.path != unread.path)
+        {
+            notes.push(unread);
         }
     });
 }
@@ -84,8 +91,14 @@ mod tests {
             let ((), inner) = collect(|| note(Path::new("/inner"), &error(13)));
             assert_eq!(inner.len(), 1);
         });
-        let notes: Vec<(&str, i32)> = notes.iter().map(|n| (n.path.as_str(), n.errno)).collect();
-        assert_eq!(notes, [("/a", 5), ("/b", 116)]);
+        let found: Vec<(&str, i32)> = notes.iter().map(|n| (n.path.as_str(), n.errno)).collect();
+        assert_eq!(found, [("/a", 5), ("/b", 116)]);
+        let ((), again) = collect(|| {
+            note(Path::new("/b"), &error(5));
+            note_again(notes);
+        });
+        let again: Vec<(&str, i32)> = again.iter().map(|n| (n.path.as_str(), n.errno)).collect();
+        assert_eq!(again, [("/b", 5), ("/a", 5)]);
         let ((), many) = collect(|| (0..100).for_each(|n| note(Path::new(&format!("/{n}")), &error(5))));
         assert_eq!(many.len(), MOST);
     }

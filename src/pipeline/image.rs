@@ -18,7 +18,7 @@ use crate::smoke::handoff;
 use crate::sys::Program;
 use crate::{checks, helper, sys};
 
-use super::survey::Survey;
+use super::survey::{Discovered, Survey, Told};
 use super::thread::{Awaited, in_thread};
 use super::{Run, Task};
 
@@ -136,29 +136,52 @@ impl Run<'_> {
                 self.timing.push(("kernels", self.started.elapsed()));
             }
         }
-        let Some(Ok(discovered)) = self.image.as_ref().map(mpsc::Receiver::try_recv) else {
-            return;
-        };
+        while let Some(Ok(told)) = self.image.as_ref().map(mpsc::Receiver::try_recv) {
+            match told {
+                Told::All(found) => self.take_image(supervisor, found, false),
+                Told::Ahead(found) => {
+                    self.facts.image.python = found.facts.python;
+                    self.facts.image.libraries = found.facts.libraries;
+                    self.ask_about_image(supervisor, found.asked);
+                }
+                Told::Rest(found) => self.take_image(supervisor, found, true),
+            }
+        }
+    }
+
+    fn take_image(&mut self, supervisor: &mut Supervisor, found: Discovered, is_asked: bool) {
         self.image = None;
+        let known = std::mem::take(&mut self.facts.image);
         self.facts.image = ImageFacts {
-            kernels: std::mem::take(&mut self.facts.image.kernels),
-            extensions: self.facts.image.extensions.take(),
-            ..discovered.facts
+            kernels: known.kernels,
+            extensions: known.extensions,
+            ..found.facts
         };
+        if is_asked {
+            // They may have answered by now.
+            self.facts.image.libraries = known.libraries;
+            self.facts.image.helper = known.helper;
+            self.facts.image.loader = known.loader;
+            self.facts.image.loaded = known.loaded;
+        }
         self.timing.push(("image_files", self.started.elapsed()));
-        let is_taken = self.took_image(discovered.taken);
+        let is_taken = self.took_image(found.taken);
         if !self.may_know_smoke() {
             self.start_smoke(supervisor);
         }
-        if is_taken {
-            return;
+        if !is_taken && !is_asked {
+            self.ask_about_image(supervisor, found.asked);
         }
+    }
+
+    /// Has the libraries and the loader asked.
+    fn ask_about_image(&mut self, supervisor: &mut Supervisor, asked: loader::Asked) {
         let time = self.task.config.device_timeout;
         if !self.facts.image.libraries.is_empty() {
             let request = Request::libraries(&self.facts.image.libraries);
             self.start_helper(supervisor, request);
         }
-        self.facts.image.loader.end = match discovered.asked {
+        self.facts.image.loader.end = match asked {
             loader::Asked::Nothing => LoaderEnd::NotRun,
             loader::Asked::Refused(reason) => LoaderEnd::NotAsked { reason },
             loader::Asked::Run(request) => {

@@ -12,11 +12,21 @@ use crate::discover::{
     editable, extensions, extras, forward, installed, libraries, loader, modules, named_files, opened,
     python, surroundings, threads, torch_abi, unread, wheels,
 };
-use crate::facts::{ComputeCapability, Extensions, ImageFacts, ModuleKernels, Python};
+use crate::facts::{ComputeCapability, Extensions, ImageFacts, Library, ModuleKernels, Python, Unread};
 use crate::stack::Stack;
 use crate::sys;
 
 use super::receipts::{Candidate, Provenance};
+
+/// What the image's thread sends.
+pub(super) enum Told {
+    /// all of it
+    All(Discovered),
+    /// what can be asked while the rest is read: of the facts the Python and the libraries alone
+    Ahead(Discovered),
+    /// all of it after that
+    Rest(Discovered),
+}
 
 /// What the image's files tell, and how its loader is to be asked.
 #[derive(Default)]
@@ -32,6 +42,14 @@ pub(super) struct Discovered {
 pub(super) struct Scanned {
     pub(super) kernels: Vec<ModuleKernels>,
     pub(super) extensions: Option<Extensions>,
+}
+
+/// What other programs are to be asked: it rests on the Python alone.
+struct Questions {
+    of_loader: loader::Asked,
+    libraries: Vec<Library>,
+    /// what could not be read for either
+    unread: [Vec<Unread>; 2],
 }
 
 /// Reading of the image's files.
@@ -56,10 +74,11 @@ pub(super) struct Survey {
 }
 
 impl Survey {
-    /// Sends what was found and wakes: the kernels last, so that the libraries can be asked meanwhile.
+    /// Sends what was found and wakes: the kernels last, and first what other programs are to be asked, which takes them as
+    /// long as all the rest.
     pub(super) fn make(
         self,
-        to_image: &mpsc::Sender<Discovered>,
+        to_image: &mpsc::Sender<Told>,
         to_kernels: mpsc::Sender<Scanned>,
         wake: &dyn Fn(),
     ) {
@@ -89,10 +108,26 @@ impl Survey {
                 taken: refused,
                 ..Discovered::default()
             };
-            let _ = to_image.send(nothing);
+            let _ = to_image.send(Told::All(nothing));
             drop(to_kernels);
             return wake();
         };
+        // A receipt that holds saves asking.
+        let questions = (self.everything && self.offer.is_none()).then(|| self.questions(&python));
+        let is_told = questions.is_some();
+        if let Some(questions) = &questions {
+            let ahead = Discovered {
+                facts: ImageFacts {
+                    python: python.clone(),
+                    libraries: questions.libraries.clone(),
+                    ..ImageFacts::default()
+                },
+                asked: questions.of_loader.clone(),
+                taken: None,
+            };
+            let _ = to_image.send(Told::Ahead(ahead));
+            wake();
+        }
         let site = python.site_packages.clone();
         let listed = self.listed.clone().unwrap_or_default();
         let scan = {
@@ -111,7 +146,8 @@ impl Survey {
             }
         };
         let scanning = self.kernels.then(|| sys::thread("kernels").spawn(scan.clone()));
-        let mut found = self.reduced(read.unwrap_or_else(|| self.read(python, self.everything)));
+        let read = read.unwrap_or_else(|| self.read(python, self.everything, questions));
+        let mut found = self.reduced(read);
         found.facts.unread.append(&mut unread);
         found.taken = refused;
         let distributions = if self.kernels {
@@ -119,7 +155,11 @@ impl Survey {
         } else {
             Vec::new()
         };
-        let _ = to_image.send(found);
+        let _ = to_image.send(if is_told {
+            Told::Rest(found)
+        } else {
+            Told::All(found)
+        });
         wake();
         if let Some(scanning) = scanning {
             let found = scanning.ok().and_then(|thread| thread.join().ok());
@@ -147,7 +187,7 @@ impl Survey {
                 if next.swap(false, Ordering::Relaxed) {
                     set(&changes, offer.changes(&known));
                 } else if let Some(python) = python.lock().ok().and_then(|mut python| python.take()) {
-                    set(&found, self.read(python, true));
+                    set(&found, self.read(python, true, None));
                 }
             }
         });
@@ -177,7 +217,7 @@ impl Survey {
         &self,
         mut facts: ImageFacts,
         taken: Provenance,
-        to_image: &mpsc::Sender<Discovered>,
+        to_image: &mpsc::Sender<Told>,
         to_kernels: &mpsc::Sender<Scanned>,
     ) {
         let scanned = Scanned {
@@ -188,10 +228,10 @@ impl Survey {
             facts,
             ..Discovered::default()
         };
-        let _ = to_image.send(Discovered {
+        let _ = to_image.send(Told::All(Discovered {
             taken: Some(Ok(taken)),
             ..self.reduced(found)
-        });
+        }));
         if self.kernels {
             let _ = to_kernels.send(scanned);
         }
@@ -223,9 +263,9 @@ impl Survey {
     }
 
     /// Reads the texts, with what of them could not be read.
-    pub(super) fn read(&self, python: Python, everything: bool) -> Discovered {
+    fn read(&self, python: Python, everything: bool, questions: Option<Questions>) -> Discovered {
         let sites = python.site_packages.clone();
-        let (mut found, mut unread) = unread::collect(|| self.read_texts(python, everything));
+        let (mut found, mut unread) = unread::collect(|| self.read_texts(python, everything, questions));
         // A folder of another user's, such as his home, is looked into in case it is there.
         let is_ours = |path: &str| sites.iter().any(|site| path.starts_with(site.as_str()));
         unread.retain(|unread| !may_not(unread.errno) || is_ours(&unread.path));
@@ -233,11 +273,27 @@ impl Survey {
         found
     }
 
-    fn read_texts(&self, python: Python, everything: bool) -> Discovered {
-        let site = &python.site_packages;
-        if let Some(first) = site.first() {
+    fn questions(&self, python: &Python) -> Questions {
+        self.begin(python);
+        let (of_loader, for_loader) = unread::collect(|| loader::ask(&self.stack, python));
+        let (libraries, for_libraries) = unread::collect(|| libraries::of_environment(&self.stack, python));
+        Questions {
+            of_loader,
+            libraries,
+            unread: [for_loader, for_libraries],
+        }
+    }
+
+    /// Notes where reading begins.
+    fn begin(&self, python: &Python) {
+        if let Some(first) = python.site_packages.first() {
             self.reading.at(Path::new(first));
         }
+    }
+
+    fn read_texts(&self, python: Python, everything: bool, questions: Option<Questions>) -> Discovered {
+        let site = &python.site_packages;
+        self.begin(&python);
         let mut distributions = wheels::distributions(site);
         if !everything {
             return Discovered {
@@ -262,22 +318,28 @@ impl Survey {
         let owned = installed::inspect(&mut distributions, &names, &python, here.as_deref());
         let library_path = self.env.get("LD_LIBRARY_PATH").and_then(OsStr::to_str);
         opened::look(&mut distributions, &names, &python, library_path);
-        let asked = loader::ask(&self.stack, &python);
         let surroundings = surroundings::look(&distributions, &python, &self.env);
+        let compat = forward::look(library_path, None);
+        let questions = questions.unwrap_or_else(|| self.questions(&python));
+        let [for_loader, for_libraries] = questions.unread;
+        unread::note_again(for_loader);
+        let files = named_files::find(site, &self.stack.files);
+        let editable = editable::traps(site);
+        unread::note_again(for_libraries);
         let facts = ImageFacts {
             distributions,
             owned,
-            files: named_files::find(site, &self.stack.files),
-            editable: editable::traps(site),
-            libraries: libraries::of_environment(&self.stack, &python),
+            files,
+            editable,
+            libraries: questions.libraries,
             surroundings,
-            compat: forward::look(library_path, None),
+            compat,
             python,
             ..ImageFacts::default()
         };
         Discovered {
             facts,
-            asked,
+            asked: questions.of_loader,
             taken: None,
         }
     }
