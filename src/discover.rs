@@ -16,6 +16,7 @@ pub mod installed;
 pub mod kernels;
 pub mod ld_cache;
 pub mod libraries;
+pub mod links;
 pub mod loader;
 pub mod machine;
 pub mod modules;

@@ -9,6 +9,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use super::files;
+use super::links::Links;
 use crate::facts::{CudaVersion, Library, LibraryKind, LibraryOrigin, Python};
 use crate::hidden::is_hidden;
 use crate::order;
@@ -89,6 +90,7 @@ pub fn of_environment(stack: &Stack, python: &Python) -> Vec<Library> {
 pub fn runtime_copies(places: &Places<'_>, wanted: &[Wanted]) -> Vec<Library> {
     let mut search = Search {
         wanted,
+        links: Links::default(),
         seen: BTreeSet::new(),
         found: Vec::new(),
     };
@@ -132,6 +134,7 @@ pub fn runtime_copies(places: &Places<'_>, wanted: &[Wanted]) -> Vec<Library> {
 fn toolkit_copies(parent: &Path, wanted: &[Wanted]) -> Vec<Library> {
     let mut search = Search {
         wanted,
+        links: Links::default(),
         seen: BTreeSet::new(),
         found: Vec::new(),
     };
@@ -152,6 +155,7 @@ fn toolkit_copies(parent: &Path, wanted: &[Wanted]) -> Vec<Library> {
 
 struct Search<'a> {
     wanted: &'a [Wanted],
+    links: Links,
     /// canonical paths: `libcudart.so` and `libcudart.so.12` are often links to one file
     seen: BTreeSet<PathBuf>,
     found: Vec<Library>,
@@ -198,7 +202,8 @@ impl Search<'_> {
             }
             // A broken link is passed over, as the loader does; a folder of that name, or a link to itself, ends its
             // search with an error, so it is a copy that the helper has to be told of.
-            let real = match path.canonicalize() {
+            let real = self.links.follow(&path);
+            let real = match real.map_or_else(|| path.canonicalize(), Ok) {
                 Ok(real) => real,
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
                 Err(_) => path.clone(),

@@ -16,7 +16,6 @@
 use crate::facts::{MissingVersion, RefusedObject};
 
 pub mod explain;
-mod links;
 mod request;
 pub mod search;
 pub mod symbols;

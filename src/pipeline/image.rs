@@ -139,11 +139,12 @@ impl Run<'_> {
         while let Some(Ok(told)) = self.image.as_ref().map(mpsc::Receiver::try_recv) {
             match told {
                 Told::All(found) => self.take_image(supervisor, found, false),
-                Told::Ahead(found) => {
-                    self.facts.image.python = found.facts.python;
-                    self.facts.image.libraries = found.facts.libraries;
-                    self.ask_about_image(supervisor, found.asked);
+                Told::Libraries(python, libraries) => {
+                    self.facts.image.python = python;
+                    self.facts.image.libraries = libraries;
+                    self.ask_libraries(supervisor);
                 }
+                Told::Loader(asked) => self.ask_loader(supervisor, asked),
                 Told::Rest(found) => self.take_image(supervisor, found, true),
             }
         }
@@ -170,17 +171,20 @@ impl Run<'_> {
             self.start_smoke(supervisor);
         }
         if !is_taken && !is_asked {
-            self.ask_about_image(supervisor, found.asked);
+            self.ask_libraries(supervisor);
+            self.ask_loader(supervisor, found.asked);
         }
     }
 
-    /// Has the libraries and the loader asked.
-    fn ask_about_image(&mut self, supervisor: &mut Supervisor, asked: loader::Asked) {
-        let time = self.task.config.device_timeout;
+    fn ask_libraries(&mut self, supervisor: &mut Supervisor) {
         if !self.facts.image.libraries.is_empty() {
             let request = Request::libraries(&self.facts.image.libraries);
             self.start_helper(supervisor, request);
         }
+    }
+
+    fn ask_loader(&mut self, supervisor: &mut Supervisor, asked: loader::Asked) {
+        let time = self.task.config.device_timeout;
         self.facts.image.loader.end = match asked {
             loader::Asked::Nothing => LoaderEnd::NotRun,
             loader::Asked::Refused(reason) => LoaderEnd::NotAsked { reason },

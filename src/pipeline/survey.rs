@@ -22,9 +22,11 @@ use super::receipts::{Candidate, Provenance};
 pub(super) enum Told {
     /// all of it
     All(Discovered),
-    /// what can be asked while the rest is read: of the facts the Python and the libraries alone
-    Ahead(Discovered),
-    /// all of it after that
+    /// the libraries that can be asked while the rest is read
+    Libraries(Python, Vec<Library>),
+    /// the loader likewise, after that
+    Loader(loader::Asked),
+    /// all of it after these
     Rest(Discovered),
 }
 
@@ -113,21 +115,14 @@ impl Survey {
             return wake();
         };
         // A receipt that holds saves asking.
-        let questions = (self.everything && self.offer.is_none()).then(|| self.questions(&python));
-        let is_told = questions.is_some();
-        if let Some(questions) = &questions {
-            let ahead = Discovered {
-                facts: ImageFacts {
-                    python: python.clone(),
-                    libraries: questions.libraries.clone(),
-                    ..ImageFacts::default()
-                },
-                asked: questions.of_loader.clone(),
-                taken: None,
+        let is_told = self.everything && self.offer.is_none();
+        let questions = is_told.then(|| {
+            let tell = |told| {
+                let _ = to_image.send(told);
+                wake();
             };
-            let _ = to_image.send(Told::Ahead(ahead));
-            wake();
-        }
+            self.questions(&python, &tell)
+        });
         let site = python.site_packages.clone();
         let listed = self.listed.clone().unwrap_or_default();
         let scan = {
@@ -273,10 +268,13 @@ impl Survey {
         found
     }
 
-    fn questions(&self, python: &Python) -> Questions {
+    /// Looks for what is to be asked, and tells it at once: the helper takes longer than the loader.
+    fn questions(&self, python: &Python, tell: &dyn Fn(Told)) -> Questions {
         self.begin(python);
-        let (of_loader, for_loader) = unread::collect(|| loader::ask(&self.stack, python));
         let (libraries, for_libraries) = unread::collect(|| libraries::of_environment(&self.stack, python));
+        tell(Told::Libraries(python.clone(), libraries.clone()));
+        let (of_loader, for_loader) = unread::collect(|| loader::ask(&self.stack, python));
+        tell(Told::Loader(of_loader.clone()));
         Questions {
             of_loader,
             libraries,
@@ -320,7 +318,7 @@ impl Survey {
         opened::look(&mut distributions, &names, &python, library_path);
         let surroundings = surroundings::look(&distributions, &python, &self.env);
         let compat = forward::look(library_path, None);
-        let questions = questions.unwrap_or_else(|| self.questions(&python));
+        let questions = questions.unwrap_or_else(|| self.questions(&python, &|_| ()));
         let [for_loader, for_libraries] = questions.unread;
         unread::note_again(for_loader);
         let files = named_files::find(site, &self.stack.files);

@@ -10,9 +10,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use super::links::Links;
 use super::{DRIVER, Listed, Listing, symbols};
 use crate::discover::bytes::RandomFile;
+use crate::discover::links::Links;
 use crate::discover::sample::same_contents;
 use crate::discover::{elf, files, libraries};
 use crate::facts::{FoundBy, Library, LibraryKind, LibraryOrigin, LoadedObject, ShadowedCopy};

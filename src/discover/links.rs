@@ -9,15 +9,15 @@ const MAX_LINKS: usize = 8;
 const MAX_PARTS: usize = 64;
 
 /// Paths whose links were followed. The fifty that the loader lists for torch have ten folders each, and mostly the same.
-#[derive(Default)]
-pub(super) struct Links {
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Links {
     /// in the order of the paths; `None` where there is nothing
     known: Vec<(PathBuf, Option<PathBuf>)>,
 }
 
 impl Links {
-    /// As `canonicalize` has it, with each folder looked at once; `None` where there is nothing.
-    pub(super) fn follow(&mut self, path: &Path) -> Option<PathBuf> {
+    /// As `canonicalize` has it, with each folder looked at once; `None` where that fails.
+    pub fn follow(&mut self, path: &Path) -> Option<PathBuf> {
         let is_folder = path.as_os_str().as_encoded_bytes().ends_with(b"/");
         let found = (path.is_absolute() && !is_folder)
             .then(|| self.steps(path, 0))
