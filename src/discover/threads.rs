@@ -1,5 +1,8 @@
 //! Work that several threads do at once.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
 use crate::sys;
 
 /// Does work on this thread and on one more. Listing folders and reading headers waits for the system in the main, so that
@@ -12,4 +15,37 @@ pub fn on_two(work: &(dyn Fn() + Sync)) {
         let _ = sys::thread("files").spawn_scoped(scope, work);
         work();
     });
+}
+
+/// Makes something of each item on two threads, in the items' order.
+pub fn each<T: Sync, R: Send>(items: &[T], make: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let next = AtomicUsize::new(0);
+    let places: Vec<Mutex<Option<R>>> = items.iter().map(|_| Mutex::new(None)).collect();
+    on_two(&|| {
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            let (Some(item), Some(place)) = (items.get(at), places.get(at)) else {
+                return;
+            };
+            *place.lock().unwrap_or_else(PoisonError::into_inner) = Some(make(item));
+        }
+    });
+    let made = places
+        .into_iter()
+        .map(|place| place.into_inner().unwrap_or_else(PoisonError::into_inner));
+    made.flatten().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_two_threads_make_comes_in_the_items_order() {
+        for count in [0, 1, 2, 1000] {
+            let items: Vec<usize> = (0..count).collect();
+            let made = each(&items, |item| item * 2);
+            assert_eq!(made, items.iter().map(|item| item * 2).collect::<Vec<_>>());
+        }
+    }
 }

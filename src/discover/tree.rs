@@ -47,18 +47,26 @@ pub fn of(site_packages: &[String]) -> Result<Tree, String> {
             Err(e) if e.kind() == ErrorKind::NotFound => continue,
             Err(e) => return Err(unread(site, &e)),
         };
-        for entry in entries.iter().filter(|entry| counts(entry)) {
+        let counted: Vec<&files::Entry> = entries.iter().filter(|entry| counts(entry)).collect();
+        let made = threads::each(&counted, |entry| below_entry(&site.join(&entry.name), entry));
+        for (entry, lines) in counted.iter().zip(made) {
             let path = site.join(&entry.name);
-            if entry.may_be_dir() && path.is_dir() {
-                let mut lines = String::new();
-                below(&path, "", &mut lines, 1)?;
+            if let Some(lines) = lines? {
                 found.insert(path.to_string_lossy().into_owned(), lines);
-            } else if kernels::is_library(&entry.name) {
-                found.insert(path.to_string_lossy().into_owned(), library(&path)?);
             }
         }
     }
     Ok(found)
+}
+
+fn below_entry(path: &Path, entry: &files::Entry) -> Result<Option<String>, String> {
+    if entry.may_be_dir() && path.is_dir() {
+        let mut lines = String::new();
+        below(path, "", &mut lines, 1)?;
+        return Ok(Some(lines));
+    }
+    let is_library = kernels::is_library(&entry.name);
+    is_library.then(|| library(path)).transpose()
 }
 
 /// Whether an entry of a folder of `sys.path` is a library or may hold some.
