@@ -217,6 +217,40 @@ fn library_path_beats_a_runpath_and_its_copy_is_judged() {
     assert_eq!(said.report["exit_code"], 81);
 }
 
+/// The metadata of so many distributions takes longer than loader and helper, whose answers must not be lost when it comes.
+#[test]
+fn answers_count_whether_they_come_before_the_metadata_or_after() {
+    let mut image = Image::new();
+    image.scatter(&RUNPATH);
+    image.nvidia("12.4");
+    let other = image.path("toolkit/lib64/libcudart.so.12");
+    put(&cuda::cudart("12.1"), &other);
+    let check = |image: &Image| {
+        let said = image.check_with_library_path(other.parent().unwrap());
+        let mut facts = said.report["facts"]["image"].clone();
+        let count = facts["distributions"].as_array().unwrap().len();
+        facts["distributions"] = json!(null);
+        facts["loader"]["ms"] = json!(null);
+        facts["helper"]["ms"] = json!(null);
+        (count, facts)
+    };
+    let (few, after) = check(&image);
+    for number in 0..3000 {
+        let info = image.site.join(format!("other_{number}-1.0.dist-info"));
+        fs::create_dir(&info).unwrap();
+        let metadata = format!("Metadata-Version: 2.1\nName: other-{number}\nVersion: 1.0\n");
+        fs::write(info.join("METADATA"), metadata).unwrap();
+    }
+    let (many, before) = check(&image);
+    assert_eq!((few, many), (1, 3001));
+    assert_eq!(before, after);
+    // The second one was asked for what the loader alone knew.
+    let answers = before["libraries"].as_array().unwrap();
+    let versions: Vec<&Value> = answers.iter().map(|l| &l["answer"]["version"]).collect();
+    assert_eq!(versions, ["12.4", "12.1"]);
+    assert!(!before["loaded"].as_array().unwrap().is_empty());
+}
+
 const NVJITLINK: &str = "libnvJitLink.so.12";
 
 /// A library that exports these functions under this name.
