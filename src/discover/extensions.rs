@@ -7,7 +7,6 @@
 //! before they import an extension, so every copy counts. Names are compared without their versions, which the loader's run
 //! judges. Weak references may stay undefined. The driver's symbols are not looked for: the driver is in no image.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -73,44 +72,40 @@ impl Object {
 pub fn look(objects: &[Object], python: &Python, library_path: Option<&str>) -> Extensions {
     let shelf = Shelf::new(objects, &python.site_packages, library_path);
     let tag = python.tag();
-    let is_asked =
-        |object: &Object| !object.needed.is_empty() && !is_of_another_python(object.name(), tag.as_deref());
-    let asked: Vec<usize> = (0..objects.len())
-        .filter(|&at| objects.get(at).is_some_and(is_asked))
-        .collect();
-    let looked_at: Vec<OnceLock<Extension>> = asked.iter().map(|_| OnceLock::new()).collect();
+    let mut asked: Vec<(usize, OnceLock<Extension>)> = Vec::new();
+    for (at, object) in objects.iter().enumerate() {
+        if !object.needed.is_empty() && !is_of_another_python(object.name(), tag.as_deref()) {
+            asked.push((at, OnceLock::new()));
+        }
+    }
     let next = AtomicUsize::new(0);
     threads::on_two(&|| {
-        loop {
-            let turn = next.fetch_add(1, Ordering::Relaxed);
-            let (Some(&at), Some(place)) = (asked.get(turn), looked_at.get(turn)) else {
-                return;
-            };
-            let _ = place.set(shelf.extension(at));
+        while let Some((at, place)) = asked.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let _ = place.set(shelf.extension(*at));
         }
     });
     let mut found = Extensions::default();
-    let mut resolved: BTreeSet<(PathBuf, String)> = BTreeSet::new();
-    let mut unresolved = Vec::new();
-    for (at, extension) in asked.into_iter().zip(looked_at) {
-        let (Some(object), Some(extension)) = (objects.get(at), extension.into_inner()) else {
-            continue;
-        };
-        let family = family(&object.path);
-        let of_folder = found.libraries.entry(shelf.folder(at).to_string()).or_default();
-        of_folder.push(extension.path.clone());
+    let mut resolved: Vec<String> = Vec::new();
+    for extension in asked.into_iter().filter_map(|(_, place)| place.into_inner()) {
+        found.libraries.push(extension.path.clone());
         match extension.missing.is_empty() && extension.undefined == 0 {
-            true => drop(resolved.insert(family)),
-            false => unresolved.push((family, extension)),
+            true => resolved.push(family(&extension.path)),
+            false => found.unresolved.push(extension),
         }
     }
     // `_C_cu128.so` beside `_C_cu130.so`: the package takes the one that fits.
-    unresolved.retain(|(family, _)| !resolved.contains(family));
-    found.unresolved = unresolved.into_iter().map(|(_, extension)| extension).collect();
-    let outside = shelf.outside.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let files = outside.values().flatten();
-    found.outside = Vec::from_iter(order::set(files.map(|path| path.to_string_lossy().into_owned())));
-    found.sought = outside.into_keys().collect();
+    found
+        .unresolved
+        .retain(|extension| !resolved.contains(&family(&extension.path)));
+    for (name, files) in shelf.outside.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        found.sought.push(name);
+        found
+            .outside
+            .extend(files.iter().map(|path| path.to_string_lossy().into_owned()));
+    }
+    order::sort(&mut found.sought);
+    order::sort(&mut found.outside);
+    found.outside.dedup();
     found
 }
 
@@ -123,13 +118,12 @@ fn is_of_another_python(name: &str, tag: Option<&str>) -> bool {
     tag.is_some_and(|tag| tag.strip_prefix("cpython-") != Some(digits))
 }
 
-/// Libraries in one folder whose names differ in digits alone are alternatives of each other.
-fn family(path: &Path) -> (PathBuf, String) {
-    let name = path
-        .file_name()
-        .map(|name| name.to_string_lossy())
-        .unwrap_or_default();
-    let mut text = String::new();
+/// A path without the digits of its last name: libraries in one folder that differ in them alone are alternatives of each
+/// other.
+fn family(path: &str) -> String {
+    let start = path.rfind('/').unwrap_or_default();
+    let (folder, name) = path.split_at(start);
+    let mut text = folder.to_string();
     for c in name.chars() {
         match c.is_ascii_digit() {
             true if text.ends_with('#') => {}
@@ -137,52 +131,61 @@ fn family(path: &Path) -> (PathBuf, String) {
             false => text.push(c),
         }
     }
-    (path.parent().unwrap_or(Path::new("")).to_path_buf(), text)
+    text
+}
+
+/// Places of libraries, by a name; in the order of the names.
+struct Index<'a>(Vec<(&'a str, usize)>);
+
+impl<'a> Index<'a> {
+    fn new(mut all: Vec<(&'a str, usize)>) -> Self {
+        order::sort(&mut all);
+        Self(all)
+    }
+
+    fn of(&self, name: &str) -> &[(&'a str, usize)] {
+        let start = self.0.partition_point(|(known, _)| *known < name);
+        let rest = self.0.get(start..).unwrap_or_default();
+        let end = rest.partition_point(|(known, _)| *known == name);
+        rest.get(..end).unwrap_or_default()
+    }
 }
 
 /// The libraries, and what was read of them.
 struct Shelf<'a> {
     objects: &'a [Object],
-    /// by position, the first name below site-packages
-    folders: Vec<String>,
+    sites: &'a [String],
     /// by file name and by SONAME
-    by_name: HashMap<&'a str, Vec<usize>>,
-    by_folder: HashMap<String, Vec<usize>>,
+    by_name: Index<'a>,
+    /// by the first name below site-packages
+    by_folder: Index<'a>,
     library_path: Option<&'a str>,
     /// by position
     exports: Vec<OnceLock<Exports>>,
     /// by SONAME, the files that the loader finds outside of site-packages
-    outside: Mutex<BTreeMap<String, Vec<PathBuf>>>,
+    outside: Mutex<Vec<(String, Vec<PathBuf>)>>,
 }
 
 impl<'a> Shelf<'a> {
-    fn new(objects: &'a [Object], sites: &[String], library_path: Option<&'a str>) -> Self {
-        let mut by_name: HashMap<&str, Vec<usize>> = HashMap::new();
-        let mut by_folder: HashMap<String, Vec<usize>> = HashMap::new();
-        let mut folders = Vec::new();
+    fn new(objects: &'a [Object], sites: &'a [String], library_path: Option<&'a str>) -> Self {
+        let (mut names, mut folders) = (Vec::new(), Vec::new());
         for (at, object) in objects.iter().enumerate() {
             let name = object.name();
-            by_name.entry(name).or_default().push(at);
+            names.push((name, at));
             if let Some(soname) = object.soname.as_deref().filter(|soname| *soname != name) {
-                by_name.entry(soname).or_default().push(at);
+                names.push((soname, at));
             }
-            let folder = folder_of(&object.path, sites);
-            by_folder.entry(folder.clone()).or_default().push(at);
-            folders.push(folder);
+            folders.push((folder_of(&object.path, sites), at));
         }
         Self {
             objects,
-            folders,
-            by_name,
-            by_folder,
+            sites,
+            by_name: Index::new(names),
+            by_folder: Index::new(folders),
             library_path,
             exports: objects.iter().map(|_| OnceLock::new()).collect(),
             outside: Mutex::default(),
         }
-    }
-
-    fn folder(&self, at: usize) -> &str {
-        self.folders.get(at).map_or("", String::as_str)
     }
 
     /// What one library lacks.
@@ -192,12 +195,13 @@ impl<'a> Shelf<'a> {
         };
         let mut missing = object.needed.clone();
         missing.retain(|name| {
-            let is_here = self.by_name.contains_key(name.as_str()) || is_drivers(name);
-            !is_here && !in_search_path(object, name) && self.found_outside(name).is_empty()
+            let is_here = !self.by_name.of(name).is_empty() || is_drivers(name);
+            !is_here && self.outside_of(object, name).is_empty()
         });
-        let mut lacking: BTreeMap<String, &'static Provider> = BTreeMap::new();
+        let own = self.by_folder.of(folder_of(&object.path, self.sites));
         let of_cuda = self.reachable(at, object);
-        let mut outside: BTreeMap<&str, Vec<Exports>> = BTreeMap::new();
+        let mut outside: Vec<(&Provider, Vec<Exports>)> = Vec::new();
+        let mut lacking: Vec<(String, &Provider)> = Vec::new();
         for symbol in symbols::undefined(&object.path) {
             let Some(provider) = providers::of_symbol(&symbol) else {
                 continue;
@@ -209,34 +213,31 @@ impl<'a> Shelf<'a> {
             }
             let hash = symbols::hash(&symbol);
             let theirs = match provider.folder {
-                Some(folder) => self.by_folder.get(folder).map_or(&[][..], Vec::as_slice),
+                Some(folder) => self.by_folder.of(folder),
                 None => of_cuda.as_slice(),
             };
-            let own = self.by_folder.get(self.folder(at)).map_or(&[][..], Vec::as_slice);
-            let is_defined = [theirs, own]
-                .into_iter()
-                .flatten()
-                .any(|&library| self.defines(library, provider, hash));
-            if is_defined {
+            let mut all = theirs.iter().chain(own);
+            if all.any(|&(_, library)| self.defines(library, provider, hash)) {
                 continue;
             }
-            let elsewhere = outside
-                .entry(provider.name)
-                .or_insert_with(|| self.outside_of(object, provider));
-            if !elsewhere.iter().any(|file| file.has(hash).unwrap_or(true)) {
-                lacking.insert(symbol, provider);
+            if !outside.iter().any(|(known, _)| known.name == provider.name) {
+                outside.push((provider, self.exports_outside(object, provider)));
+            }
+            let elsewhere = outside.iter().filter(|(known, _)| known.name == provider.name);
+            let mut elsewhere = elsewhere.flat_map(|(_, files)| files);
+            if !elsewhere.any(|file| file.has(hash).unwrap_or(true)) {
+                lacking.push((symbol, provider));
             }
         }
         let mut extension = Extension {
             path: object.path.to_string_lossy().into_owned(),
-            folder: self.folder(at).to_string(),
             missing,
             undefined: u32::try_from(lacking.len()).unwrap_or(u32::MAX),
             cxx11_abi: self.other_abi(&lacking),
             ..Extension::default()
         };
-        if let Some((symbol, provider)) = lacking.pop_first() {
-            extension.symbol = Some(one_line(&symbol, MAX_NAME));
+        if let Some((symbol, provider)) = lacking.iter().min_by_key(|(symbol, _)| symbol) {
+            extension.symbol = Some(one_line(symbol, MAX_NAME));
             // Of CUDA's libraries, the one that is asked.
             let library = object.needed.iter().find(|name| provider.is_library(name));
             let name = library.filter(|_| provider.folder.is_none());
@@ -246,15 +247,14 @@ impl<'a> Shelf<'a> {
     }
 
     /// The libraries that it needs, and those that these need.
-    fn reachable(&self, at: usize, object: &'a Object) -> Vec<usize> {
-        let mut found: Vec<usize> = Vec::new();
+    fn reachable(&self, at: usize, object: &'a Object) -> Vec<(&'a str, usize)> {
+        let mut found = Vec::new();
         let mut names: Vec<&str> = object.needed.iter().map(String::as_str).collect();
         let mut next = 0;
         while let Some(name) = names.get(next).filter(|_| names.len() <= MAX_FOLLOWED) {
             next += 1;
-            let others = self.by_name.get(name).into_iter().flatten();
-            for &other in others.filter(|&&other| other != at) {
-                found.push(other);
+            for &(name, other) in self.by_name.of(name).iter().filter(|(_, other)| *other != at) {
+                found.push((name, other));
                 let needed = self.objects.get(other).map_or(&[][..], |library| &library.needed);
                 for name in needed.iter().map(String::as_str) {
                     if !names.contains(&name) {
@@ -276,67 +276,61 @@ impl<'a> Shelf<'a> {
         exports.has(hash).unwrap_or_else(unknown)
     }
 
-    /// The provider's libraries where its search path leads, and where the loader looks for every program.
-    fn outside_of(&self, object: &Object, provider: &Provider) -> Vec<Exports> {
-        let mut files: Vec<PathBuf> = Vec::new();
+    /// The provider's libraries out of site-packages.
+    fn exports_outside(&self, object: &Object, provider: &Provider) -> Vec<Exports> {
+        let mut all = Vec::new();
         for name in object.needed.iter().filter(|name| provider.is_library(name)) {
-            files.extend(searched(object).map(|folder| folder.join(name)));
-            files.extend(self.found_outside(name));
+            for path in self.outside_of(object, name) {
+                all.push(Exports::read(&path));
+            }
         }
-        files.retain(|path| path.is_file());
-        files.iter().map(|path| Exports::read(path)).collect()
+        all
     }
 
-    /// By LD_LIBRARY_PATH, ld.so.cache and the default folders.
-    fn found_outside(&self, name: &str) -> Vec<PathBuf> {
+    /// A library where the object's search path leads, and by LD_LIBRARY_PATH, ld.so.cache and the default folders.
+    fn outside_of(&self, object: &Object, name: &str) -> Vec<PathBuf> {
+        let mut files = searched(object, name);
         let mut known = self.outside.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(found) = known.get(name) {
-            return found.clone();
+        if !known.iter().any(|(known, _)| known == name) {
+            known.push((name.to_string(), search::candidates(name, self.library_path)));
         }
-        let found = search::candidates(name, self.library_path);
-        known.insert(name.to_string(), found.clone());
-        found
+        let found = known.iter().filter(|(known, _)| known == name);
+        found.for_each(|(_, found)| files.extend_from_slice(found));
+        files
     }
 
     /// The C++ ABI that symbols of torch ask for, where torch has the other one.
-    fn other_abi(&self, lacking: &BTreeMap<String, &'static Provider>) -> Option<bool> {
-        let of_torch = lacking.iter().filter(|(_, provider)| provider.name == "torch");
-        let wanted = of_torch
-            .filter_map(|(symbol, _)| torch_abi::of_symbol(symbol))
-            .next()?;
-        let libc10 = self.by_name.get("libc10.so")?.first()?;
+    fn other_abi(&self, lacking: &[(String, &Provider)]) -> Option<bool> {
+        let mut of_torch = lacking.iter().filter(|(_, provider)| provider.name == "torch");
+        let wanted = of_torch.find_map(|(symbol, _)| torch_abi::of_symbol(symbol))?;
+        let (_, libc10) = self.by_name.of("libc10.so").first()?;
         let torchs = torch_abi::of_library(&self.objects.get(*libc10)?.path)?;
         (torchs != wanted).then_some(wanted)
     }
 }
 
-/// The folders of its search path.
-fn searched(object: &Object) -> impl Iterator<Item = PathBuf> {
+/// The files of this name in the folders of its search path.
+fn searched(object: &Object, name: &str) -> Vec<PathBuf> {
     let origin = object.path.parent().unwrap_or(Path::new("/")).to_string_lossy();
-    let entries = object.search.split(':').filter(|entry| !entry.is_empty());
-    entries.map(move |entry| PathBuf::from(entry.replace("${ORIGIN}", &origin).replace("$ORIGIN", &origin)))
-}
-
-fn in_search_path(object: &Object, name: &str) -> bool {
-    searched(object).any(|folder| folder.join(name).is_file())
-}
-
-/// `torchvision` of `/sp/torchvision/_C.so` and of `/sp/torchvision.libs/x.so`.
-fn folder_of(path: &Path, sites: &[String]) -> String {
-    let below = sites.iter().filter_map(|site| path.strip_prefix(site).ok());
-    let Some(rest) = below.min_by_key(|rest| rest.components().count()) else {
-        return String::new();
-    };
-    let first = rest
-        .components()
-        .next()
-        .map(|part| part.as_os_str().to_string_lossy());
-    let first = first.unwrap_or_default();
-    match rest.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => {
-            first.strip_suffix(".libs").unwrap_or(&first).to_string()
+    let mut found = Vec::new();
+    for entry in object.search.split(':').filter(|entry| !entry.is_empty()) {
+        let folder = entry.replace("${ORIGIN}", &origin).replace("$ORIGIN", &origin);
+        let path = Path::new(&folder).join(name);
+        if path.is_file() {
+            found.push(path);
         }
-        _ => first.split('.').next().unwrap_or_default().to_string(),
+    }
+    found
+}
+
+/// `torchvision` of `/sp/torchvision/_C.so` and of `/sp/torchvision.libs/x.so`: the first name below site-packages.
+pub fn folder_of<'p>(path: &'p Path, sites: &[String]) -> &'p str {
+    let below = sites.iter().filter_map(|site| path.strip_prefix(site).ok());
+    let rest = below.min_by_key(|rest| rest.as_os_str().len());
+    let rest = rest.and_then(Path::to_str).unwrap_or_default();
+    match rest.split_once('/') {
+        Some((first, _)) => first.strip_suffix(".libs").unwrap_or(first),
+        None => rest.split('.').next().unwrap_or_default(),
     }
 }
 

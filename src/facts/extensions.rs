@@ -1,7 +1,5 @@
 //! Whether the libraries of an environment find the symbols that they need of torch, of CUDA and of other frameworks.
 
-use std::collections::BTreeMap;
-
 use serde::Serialize;
 
 use super::read::object;
@@ -9,8 +7,8 @@ use super::read::object;
 /// The libraries in site-packages that need a framework or CUDA, as their dynamic sections say.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct Extensions {
-    /// their files, by the first name of the paths below site-packages
-    pub libraries: BTreeMap<String, Vec<String>>,
+    /// their files, in order
+    pub libraries: Vec<String>,
     /// those of which something is not found, in the order of their paths
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unresolved: Vec<Extension>,
@@ -27,8 +25,6 @@ pub struct Extensions {
 pub struct Extension {
     /// its file
     pub path: String,
-    /// the first name of its path below site-packages, as in [`Extensions::libraries`]
-    pub folder: String,
     /// normalised name of the distribution that brought it
     #[serde(skip_serializing_if = "Option::is_none")]
     pub package: Option<String>,
@@ -48,10 +44,14 @@ pub struct Extension {
     pub cxx11_abi: Option<bool>,
 }
 
-object!(Extensions { libraries; or_default unresolved, sought, outside });
+object!(Extensions {
+    libraries,
+    unresolved,
+    sought,
+    outside
+});
 object!(Extension {
     path,
-    folder,
     package,
     missing,
     undefined,

@@ -221,8 +221,7 @@ impl Basis {
             sought,
             outside,
         } = all;
-        let files = libraries.values().flatten();
-        files.for_each(|path| self.add_file(path));
+        libraries.iter().for_each(|path| self.add_file(path));
         for name in sought {
             self.names.insert(name.clone(), String::new());
             self.by_system.insert(name.clone(), String::new());

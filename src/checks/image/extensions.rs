@@ -1,11 +1,13 @@
 //! `undefined-symbol`, and `library-missing` of packages that nobody lists: whether the libraries that need torch, another
 //! framework or CUDA can be loaded.
 
-use std::collections::BTreeMap;
+use std::path::Path;
 
 use super::{ImageContext, loaded, remedy, shown_version, torch_tag};
 use crate::check::{Code, Finding, Severity};
+use crate::discover::extensions::folder_of;
 use crate::facts::extensions::{Extension, Extensions};
+use crate::order;
 use crate::text::clip;
 
 /// The longest name of a symbol in a sentence, in characters.
@@ -20,7 +22,7 @@ pub fn judge(scene: &ImageContext<'_>) -> Vec<Finding> {
     }
     let mut findings = undefined(scene, all);
     if findings.is_empty() {
-        let count: usize = all.libraries.values().map(Vec::len).sum();
+        let count = all.libraries.len();
         let (libraries, finds) = match count {
             1 => (
                 "1 library".to_string(),
@@ -42,32 +44,47 @@ pub fn judge(scene: &ImageContext<'_>) -> Vec<Finding> {
     findings
 }
 
-/// By package, its libraries for which `wanted` holds.
-fn by_package(all: &Extensions, wanted: impl Fn(&Extension) -> bool) -> BTreeMap<&str, Vec<&Extension>> {
-    let mut packages: BTreeMap<&str, Vec<&Extension>> = BTreeMap::new();
+/// A package, by its distribution's name or the folder's, and those of its libraries for which `wanted` holds.
+type OfPackage<'e> = (&'e str, Vec<&'e Extension>);
+
+fn by_package<'e>(
+    scene: &ImageContext<'e>,
+    all: &'e Extensions,
+    wanted: &dyn Fn(&Extension) -> bool,
+) -> Vec<OfPackage<'e>> {
+    let mut packages: Vec<OfPackage<'e>> = Vec::new();
     for extension in all.unresolved.iter().filter(|extension| wanted(extension)) {
-        let name = extension.package.as_ref().unwrap_or(&extension.folder);
-        packages.entry(name).or_default().push(extension);
+        let name = extension
+            .package
+            .as_deref()
+            .unwrap_or(folder(scene, &extension.path));
+        match packages.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, of_package)) => of_package.push(extension),
+            None => packages.push((name, vec![extension])),
+        }
     }
+    order::sort_by_key(&mut packages, |(name, _)| *name);
     packages
 }
 
+fn folder<'p>(scene: &ImageContext<'_>, path: &'p str) -> &'p str {
+    folder_of(Path::new(path), &scene.image.python.site_packages)
+}
+
 /// Whether none of what needs torch or CUDA in a package's folder can be loaded.
-fn is_all(all: &Extensions, of_package: &[&Extension]) -> bool {
-    let Some(first) = of_package.first() else {
-        return false;
-    };
-    let libraries = all.libraries.get(&first.folder);
-    libraries.is_none_or(|libraries| libraries.len() <= of_package.len())
+fn is_all(scene: &ImageContext<'_>, all: &Extensions, of_package: &[&Extension]) -> bool {
+    let first = of_package.first().map_or("", |first| folder(scene, &first.path));
+    let libraries = all.libraries.iter().filter(|path| folder(scene, path) == first);
+    libraries.count() <= of_package.len()
 }
 
 fn undefined(scene: &ImageContext<'_>, all: &Extensions) -> Vec<Finding> {
-    let packages = by_package(all, |extension| extension.undefined > 0);
+    let packages = by_package(scene, all, &|extension| extension.undefined > 0);
     packages
         .iter()
         .filter_map(|(package, extensions)| {
             let is_named = scene.rule(package).is_some();
-            let severity = match is_named || is_all(all, extensions) {
+            let severity = match is_named || is_all(scene, all, extensions) {
                 true => Code::UndefinedSymbol.severity(),
                 false => Severity::Warn,
             };
@@ -145,7 +162,7 @@ fn missing(scene: &ImageContext<'_>, all: &Extensions) -> Vec<Finding> {
         let mut objects = scene.image.loaded.iter();
         objects.any(|object| object.name == name && object.path.is_none())
     };
-    let packages = by_package(all, |extension| {
+    let packages = by_package(scene, all, &|extension| {
         extension.undefined == 0 && extension.missing.iter().any(|name| !is_told(name))
     });
     let each = packages.iter().filter_map(|(package, extensions)| {
@@ -157,7 +174,7 @@ fn missing(scene: &ImageContext<'_>, all: &Extensions) -> Vec<Finding> {
             }
         }
         let listed = super::listed(&names.iter().map(ToString::to_string).collect::<Vec<_>>(), 4);
-        let is_all = is_all(all, extensions);
+        let is_all = is_all(scene, all, extensions);
         let (severity, which) = match (is_all, extensions.len()) {
             (true, _) => (Code::LibraryMissing.severity(), format!("{} needs", first.path)),
             (false, 1) => (Severity::Info, format!("{} needs", first.path)),
@@ -231,7 +248,6 @@ mod tests {
     fn lacking(package: &str, file: &str, symbol: &str, provider: &str) -> Extension {
         Extension {
             path: format!("{SITE}/{file}"),
-            folder: file.split('/').next().unwrap().into(),
             package: Some(package.into()),
             undefined: 2,
             symbol: Some(symbol.into()),
@@ -245,7 +261,7 @@ mod tests {
             image.extensions = Some(Extensions {
                 libraries: counts
                     .iter()
-                    .map(|(name, count)| (name.to_string(), vec![String::new(); *count]))
+                    .flat_map(|(name, count)| (0..*count).map(move |n| format!("{SITE}/{name}/{n}.so")))
                     .collect(),
                 unresolved,
                 ..Extensions::default()
