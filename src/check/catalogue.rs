@@ -162,3 +162,31 @@ catalogue! {
     /// the smoke did not finish in time
     SmokeTimeout "smoke-timeout" Smoke Fail Deadline;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The table of symptoms names codes that there are.
+    #[test]
+    fn the_readme_names_findings_that_exist() {
+        let readme = include_str!("../../README.md");
+        let (_, rest) = readme.split_once("\n## Symptoms\n").unwrap();
+        let table = rest.split("\n## ").next().unwrap();
+        let rows = table
+            .lines()
+            .filter_map(|line| line.strip_suffix(" |")?.rsplit_once(" | "));
+        let mut count = 0;
+        for (_, cell) in rows.filter(|(symptom, _)| !symptom.ends_with("symptom")) {
+            let names = cell.split('`').skip(1).step_by(2);
+            for name in names.filter(|name| *name != "LD_LIBRARY_PATH" && *name != "---") {
+                assert!(
+                    Code::all().any(|code| code.name() == name),
+                    "{name} is no finding"
+                );
+                count += 1;
+            }
+        }
+        assert!(count >= 20, "{count}");
+    }
+}

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # fresh.sh [OPTION]... COMMAND...: runs a command in a copy of this tree on a Debian 12 that has what the README asks for and
 # nothing else: no Docker, no pip, no valgrind. Needs Docker, debootstrap and root.
-#   --folder DIR   where the copy lies ("/tmp/a tree für tests": a blank, and a letter that is not ASCII)
+#   --folder DIR   where the copy lies (else below "/tmp/a tree für tests": blanks, a letter that is not ASCII, and a path so
+#                  long that no line of a terminal holds it)
 #   --user         as another user than root
 #   --read-only    nothing can be written there; CARGO_TARGET_DIR is another folder
 #   --one-core     on one processor
@@ -9,7 +10,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 . tests/build/folders.sh
 
-user=root folder="/tmp/a tree für tests" read_only='' options=()
+user=root folder="/tmp/a tree für tests/of an agent whose folders have long names/0123456789abcdef" read_only='' options=()
 while [[ ${1:-} == --* ]]; do
   case $1 in
     --folder) folder=$2 && shift ;;
