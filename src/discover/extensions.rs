@@ -14,7 +14,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use super::bytes::RandomFile;
 use super::elf;
 use super::loader::{is_drivers, search};
-use super::{threads, torch_abi};
+use super::{files, threads, torch_abi};
 use crate::facts::Python;
 use crate::facts::extensions::{Extension, Extensions};
 use crate::order;
@@ -26,6 +26,8 @@ mod symbols;
 use providers::Provider;
 use symbols::Exports;
 
+/// How the names of what NVRTC opens begin; `12.4` follows.
+pub const BUILTINS: &str = "libnvrtc-builtins.so.";
 /// Longest name of a symbol that is kept, in characters.
 const MAX_NAME: usize = 200;
 /// Most libraries that are followed from one extension: torch needs some forty.
@@ -103,9 +105,34 @@ pub fn look(objects: &[Object], python: &Python, library_path: Option<&str>) -> 
             .outside
             .extend(files.iter().map(|path| path.to_string_lossy().into_owned()));
     }
+    found.builtins = builtins(objects, library_path);
     order::sort(&mut found.sought);
     order::sort(&mut found.outside);
     found.outside.dedup();
+    found
+}
+
+/// Every copy of libnvrtc-builtins: in site-packages, in LD_LIBRARY_PATH and in ld.so.cache.
+fn builtins(objects: &[Object], library_path: Option<&str>) -> Vec<String> {
+    let is_one = |name: &str| name.starts_with(BUILTINS);
+    let own = objects.iter().filter(|object| is_one(object.name()));
+    let mut found: Vec<String> = own
+        .map(|object| object.path.to_string_lossy().into_owned())
+        .collect();
+    for folder in search::listed(library_path.unwrap_or_default()) {
+        for entry in files::list(&folder).unwrap_or_default() {
+            if entry.text().is_some_and(is_one) {
+                found.push(folder.join(&entry.name).to_string_lossy().into_owned());
+            }
+        }
+    }
+    search::cache(&mut |name, path| {
+        if is_one(name) {
+            found.push(path.to_string());
+        }
+    });
+    order::sort(&mut found);
+    found.dedup();
     found
 }
 

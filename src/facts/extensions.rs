@@ -18,6 +18,9 @@ pub struct Extensions {
     /// files outside of site-packages whose symbols counted
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub outside: Vec<String>,
+    /// copies of libnvrtc-builtins, which libnvrtc opens by the name of its release
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub builtins: Vec<String>,
 }
 
 /// A library of which something is not found.
@@ -48,7 +51,8 @@ object!(Extensions {
     libraries,
     unresolved,
     sought,
-    outside
+    outside,
+    builtins
 });
 object!(Extension {
     path,

@@ -220,6 +220,7 @@ impl Basis {
             unresolved: _, // of these
             sought,
             outside,
+            builtins,
         } = all;
         libraries.iter().for_each(|path| self.add_file(path));
         for name in sought {
@@ -227,6 +228,7 @@ impl Basis {
             self.by_system.insert(name.clone(), String::new());
         }
         outside.iter().for_each(|path| self.add_file(path));
+        builtins.iter().for_each(|path| self.add_file(path));
     }
 
     fn add_file(&mut self, path: &str) {

@@ -45,6 +45,8 @@ fn another_cuda_under_the_name_of_12_4_is_refused() {
         let image = good();
         image.put(CUDART, &cuda::cudart(version));
         image.put(NVRTC, &cuda::nvrtc(version));
+        let builtins = format!("nvidia/cuda_nvrtc/lib/libnvrtc-builtins.so.{version}");
+        image.put(&builtins, &cuda::nvrtc_builtins(version));
         let mut manifest = cuda_124();
         manifest["packages"] = json!({
             "nvidia-cuda-runtime-cu12": "==12.4.127", "nvidia-cuda-nvrtc-cu12": "==12.4.127"
@@ -580,4 +582,26 @@ fn a_cudnn_without_its_sub_library_leaves_the_others_judged() {
         .says(&format!(
             "{CUDNN}: loading it crashed with SIGABRT [cudnn-version]"
         ));
+}
+
+/// NVRTC opens them when it compiles, and says "error 7" then.
+#[test]
+fn nvrtc_without_the_builtins_of_its_release_is_refused() {
+    let image = Image::with_cuda("12.4", "12.4.127");
+    let mut manifest = cuda_124();
+    manifest["packages"] = json!({"nvidia-cuda-nvrtc-cu12": "*"});
+    image.check(&manifest).is(0, &[]);
+    image.remove("nvidia/cuda_nvrtc/lib/libnvrtc-builtins.so.12.4");
+    let checked = image.check(&manifest);
+    checked
+        .is(81, &["library-missing fail"])
+        .says("no libnvrtc-builtins");
+    image.put(
+        "nvidia/cuda_nvrtc/lib/libnvrtc-builtins.so.12.6",
+        &cuda::nvrtc_builtins("12.6"),
+    );
+    let checked = image.check(&manifest);
+    checked
+        .is(81, &["library-missing fail"])
+        .says("opens libnvrtc-builtins.so.12.4");
 }

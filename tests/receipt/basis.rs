@@ -183,6 +183,10 @@ const FACTS: &[(&str, &[&str])] = &[
         &["a library in front, by LD_LIBRARY_PATH, that an extension asks"],
     ),
     ("image.extensions.outside", &["a library that an extension asks"]),
+    (
+        "image.extensions.builtins",
+        &["a CUDA library in a folder that had none", "LD_LIBRARY_PATH"],
+    ),
     ("image.surroundings", FOUND_ANEW),
     // No receipt is written of a run that met one.
     ("image.unread", NOT_KEPT),

@@ -19,6 +19,11 @@ pub fn nvrtc(version: &str) -> PathBuf {
     fetch(version).join("libnvrtc.so.12")
 }
 
+/// What it opens when it compiles, by the name of its release.
+pub fn nvrtc_builtins(version: &str) -> PathBuf {
+    fetch(version).join(format!("libnvrtc-builtins.so.{version}"))
+}
+
 /// The folder that holds both, and what nvrtc loads besides.
 fn fetch(version: &str) -> PathBuf {
     let release = match version {

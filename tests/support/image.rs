@@ -52,6 +52,8 @@ impl Image {
         image.wheel("nvidia-cuda-nvrtc-cu12", release, "py3-none-manylinux2014_x86_64");
         image.put(CUDART, &cuda::cudart(version));
         image.put(NVRTC, &cuda::nvrtc(version));
+        let builtins = format!("nvidia/cuda_nvrtc/lib/libnvrtc-builtins.so.{version}");
+        image.put(&builtins, &cuda::nvrtc_builtins(version));
         image
     }
 

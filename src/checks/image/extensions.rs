@@ -5,8 +5,9 @@ use std::path::Path;
 
 use super::{ImageContext, loaded, remedy, shown_version, torch_tag};
 use crate::check::{Code, Finding, Severity};
-use crate::discover::extensions::folder_of;
+use crate::discover::extensions::{BUILTINS, folder_of};
 use crate::facts::extensions::{Extension, Extensions};
+use crate::facts::{CudaVersion, LibraryKind};
 use crate::order;
 use crate::text::clip;
 
@@ -17,8 +18,11 @@ pub fn judge(scene: &ImageContext<'_>) -> Vec<Finding> {
     let Some(all) = &scene.image.extensions else {
         return Vec::new();
     };
-    if scene.stack.packages.is_empty() || all.libraries.is_empty() {
+    if scene.stack.packages.is_empty() {
         return Vec::new();
+    }
+    if all.libraries.is_empty() {
+        return builtins(scene, all).into_iter().collect();
     }
     let mut findings = undefined(scene, all);
     if findings.is_empty() {
@@ -41,7 +45,53 @@ pub fn judge(scene: &ImageContext<'_>) -> Vec<Finding> {
         );
     }
     findings.extend(missing(scene, all));
+    findings.extend(builtins(scene, all));
     findings
+}
+
+/// libnvrtc of CUDA 12.4 opens `libnvrtc-builtins.so.12.4` with the first kernel that it compiles. Copies under names of their
+/// own, as auditwheel makes them, are left aside.
+///
+/// Source: NVRTC, "NVRTC_ERROR_BUILTIN_OPERATION_FAILURE" and "Installation".
+fn builtins(scene: &ImageContext<'_>, all: &Extensions) -> Option<Finding> {
+    let is_asked = scene.stack.cuda.nvrtc.is_some() || scene.rule("torch").is_some();
+    let copies = scene
+        .image
+        .libraries
+        .iter()
+        .filter(|copy| copy.kind == LibraryKind::Nvrtc);
+    // Beside a copy in conda's own lib or in a toolkit nobody has looked.
+    let sites = &scene.image.python.site_packages;
+    let is_in_site = |path: &str| sites.iter().any(|site| path.starts_with(site.as_str()));
+    let mut copies = copies.filter(|copy| is_asked && is_in_site(&copy.path));
+    let is_there = |release: CudaVersion| {
+        let name = format!("{BUILTINS}{release}");
+        let files = all.builtins.iter();
+        let mut names = files.filter_map(|path| path.rsplit('/').next());
+        names.any(|file| file == name || file.starts_with(&format!("{name}.")))
+    };
+    let (copy, release) = copies.find_map(|copy| {
+        let is_plain = copy.path.rsplit('/').next()?.starts_with("libnvrtc.so.");
+        let release = copy.answer.as_ref()?.version?;
+        (is_plain && !is_there(release)).then_some((copy, release))
+    })?;
+    let name = format!("{BUILTINS}{release}");
+    let others = match all.builtins.as_slice() {
+        [] => "no libnvrtc-builtins".to_string(),
+        some => super::listed(some, 3),
+    };
+    let hint = remedy::of_library(scene, copy.path.rsplit('/').next().unwrap_or_default());
+    Some(
+        Finding::problem(Code::LibraryMissing, name.as_str())
+            .observed(others)
+            .required(format!("{name}, beside it or where the loader looks"))
+            .message(format!(
+                "{} opens {name} when it compiles a kernel, and it is not installed: NVRTC fails then (error 7)",
+                copy.path
+            ))
+            .hint(hint.unwrap_or_else(|| loaded::supplier(&name)))
+            .with([copy.path.as_str(), name.as_str()]),
+    )
 }
 
 /// A package, by its distribution's name or the folder's, and those of its libraries for which `wanted` holds.
@@ -342,6 +392,35 @@ mod tests {
             }
         }
         insta::assert_snapshot!(page);
+    }
+
+    #[test]
+    fn nvrtc_needs_the_builtins_of_its_own_release() {
+        let copy = format!("{SITE}/nvidia/cuda_nvrtc/lib/libnvrtc.so.12");
+        let judged = |path: &str, builtins: &[&str]| {
+            let facts = image(|image| {
+                image.libraries = vec![nvrtc(path, Some((12, 4)))];
+                image.extensions = Some(Extensions {
+                    builtins: builtins.iter().map(|name| format!("/x/{name}")).collect(),
+                    ..Extensions::default()
+                });
+            });
+            let findings = judge(&ImageContext::new(&stack(), &facts.image));
+            findings.first().map(|f| (f.status, f.subject.clone()))
+        };
+        let missing = Some((Status::Fail, "libnvrtc-builtins.so.12.4".to_string()));
+        assert_eq!(judged(&copy, &[]), missing);
+        assert_eq!(
+            judged(
+                &copy,
+                &["libnvrtc-builtins.so.12.6", "libnvrtc-builtins.so.12.40"]
+            ),
+            missing
+        );
+        assert_eq!(judged(&copy, &["libnvrtc-builtins.so.12.4"]), None);
+        assert_eq!(judged(&copy, &["libnvrtc-builtins.so.12.4.127"]), None);
+        let bundled = format!("{SITE}/torch/lib/libnvrtc-6d168ef8.so.12.4.127");
+        assert_eq!(judged(&bundled, &[]), None);
     }
 
     #[test]
