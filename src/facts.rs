@@ -681,6 +681,9 @@ pub struct ShadowedCopy {
     /// it has the contents of the file that would be mapped
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub same: bool,
+    /// no file would be mapped, and torch's own code looks for a library of this name
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub torch_opens: bool,
     /// how many symbols of this copy the mapped objects need and the file that would be mapped does not export
     #[serde(skip_serializing_if = "is_zero")]
     pub missing_count: usize,
@@ -1031,7 +1034,7 @@ object!(ShadowedCopy {
     wanted_by,
     missing_symbol,
     missing_for;
-    or_default same, missing_count
+    or_default same, torch_opens, missing_count
 });
 object!(LoadedObject {
     name,

@@ -90,11 +90,11 @@ catalogue! {
     /// libcudnn or its sub-library is not the release that torch or the manifest pins
     CudnnVersion "cudnn-version" Image Fail Image;
     /// a library that the stack needs is found nowhere
-    LibraryMissing "library-missing" Image Fail Image;
+    LibraryMissing "library-missing" Image Fail Image "warn or info for an optional part, and for packages that the manifest does not name";
     /// LD_LIBRARY_PATH or the search order picks another copy of a library than the wheel's
     LibraryShadowed "library-shadowed" Image Warn Image "fail if that copy lacks a symbol that is needed";
     /// a library asks torch, another framework or CUDA for a symbol that no installed copy of it defines
-    UndefinedSymbol "undefined-symbol" Image Fail Image "warn for packages that the manifest does not name, where other libraries of theirs can be loaded";
+    UndefinedSymbol "undefined-symbol" Image Fail Image "warn for packages that the manifest does not name, where other libraries of theirs can be loaded, and for libraries of which a package has one for each torch";
     /// the toolkit's stub libcuda.so would be loaded instead of the driver
     StubDriver "stub-driver" Image Fail Image "info if it would not be loaded";
     /// a listed architecture is served by no kernel of a CUDA extension

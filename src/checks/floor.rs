@@ -302,7 +302,7 @@ pub(super) fn on_machine(stack: &Stack, facts: &Facts, said: &[Finding]) -> Opti
         return Some(
             Finding::problem_as(Code::DriverFloor, severity, subject)
                 .observed(observed)
-                .required(format!("CUDA {} ({by}): {}", least(cuda), drivers_of(cuda)))
+                .required(format!("CUDA {cuda} ({by}): {}", drivers_of(cuda)))
                 .message(format!(
                     "the driver serves CUDA {serves}, and {by} is built for CUDA {cuda}: its first call fails with error 35"
                 ))

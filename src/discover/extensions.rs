@@ -42,6 +42,8 @@ pub struct Object {
     pub identity: (u64, u64),
     /// the SONAMEs of frameworks and of CUDA that it needs
     needed: Vec<String>,
+    /// those of others
+    others: Vec<String>,
     soname: Option<String>,
     /// DT_RPATH or DT_RUNPATH, unexpanded
     search: String,
@@ -51,9 +53,15 @@ impl Object {
     /// What the dynamic section says; `None` where there is none that can be read.
     pub fn read(path: &Path, file: &RandomFile) -> Option<Self> {
         let dynamic = elf::dynamic(file).ok()?;
-        let mut needed = dynamic.needed;
-        needed.retain(|name| providers::is_provided(name));
+        let (mut needed, mut others) = (Vec::new(), Vec::new());
+        for name in dynamic.needed {
+            match providers::is_provided(&name) {
+                true => needed.push(name),
+                false => others.push(name),
+            }
+        }
         Some(Self {
+            others,
             path: path.to_path_buf(),
             identity: file.identity(),
             needed,
@@ -99,6 +107,7 @@ pub fn look(objects: &[Object], python: &Python, library_path: Option<&str>) -> 
     found
         .unresolved
         .retain(|extension| !resolved.contains(&family(&extension.path)));
+    found.dependents = dependents(objects, &found.unresolved);
     for (name, files) in shelf.outside.into_inner().unwrap_or_else(PoisonError::into_inner) {
         found.sought.push(name);
         found
@@ -109,6 +118,31 @@ pub fn look(objects: &[Object], python: &Python, library_path: Option<&str>) -> 
     order::sort(&mut found.sought);
     order::sort(&mut found.outside);
     found.outside.dedup();
+    found
+}
+
+/// Libraries that need an unresolved one beside them, or one that does.
+fn dependents(objects: &[Object], unresolved: &[Extension]) -> Vec<String> {
+    let mut names: Vec<&str> = unresolved
+        .iter()
+        .filter_map(|extension| extension.path.rsplit('/').next())
+        .collect();
+    let mut found: Vec<String> = Vec::new();
+    let mut next = 0;
+    while let Some(name) = names.get(next).copied() {
+        next += 1;
+        for object in objects.iter().filter(|object| {
+            let mut needed = object.others.iter().chain(&object.needed);
+            needed.any(|other| other == name)
+        }) {
+            let path = object.path.to_string_lossy().into_owned();
+            if !found.contains(&path) {
+                found.push(path);
+                names.push(object.name());
+            }
+        }
+    }
+    order::sort(&mut found);
     found
 }
 
@@ -147,7 +181,7 @@ fn is_of_another_python(name: &str, tag: Option<&str>) -> bool {
 
 /// A path without the digits of its last name: libraries in one folder that differ in them alone are alternatives of each
 /// other.
-fn family(path: &str) -> String {
+pub fn family(path: &str) -> String {
     let start = path.rfind('/').unwrap_or_default();
     let (folder, name) = path.split_at(start);
     let mut text = folder.to_string();

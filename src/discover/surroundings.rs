@@ -27,17 +27,17 @@ const TEMPORARY: [&str; 3] = ["/tmp", "/var/tmp", "/usr/tmp"];
 
 /// Looks around, for an environment with these distributions.
 pub fn look(found: &[Distribution], python: &Python, env: &Environment) -> Option<Surroundings> {
-    let has = |name: &str| found.iter().any(|dist| dist.name == name);
-    let (triton, torch) = (has("triton"), has("torch"));
-    if !triton && !torch {
+    let triton = found.iter().find(|dist| dist.name == "triton");
+    let torch = found.iter().any(|dist| dist.name == "torch");
+    if triton.is_none() && !torch {
         return None;
     }
     let mut all = Surroundings::default();
-    if triton {
+    if triton.is_some() {
         compiler(&mut all, python, env);
         triton_variables(&mut all, env);
     }
-    all.caches = caches(triton, torch, env);
+    all.caches = caches(triton.map(|dist| dist.version.as_str()), torch, env);
     if torch {
         all.nameless_user = nameless_user(env);
         torch_variables(&mut all, env);
@@ -57,8 +57,7 @@ fn compiler(all: &mut Surroundings, python: &Python, env: &Environment) {
             .find(|file| is_executable(file))
     };
     let found = match env.get("CC") {
-        // `ccache gcc` is a command with words; what it comes to is the shell's matter.
-        Some(cc) if cc.to_string_lossy().contains(' ') => Some(PathBuf::from(cc)),
+        // One file, whatever words it holds: triton starts it without a shell.
         Some(cc) => {
             let found = match cc.to_string_lossy().contains('/') {
                 true => Some(PathBuf::from(cc)).filter(|file| is_executable(file)),
@@ -105,7 +104,12 @@ fn triton_variables(all: &mut Surroundings, env: &Environment) {
         .get("TRITON_PTXAS_PATH")
         .filter(|path| !is_executable(Path::new(path)))
     {
-        wrong(all, "TRITON_PTXAS_PATH", ptxas, "no executable file is there");
+        wrong(
+            all,
+            "TRITON_PTXAS_PATH",
+            ptxas,
+            "no executable file is there, and triton uses the ptxas that it brings",
+        );
     }
 }
 
@@ -114,8 +118,10 @@ fn torch_variables(all: &mut Surroundings, env: &Environment) {
         let Some(value) = env.get(name) else { continue };
         let text = value.to_string_lossy();
         // A list in brackets may hold commas of its own.
-        let is_pair = |part: &str| part.contains([':', '[', ']']) || part.trim().is_empty();
-        if let Some(part) = text.split(',').find(|part| !is_pair(part)) {
+        let is_pair = |part: &str| part.contains([':', '[', ']']);
+        // torch takes a comma at the end.
+        let list = text.trim().trim_end_matches(',');
+        if let Some(part) = list.split(',').find(|part| !is_pair(part)) {
             wrong(
                 all,
                 name,
@@ -221,7 +227,7 @@ fn wrong(all: &mut Surroundings, name: &str, value: &OsStr, problem: &str) {
 }
 
 /// The folders that cannot be written.
-fn caches(triton: bool, torch: bool, env: &Environment) -> Vec<UnwritableCache> {
+fn caches(triton: Option<&str>, torch: bool, env: &Environment) -> Vec<UnwritableCache> {
     let path = |name: &str| env.get(name).map(PathBuf::from);
     // What `~` stands for without HOME is the user database's matter.
     let home = path("HOME");
@@ -240,8 +246,13 @@ fn caches(triton: bool, torch: bool, env: &Environment) -> Vec<UnwritableCache> 
             });
         }
     };
-    if triton {
-        let base = path("TRITON_HOME").or_else(|| home.clone());
+    if let Some(version) = triton {
+        // Before 3.2 it does not read the variable.
+        let is_old = ["2.", "3.0.", "3.1."]
+            .iter()
+            .any(|start| version.starts_with(start));
+        let own = path("TRITON_HOME").filter(|_| !is_old);
+        let base = own.or_else(|| home.clone());
         add(
             "triton",
             "TRITON_CACHE_DIR",
@@ -303,7 +314,10 @@ fn unwritable(folder: &Path) -> Option<String> {
 
 /// The user, where `getpass.getuser` finds no name. What else than files tells names, such as LDAP, is not asked.
 fn nameless_user(env: &Environment) -> Option<u32> {
-    let is_led = env.get("NSS_WRAPPER_PASSWD").is_some();
+    // A folder that is named needs no user's name.
+    let is_led = ["NSS_WRAPPER_PASSWD", "TORCHINDUCTOR_CACHE_DIR"]
+        .iter()
+        .any(|name| env.get(name).is_some());
     if is_led || USER_VARIABLES.iter().any(|name| env.get(name).is_some()) {
         return None;
     }
@@ -381,7 +395,7 @@ mod tests {
         );
         assert_eq!(
             looked(&["triton"], &[("PATH", path), ("CC", "ccache tcc")]).absent_cc,
-            None
+            Some("ccache tcc".into())
         );
         let absent = looked(&["triton"], &[("PATH", path), ("CC", "icx")]);
         assert_eq!((absent.compiler, absent.absent_cc), (None, Some("icx".into())));
@@ -423,6 +437,8 @@ mod tests {
             ["expandable_segments"]
         );
         assert_eq!(env("PYTORCH_CUDA_ALLOC_CONF", "max_split_size_mb:128,x"), ["x"]);
+        assert_eq!(env("PYTORCH_CUDA_ALLOC_CONF", "a:1,,b:2"), [""]);
+        assert_eq!(env("PYTORCH_CUDA_ALLOC_CONF", "a:1,"), [""; 0]);
         assert_eq!(
             env(
                 "PYTORCH_ALLOC_CONF",

@@ -12,6 +12,9 @@ pub struct Extensions {
     /// those of which something is not found, in the order of their paths
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unresolved: Vec<Extension>,
+    /// libraries that need one of these
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub dependents: Vec<String>,
     /// SONAMEs that were looked for where the loader looks for every program
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub sought: Vec<String>,
@@ -50,6 +53,7 @@ pub struct Extension {
 object!(Extensions {
     libraries,
     unresolved,
+    dependents,
     sought,
     outside,
     builtins

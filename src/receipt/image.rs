@@ -218,6 +218,7 @@ impl Basis {
         let Extensions {
             libraries,
             unresolved: _, // of these
+            dependents: _,
             sought,
             outside,
             builtins,

@@ -156,7 +156,13 @@ fn one_of_several_alternatives_is_enough() {
     }
     assert_eq!(image.check(&[]).of("undefined-symbol"), [("pass", "libraries")]);
     fs::remove_file(image.site.join("own/_C_pt25.so")).unwrap();
-    assert_eq!(image.check(&[]).of("undefined-symbol"), [("fail", "own")]);
+    let said = image.check(&[]);
+    assert_eq!(said.of("undefined-symbol"), [("warn", "own")]);
+    let message = message_of(&said);
+    assert!(
+        message.contains("own has 2 libraries for other releases of torch"),
+        "{message}"
+    );
 }
 
 /// pip replaces the files of nvidia-nccl-cu12 by those of another package.
@@ -196,7 +202,7 @@ fn an_older_library_in_the_place_of_the_wheels_fails_with_the_library() {
 }
 
 #[test]
-fn a_library_that_is_nowhere_fails_a_package_without_another_way() {
+fn a_library_that_is_nowhere_counts_where_the_package_has_no_other_way() {
     let mut image = Image::new();
     image.torch(&[]);
     let cudart = image.path("libcudart.so.11.0");
@@ -209,7 +215,9 @@ fn a_library_that_is_nowhere_fails_a_package_without_another_way() {
         all.map(|(status, subject)| (status.into(), subject.into()))
             .collect()
     };
-    assert_eq!(told(&said), [("fail".to_string(), "own".to_string())]);
+    assert_eq!(told(&said), [("warn".to_string(), "own".to_string())]);
+    image.install("own");
+    assert_eq!(told(&image.check(&[])), [("fail".to_string(), "own".to_string())]);
     let message = said
         .findings("library-missing")
         .into_iter()
@@ -247,4 +255,29 @@ fn what_is_accepted_starts() {
         assert_eq!(said.of("undefined-symbol"), [("info", "own")]);
         assert_eq!(said.report["exit_code"], 0);
     }
+}
+
+/// torchtext's `_torchtext.so` needs its own libtorchtext.so, which asks torch.
+#[test]
+fn what_needs_an_unresolved_library_of_its_own_cannot_be_loaded_either() {
+    let mut image = Image::new();
+    let libc10 = image.torch(&[CHECK_FAIL]);
+    let library = image.site.join("own/lib/libown.so");
+    asks(
+        &library,
+        &[&libc10],
+        &["_ZN3c104noneEv"],
+        &["-Wl,-soname,libown.so"],
+    );
+    let flag = "-Wl,--unresolved-symbols=ignore-all";
+    asks(
+        &image.site.join("own/_own.so"),
+        &[&libc10, &library],
+        &[CHECK_FAIL],
+        &[flag],
+    );
+    assert_eq!(image.check(&[]).of("undefined-symbol"), [("fail", "own")]);
+    // Another part of it can be.
+    asks(&image.site.join("own/_other.so"), &[&libc10], &[CHECK_FAIL], &[]);
+    assert_eq!(image.check(&[]).of("undefined-symbol"), [("warn", "own")]);
 }

@@ -179,6 +179,13 @@ const FACTS: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "image.extensions.dependents",
+        &[
+            "an extension of the same size and time",
+            "a library that an extension asks",
+        ],
+    ),
+    (
         "image.extensions.sought",
         &["a library in front, by LD_LIBRARY_PATH, that an extension asks"],
     ),

@@ -5,10 +5,12 @@ use std::path::Path;
 
 use super::{ImageContext, loaded, remedy, shown_version, torch_tag};
 use crate::check::{Code, Finding, Severity};
-use crate::discover::extensions::{BUILTINS, folder_of};
+use crate::discover::extensions::{BUILTINS, family, folder_of};
 use crate::facts::extensions::{Extension, Extensions};
 use crate::facts::{CudaVersion, LibraryKind};
+use crate::nvidia::NvidiaWheel;
 use crate::order;
+use crate::packages;
 use crate::text::clip;
 
 /// The longest name of a symbol in a sentence, in characters.
@@ -121,11 +123,31 @@ fn folder<'p>(scene: &ImageContext<'_>, path: &'p str) -> &'p str {
     folder_of(Path::new(path), &scene.image.python.site_packages)
 }
 
-/// Whether none of what needs torch or CUDA in a package's folder can be loaded.
+/// Whether none of what needs torch or CUDA in a package's folder can be loaded: it is one of these, or needs one.
 fn is_all(scene: &ImageContext<'_>, all: &Extensions, of_package: &[&Extension]) -> bool {
     let first = of_package.first().map_or("", |first| folder(scene, &first.path));
-    let libraries = all.libraries.iter().filter(|path| folder(scene, path) == first);
-    libraries.count() <= of_package.len()
+    let is_lost = |path: &String| {
+        let mut unresolved = of_package.iter().map(|extension| &extension.path);
+        unresolved.any(|other| other == path) || all.dependents.contains(path)
+    };
+    let mut libraries = all.libraries.iter().filter(|path| folder(scene, path) == first);
+    libraries.all(is_lost)
+}
+
+/// How many alternatives the first library is one of, such as a library for each torch: none of them fits, and a package
+/// that has some goes without.
+fn alternatives(extensions: &[&Extension]) -> usize {
+    let mut families = extensions.iter().map(|extension| family(&extension.path));
+    let first = families.next();
+    match families.filter(|family| Some(family) == first.as_ref()).count() {
+        0 => 0,
+        others => others + 1,
+    }
+}
+
+/// Whether the manifest names the package, or it belongs to a CUDA stack in any case.
+fn is_meant(scene: &ImageContext<'_>, package: &str) -> bool {
+    scene.rule(package).is_some() || packages::of(package).is_some_and(|package| package.family)
 }
 
 fn undefined(scene: &ImageContext<'_>, all: &Extensions) -> Vec<Finding> {
@@ -133,8 +155,8 @@ fn undefined(scene: &ImageContext<'_>, all: &Extensions) -> Vec<Finding> {
     packages
         .iter()
         .filter_map(|(package, extensions)| {
-            let is_named = scene.rule(package).is_some();
-            let severity = match is_named || is_all(scene, all, extensions) {
+            let counts = is_meant(scene, package) || is_all(scene, all, extensions);
+            let severity = match counts && alternatives(extensions) == 0 {
                 true => Code::UndefinedSymbol.severity(),
                 false => Severity::Warn,
             };
@@ -170,7 +192,15 @@ fn finding(
         |dist| format!("{package} {}", shown_version(dist)),
     );
     let path = &first.path;
-    let (required, message, hint) = if provider == "torch" {
+    let (required, message, hint) = if provider == "torch" && package == "torch" {
+        (
+            "libraries of one release of torch".to_string(),
+            format!(
+                "{of_package} has libraries that do not fit each other: {path} asks for {shown}, which none defines"
+            ),
+            reinstalled(scene),
+        )
+    } else if provider == "torch" {
         let (torch, hint) = torch_tag::build_for_torch(scene, package).unwrap_or_else(|| {
             let hint = "Install torch and this package for each other, in one Python environment.";
             ("of unknown version".to_string(), hint.to_string())
@@ -178,17 +208,32 @@ fn finding(
         let why = match first.cxx11_abi {
             Some(true) => "is built for the C++11 ABI, and torch has the one before it",
             Some(false) => "is built for the C++ ABI before C++11, and torch has the C++11 ABI",
-            None if package == "torch" => "has libraries of different releases",
             None => "is built for another torch",
         };
         (
             format!("libraries that are built for torch {torch}"),
-            format!("{of_package} {why}: {path} asks for {shown}, which torch {torch} does not define"),
-            hint,
+            match alternatives(extensions) {
+                0 => format!(
+                    "{of_package} {why}: {path} asks for {shown}, which torch {torch} does not define"
+                ),
+                count => format!(
+                    "{of_package} has {count} libraries for other releases of torch, such as {path}, and none for torch {torch}"
+                ),
+            },
+            match alternatives(extensions) {
+                0 => hint,
+                _ => format!(
+                    "Install a release of {package} that has a library for torch {torch}, if the service uses it."
+                ),
+            },
         )
     } else {
-        let hint = remedy::of_library(scene, provider)
-            .unwrap_or_else(|| format!("Install the {provider} that {package} is built for."));
+        let hint = match NvidiaWheel::of_library(provider) {
+            Some(_) => remedy::of_provider(scene, package, provider),
+            None => format!(
+                "Install the release of {provider} that {of_package} is built for, or a release of {package} for it."
+            ),
+        };
         (
             format!("a {provider} that defines what {package} needs"),
             format!("{path} of {of_package} asks for {shown}, which no installed {provider} defines"),
@@ -203,6 +248,19 @@ fn finding(
             .hint(hint)
             .with([package, path]),
     )
+}
+
+/// torch as it is installed, anew.
+fn reinstalled(scene: &ImageContext<'_>) -> String {
+    let version = scene
+        .installed
+        .get("torch")
+        .map_or("", |dist| dist.version.as_str());
+    let index = match version.split_once("+cu") {
+        Some((_, cuda)) => format!(" --index-url https://download.pytorch.org/whl/cu{cuda}"),
+        None => String::new(),
+    };
+    format!("In the Dockerfile: pip install --force-reinstall --no-deps 'torch=={version}'{index}.")
 }
 
 /// Libraries that are nowhere. Packages have optional parts, so that what single libraries lack is information.
@@ -226,13 +284,17 @@ fn missing(scene: &ImageContext<'_>, all: &Extensions) -> Vec<Finding> {
         let listed = super::listed(&names.iter().map(ToString::to_string).collect::<Vec<_>>(), 4);
         let is_all = is_all(scene, all, extensions);
         let (severity, which) = match (is_all, extensions.len()) {
-            (true, _) => (Code::LibraryMissing.severity(), format!("{} needs", first.path)),
+            (true, _) if is_meant(scene, package) => {
+                (Code::LibraryMissing.severity(), format!("{} needs", first.path))
+            }
+            (true, _) => (Severity::Warn, format!("{} needs", first.path)),
             (false, 1) => (Severity::Info, format!("{} needs", first.path)),
             (false, count) => (
                 Severity::Info,
                 format!("{count} libraries of {package}, such as {}, need", first.path),
             ),
         };
+        let verb = if names.len() == 1 { "is" } else { "are" };
         let rest = match is_all {
             true => String::new(),
             false => format!("; other libraries of {package} can be loaded"),
@@ -245,7 +307,7 @@ fn missing(scene: &ImageContext<'_>, all: &Extensions) -> Vec<Finding> {
             Finding::problem_as(Code::LibraryMissing, severity, *package)
                 .observed(format!("not found: {listed}"))
                 .required("a file that the loader finds")
-                .message(format!("{which} {listed}, which is not installed{rest}"))
+                .message(format!("{which} {listed}, which {verb} not installed{rest}"))
                 .hint(hint)
                 .with(std::iter::once(*package).chain(names.iter().copied())),
         )
@@ -311,7 +373,8 @@ mod tests {
             image.extensions = Some(Extensions {
                 libraries: counts
                     .iter()
-                    .flat_map(|(name, count)| (0..*count).map(move |n| format!("{SITE}/{name}/{n}.so")))
+                    .flat_map(|(name, count)| (1..*count).map(move |n| format!("{SITE}/{name}/{n}.so")))
+                    .chain(unresolved.iter().map(|extension| extension.path.clone()))
                     .collect(),
                 unresolved,
                 ..Extensions::default()

@@ -193,12 +193,7 @@ fn unreached(scene: &ImageContext<'_>, name: &str, copy: &ShadowedCopy) -> (Seve
     let path = &copy.path;
     let hint = format!("Install the package that brings {name} into the same site-packages as the module.");
     // torch/__init__.py, `_preload_cuda_deps`: it searches all of sys.path for the libraries of NVIDIA's wheels.
-    let torch = scene
-        .image
-        .loader
-        .modules
-        .iter()
-        .any(|m| m.contains("/torch/lib/"));
+    let torch = copy.torch_opens;
     let is_onnxruntimes = scene.image.loaded.iter().any(|object| {
         object.name == name
             && object
@@ -208,9 +203,19 @@ fn unreached(scene: &ImageContext<'_>, name: &str, copy: &ShadowedCopy) -> (Seve
     });
     if is_onnxruntimes && !torch && copy.wanted_by.is_none() {
         let message = format!("; {path} is loaded by onnxruntime.preload_dlls() alone");
-        let hint = "Call onnxruntime.preload_dlls() before the first session, import torch before it, or add that folder to \
-                    LD_LIBRARY_PATH: otherwise onnxruntime uses the CPU.";
-        return (Severity::Warn, message, hint.to_string());
+        // Where torch is there, it does not look for this one.
+        let has_torch = scene
+            .image
+            .loader
+            .modules
+            .iter()
+            .any(|m| m.contains("/torch/lib/"));
+        let torchs = if has_torch { "" } else { " import torch before it," };
+        let hint = format!(
+            "Call onnxruntime.preload_dlls() before the first session,{torchs} or add that folder to LD_LIBRARY_PATH: \
+             otherwise onnxruntime uses the CPU."
+        );
+        return (Severity::Warn, message, hint);
     }
     if torch && copy.wanted_by.is_none() {
         let message = format!("; torch looks for {path} itself when it is imported");

@@ -56,6 +56,40 @@ fn wheel_of(scene: &ImageContext<'_>, soname: &str) -> Option<(String, u16)> {
     Some((wheel, cuda))
 }
 
+/// What to do where an installed library, by its SONAME, does not define what a package asks it for.
+pub fn of_provider(scene: &ImageContext<'_>, package: &str, soname: &str) -> String {
+    let again = || of_library(scene, soname).unwrap_or_default();
+    let row = NvidiaWheel::of_library(soname);
+    let cuda = row
+        .and_then(|row| row.cuda_of(soname))
+        .or_else(|| cuda_major(scene));
+    let name = row.zip(cuda).and_then(|(row, cuda)| row.name(cuda));
+    let Some((name, installed)) = name
+        .and_then(|name| Some((scene.installed.get(name.as_str())?.version.clone(), name)))
+        .map(|(version, name)| (name, version))
+    else {
+        return again();
+    };
+    let pinned = pin(scene, &name);
+    let requirement: Option<Requirement> = pinned.as_deref().and_then(|line| line.parse().ok());
+    let version: Option<Version> = installed.parse().ok();
+    let fits = requirement
+        .zip(version)
+        .is_none_or(|(wanted, version)| wanted.specifiers.contains(&version));
+    match pinned {
+        Some(pinned) if !fits => {
+            format!("In the Dockerfile: pip install --force-reinstall --no-deps '{pinned}'.")
+        }
+        // What pins it asks it for nothing else: its files are not those of its metadata.
+        _ if package == "torch" => again(),
+        Some(_) => format!(
+            "Install the release of {package} that is built for {name} {installed}, which other packages pin, or accept the \
+             finding if the service does without."
+        ),
+        None => format!("Install a newer {name}, or the release of {package} that is built for {installed}."),
+    }
+}
+
 /// How to install the wheel that brings one of NVIDIA's libraries, by its SONAME.
 pub fn of_library(scene: &ImageContext<'_>, soname: &str) -> Option<String> {
     wheel_of(scene, soname).map(|_| of_libraries(scene, &[soname]))

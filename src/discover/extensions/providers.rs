@@ -31,7 +31,7 @@ const fn cuda(
 
 /// The namespaces are those of the frameworks' headers for extensions. NVIDIA's prefixes are the ones that the references of
 /// its libraries promise; `__cuda…` and `__nvJitLink…` stand in code that nvcc writes and in the libraries themselves.
-static PROVIDERS: [Provider; 14] = [
+static PROVIDERS: [Provider; 20] = [
     Provider {
         name: "torch",
         folder: Some("torch"),
@@ -65,6 +65,13 @@ static PROVIDERS: [Provider; 14] = [
     cuda("libnvrtc", &["libnvrtc"], &["nvrtc"]),
     cuda("libnvJitLink", &["libnvJitLink"], &["nvJitLink", "__nvJitLink"]),
     cuda("libcupti", &["libcupti"], &["cupti"]),
+    // Of these it only counts whether they are there.
+    cuda("libnvinfer", &["libnvinfer"], &[]),
+    cuda("libcutensor", &["libcutensor"], &[]),
+    cuda("libcudss", &["libcudss"], &[]),
+    cuda("libnvshmem", &["libnvshmem"], &[]),
+    cuda("libnvjpeg", &["libnvjpeg"], &[]),
+    cuda("libnpp", &["libnpp"], &[]),
 ];
 
 impl Provider {

@@ -273,6 +273,7 @@ impl<'a> Graph<'a> {
             if !same && path.is_file() && copies.iter().all(|c| c.path != path_text) {
                 copies.push(ShadowedCopy {
                     same: mapped.is_some_and(|mapped| same_contents(mapped, &path)),
+                    torch_opens: mapped.is_none() && symbols::torch_names(&self.grounds.modules, name),
                     path: path_text,
                     wanted_by: wanted_by.map(|n| n.path.to_string_lossy().into_owned()),
                     ..ShadowedCopy::default()

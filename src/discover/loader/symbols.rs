@@ -151,6 +151,14 @@ pub fn torch_preloads(modules: &[String], name: &str, copy: &str) -> bool {
     })
 }
 
+/// Whether torch's source names a library at all: what the loader does not find, it looks for by these names in all of
+/// `sys.path`.
+pub fn torch_names(modules: &[String], name: &str) -> bool {
+    let source = torch_source(modules).and_then(|path| files::read_text(&path, MAX_SOURCE).ok());
+    let stem = name.split_once(".so").map_or(name, |(stem, _)| stem);
+    source.is_some_and(|source| source.contains(&format!("\"{stem}.so.")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -140,10 +140,11 @@ fn hints_name_who_brings_a_library() {
 
 #[test]
 fn a_wheel_in_another_folder_is_torchs_own_business() {
-    let unreached = LoadedObject {
+    let mut unreached = LoadedObject {
         path: None,
         ..shadowing(FoundBy::System, None)
     };
+    unreached.shadowed[0].torch_opens = true;
     let findings = listed_as(vec![unreached.clone()]);
     assert_eq!(
         of(&findings, Code::LibraryMissing),
@@ -151,11 +152,9 @@ fn a_wheel_in_another_folder_is_torchs_own_business() {
     );
     // It shadows nothing where nothing is mapped.
     assert_eq!(of(&findings, Code::LibraryShadowed), [(Status::Pass, "loader")]);
-    let without_torch = LoaderRun {
-        modules: vec![MODULE.into()],
-        ..listing()
-    };
-    let findings = said(without_torch, vec![unreached]);
+    // Without torch, or with one that does not look for it.
+    unreached.shadowed[0].torch_opens = false;
+    let findings = listed_as(vec![unreached]);
     assert_eq!(
         of(&findings, Code::LibraryMissing),
         [(Status::Fail, "libcudart.so.12")]
@@ -389,11 +388,12 @@ fn the_words_of_every_problem() {
         stubs: vec!["/y/stubs/libcuda.so".into()],
         ..listing()
     };
-    let unreached = LoadedObject {
+    let mut unreached = LoadedObject {
         path: None,
         name: "libcudnn.so.9".into(),
         ..shadowing(FoundBy::System, None)
     };
+    unreached.shadowed[0].torch_opens = true;
     let findings = said(
         loader,
         vec![
