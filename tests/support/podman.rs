@@ -152,10 +152,11 @@ fn load(store: &Store, image: &Image, name: &str) -> Result<(), String> {
     let mut load = store.command();
     load.args(["load", "--quiet"]).stdin(save.stdout.take().unwrap());
     let loaded = outcome(&mut load);
+    // It holds the other end of the pipe: docker would wait for a reader that has gone.
+    drop(load);
     let saved = save.wait().unwrap();
-    // Where podman gave up, docker could not go on either.
-    loaded?;
-    assert!(saved.success(), "docker save {}: {saved}", image.name());
+    // podman may stop reading where the archive ends, before the last of what docker writes.
+    loaded.map_err(|error| format!("{error}; docker save {}: {saved}", image.name()))?;
     let loaded_as = format!("localhost/{}:latest", image.name());
     let mut tag = store.command();
     tag.args(["tag", &loaded_as, &format!("localhost/{name}")]);
