@@ -610,6 +610,10 @@ fn wheels(base: Base, version: &str, release: &str) -> Result<Image, BuildFailur
             Content::File(cuda::nvrtc(version)),
         ),
         (
+            at(&format!("nvidia/cuda_nvrtc/lib/libnvrtc-builtins.so.{version}")),
+            Content::File(cuda::nvrtc_builtins(version)),
+        ),
+        (
             at(&format!("nvidia_cuda_runtime_cu12-{release}.dist-info/METADATA")),
             metadata("nvidia-cuda-runtime-cu12"),
         ),
