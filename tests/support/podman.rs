@@ -36,8 +36,8 @@ store=$1
 shift
 "$@" pod rm --all --force --time 0
 "$@" rm --all --force --time 0
-for each in "$store"/*/*; do umount "$each"; done
-rm -rf --one-file-system "$store"
+for each in "$store"/*/* "/tmp/${store##*/}"/*; do umount "$each"; done
+rm -rf --one-file-system "$store" "/tmp/${store##*/}"
 "#;
 
 /// A store for this process, removed after its end.
@@ -59,7 +59,7 @@ fn podman(folder: &Path, driver: &str) -> Command {
     let mut command = Command::new("timeout");
     command.args(["--kill-after=5", "300", "podman", "--cgroup-manager", "cgroupfs"]);
     command.arg("--root").arg(folder.join("root"));
-    command.arg("--runroot").arg(folder.join("run"));
+    command.arg("--runroot").arg(runroot(folder));
     command.args(["--storage-driver", driver]);
     if !has_sys_resource() {
         command
@@ -68,6 +68,11 @@ fn podman(folder: &Path, driver: &str) -> Command {
     }
     command.stdin(Stdio::null());
     command
+}
+
+/// podman takes none that is longer than 50 characters.
+fn runroot(folder: &Path) -> PathBuf {
+    Path::new("/tmp").join(folder.file_name().unwrap())
 }
 
 /// CAP_SYS_RESOURCE: number 24 of capabilities(7).
@@ -156,7 +161,7 @@ fn load(store: &Store, image: &Image, name: &str) -> Result<(), String> {
     drop(load);
     let saved = save.wait().unwrap();
     // podman may stop reading where the archive ends, before the last of what docker writes.
-    loaded.map_err(|error| format!("{error}; docker save {}: {saved}", image.name()))?;
+    loaded.map_err(|error| format!("docker save {}: {saved}; {error}", image.name()))?;
     let loaded_as = format!("localhost/{}:latest", image.name());
     let mut tag = store.command();
     tag.args(["tag", &loaded_as, &format!("localhost/{name}")]);
