@@ -47,6 +47,20 @@ pub fn clip(text: &str, most: usize) -> String {
     }
 }
 
+/// Text of at most `most` characters, with an ellipsis in place of its middle where it is longer: what a sentence states
+/// stands at its ends.
+pub fn without_middle(text: &str, most: usize) -> String {
+    let count = text.chars().count();
+    if count <= most {
+        return text.to_string();
+    }
+    let tail = most / 3;
+    let head = most.saturating_sub(tail + 1);
+    let start: String = text.chars().take(head).collect();
+    let end: String = text.chars().skip(count - tail).collect();
+    format!("{start}…{end}")
+}
+
 /// Text of at most `most` characters, if it becomes so by shorter paths: the longest ones first lose all but their last
 /// two parts.
 pub fn with_short_paths(text: &str, most: usize) -> String {
@@ -122,6 +136,14 @@ pub fn wrap(paragraph: &str, width: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_texts_lose_their_middle() {
+        assert_eq!(without_middle("abcdefghij", 10), "abcdefghij");
+        assert_eq!(without_middle("abcdefghijk", 10), "abcdef…ijk");
+        assert_eq!(without_middle("äöüäöüäöü", 6), "äöü…öü");
+        assert_eq!(without_middle("abc", 0), "…");
+    }
 
     #[test]
     fn long_paths_lose_their_beginning() {
