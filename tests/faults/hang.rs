@@ -294,7 +294,7 @@ fn the_file_that_hangs_is_named_on_a_terminal() {
     // The same words, by `script`.
     let words: Vec<String> = std::iter::once(command.get_program())
         .chain(command.get_args())
-        .map(|word| word.to_str().unwrap().to_string())
+        .map(|word| format!("'{}'", word.to_str().unwrap()))
         .collect();
     let mut command = scene.world.command("script");
     command.args(["-qefc", &words.join(" "), "shown"]);
