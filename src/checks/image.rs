@@ -225,15 +225,9 @@ mod tests {
         let mut page = String::new();
         for (name, facts) in broken() {
             page += &format!("== {name}\n");
-            for f in judge(&stack(), None, &facts)
-                .iter()
-                .filter(|f| f.status != Status::Pass)
-            {
-                page += &format!(
-                    "{:?} {} [{}] {}\n    observed: {}\n    required: {}\n    hint: {}\n",
-                    f.status, f.code, f.subject, f.message, f.observed, f.required, f.hint
-                );
-            }
+            let mut findings = judge(&stack(), None, &facts);
+            findings.retain(|f| f.status != Status::Pass);
+            page += &words_of(&findings);
         }
         insta::assert_snapshot!(page);
     }

@@ -19,6 +19,17 @@ pub fn rule(name: &str, specifiers: &str) -> PackageRule {
     }
 }
 
+/// What a person reads of findings, for a snapshot.
+pub fn words_of(findings: &[Finding]) -> String {
+    let words = findings.iter().map(|f| {
+        format!(
+            "{:?} {} [{}] {}\n    observed: {}\n    required: {}\n    hint: {}\n",
+            f.status, f.code, f.subject, f.message, f.observed, f.required, f.hint
+        )
+    });
+    words.collect()
+}
+
 pub fn command(argv: &[&str]) -> SmokeEntry {
     SmokeEntry::Command {
         name: "own".into(),

@@ -6,6 +6,7 @@ use pep440_rs::Version;
 use super::{ImageContext, accepts};
 use crate::check::{Code, Finding};
 use crate::discover::requirement::Requirement;
+use crate::facts::Distribution;
 use crate::nvidia::NvidiaWheel;
 use crate::order;
 use crate::packages::untagged;
@@ -36,11 +37,16 @@ fn pin(scene: &ImageContext<'_>, name: &str) -> Option<String> {
     })
 }
 
-/// What pip is asked for, to have one of NVIDIA's libraries, by its SONAME; with the CUDA that it is of.
-fn wheel_of(scene: &ImageContext<'_>, soname: &str) -> Option<(String, u16)> {
+/// NVIDIA's wheel of a library, by its SONAME, and the CUDA that it is of.
+fn name_of_wheel(scene: &ImageContext<'_>, soname: &str) -> Option<(String, u16)> {
     let row = NvidiaWheel::of_library(soname)?;
     let cuda = row.cuda_of(soname).or_else(|| cuda_major(scene))?;
-    let name = row.name(cuda)?;
+    Some((row.name(cuda)?, cuda))
+}
+
+/// What pip is asked for, to have one of NVIDIA's libraries, by its SONAME; with the CUDA that it is of.
+fn wheel_of(scene: &ImageContext<'_>, soname: &str) -> Option<(String, u16)> {
+    let (name, cuda) = name_of_wheel(scene, soname)?;
     let installed = scene.installed.get(name.as_str());
     let installed = installed.map(|dist| format!("{name}=={}", dist.version));
     let wheel = installed.or_else(|| pin(scene, &name)).unwrap_or_else(|| {
@@ -59,18 +65,17 @@ fn wheel_of(scene: &ImageContext<'_>, soname: &str) -> Option<(String, u16)> {
 /// What to do where an installed library, by its SONAME, does not define what a package asks it for.
 pub fn of_provider(scene: &ImageContext<'_>, package: &str, soname: &str) -> String {
     let again = || of_library(scene, soname).unwrap_or_default();
-    let row = NvidiaWheel::of_library(soname);
-    let cuda = row
-        .and_then(|row| row.cuda_of(soname))
-        .or_else(|| cuda_major(scene));
-    let name = row.zip(cuda).and_then(|(row, cuda)| row.name(cuda));
-    let Some((name, installed)) = name
-        .and_then(|name| Some((scene.installed.get(name.as_str())?.version.clone(), name)))
-        .map(|(version, name)| (name, version))
+    let name = name_of_wheel(scene, soname).map(|(name, _)| name);
+    let dist = name.as_deref().and_then(|name| scene.installed.get(name));
+    let Some(Distribution {
+        name,
+        version: installed,
+        ..
+    }) = dist
     else {
         return again();
     };
-    let pinned = pin(scene, &name);
+    let pinned = pin(scene, name);
     let requirement: Option<Requirement> = pinned.as_deref().and_then(|line| line.parse().ok());
     let version: Option<Version> = installed.parse().ok();
     let fits = requirement

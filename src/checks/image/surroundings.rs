@@ -62,7 +62,7 @@ fn compiler(scene: &ImageContext<'_>, found: &Surroundings, severity: Severity) 
             .observed("no CC, and neither gcc nor clang on PATH")
             .required("a C compiler, for the launcher of each kernel")
             .message(format!("{who} finds no C compiler: {effect}"))
-            .hint("In the Dockerfile: apt-get install -y --no-install-recommends gcc libc6-dev; or, where nothing is compiled at run time, nothing."),
+            .hint("In the Dockerfile: apt-get install -y --no-install-recommends gcc libc6-dev. A service that compiles nothing at run time needs none."),
         (Some(compiler), _, Some(header)) => Finding::problem_as(code, severity, "triton")
             .observed(format!("{header} is not there"))
             .required("Python.h of this interpreter")
@@ -219,12 +219,7 @@ mod tests {
         ];
         let mut page = String::new();
         for found in all {
-            for f in judged(&installed, &["triton"], found) {
-                page += &format!(
-                    "{:?} {} [{}] {}\n    observed: {}\n    required: {}\n    hint: {}\n",
-                    f.status, f.code, f.subject, f.message, f.observed, f.required, f.hint
-                );
-            }
+            page += &words_of(&judged(&installed, &["triton"], found));
         }
         insta::assert_snapshot!(page);
     }

@@ -10,7 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use super::{DRIVER, Listed, Listing, symbols};
+use super::{DRIVER, Listed, Listing, search, symbols};
 use crate::discover::bytes::RandomFile;
 use crate::discover::links::Links;
 use crate::discover::sample::same_contents;
@@ -328,13 +328,8 @@ impl Node {
             .unwrap_or_default();
         let origin = path.parent().unwrap_or(Path::new("/"));
         let mut folders = |text: &str| {
-            let entries = text.split(':').filter(|entry| !entry.is_empty());
-            let expanded = entries.map(|entry| {
-                let origin = origin.to_string_lossy();
-                let path = entry.replace("${ORIGIN}", &origin).replace("$ORIGIN", &origin);
-                known.take(PathBuf::from(path))
-            });
-            expanded.collect::<Vec<_>>()
+            let paths = search::of_object(text, origin).into_iter();
+            paths.map(|path| known.take(path)).collect::<Vec<_>>()
         };
         Self {
             name: name.to_string(),

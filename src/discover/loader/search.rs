@@ -43,6 +43,15 @@ pub fn listed(list: &str) -> Vec<PathBuf> {
     all
 }
 
+/// The folders of a DT_RPATH or DT_RUNPATH; `origin` is the folder of the object that has it.
+pub fn of_object(list: &str, origin: &Path) -> Vec<PathBuf> {
+    let origin = origin.to_string_lossy();
+    let entries = list.split(':').filter(|entry| !entry.is_empty());
+    entries
+        .map(|entry| PathBuf::from(entry.replace("${ORIGIN}", &origin).replace("$ORIGIN", &origin)))
+        .collect()
+}
+
 /// A folder, and those for better processors in it.
 pub fn with_better(folder: &Path) -> Vec<PathBuf> {
     let mut all = vec![folder.to_path_buf()];
