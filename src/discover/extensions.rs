@@ -14,6 +14,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use super::bytes::RandomFile;
 use super::elf;
 use super::loader::{is_drivers, search};
+use super::modules::below_site;
 use super::{files, threads, torch_abi};
 use crate::facts::Python;
 use crate::facts::extensions::{Extension, Extensions};
@@ -38,8 +39,6 @@ const MAX_FOLLOWED: usize = 256;
 pub struct Object {
     /// its file
     pub path: PathBuf,
-    /// device and inode
-    pub identity: (u64, u64),
     /// the SONAMEs of frameworks and of CUDA that it needs
     needed: Vec<String>,
     /// those of others
@@ -61,13 +60,16 @@ impl Object {
             }
         }
         Some(Self {
-            others,
             path: path.to_path_buf(),
-            identity: file.identity(),
             needed,
+            others,
             soname: dynamic.soname,
             search: dynamic.runpath.or(dynamic.rpath).unwrap_or_default(),
         })
+    }
+
+    fn text(&self) -> String {
+        self.path.to_string_lossy().into_owned()
     }
 
     fn name(&self) -> &str {
@@ -82,7 +84,7 @@ impl Object {
 pub fn look(objects: &[Object], python: &Python, library_path: Option<&str>) -> Extensions {
     let shelf = Shelf::new(objects, &python.site_packages, library_path);
     let tag = python.tag();
-    let mut asked: Vec<(usize, OnceLock<Extension>)> = Vec::new();
+    let mut asked: Vec<(usize, OnceLock<Option<Extension>>)> = Vec::new();
     for (at, object) in objects.iter().enumerate() {
         if !object.needed.is_empty() && !is_of_another_python(object.name(), tag.as_deref()) {
             asked.push((at, OnceLock::new()));
@@ -96,17 +98,23 @@ pub fn look(objects: &[Object], python: &Python, library_path: Option<&str>) -> 
     });
     let mut found = Extensions::default();
     let mut resolved: Vec<String> = Vec::new();
-    for extension in asked.into_iter().filter_map(|(_, place)| place.into_inner()) {
-        found.libraries.push(extension.path.clone());
-        match extension.missing.is_empty() && extension.undefined == 0 {
-            true => resolved.push(family(&extension.path)),
-            false => found.unresolved.push(extension),
+    for (at, place) in asked {
+        match place.into_inner().flatten() {
+            Some(extension) if extension.missing.is_empty() && extension.undefined == 0 => {
+                resolved.push(family(&extension.path));
+                found.libraries.push(extension.path);
+            }
+            Some(extension) => found.unresolved.push(extension),
+            None => found.unread.extend(objects.get(at).map(Object::text)),
         }
     }
     // `_C_cu128.so` beside `_C_cu130.so`: the package takes the one that fits.
     found
         .unresolved
         .retain(|extension| !resolved.contains(&family(&extension.path)));
+    let unresolved = found.unresolved.iter().map(|extension| extension.path.clone());
+    found.libraries.extend(unresolved);
+    order::sort(&mut found.libraries);
     found.dependents = dependents(objects, &found.unresolved);
     for (name, files) in shelf.outside.into_inner().unwrap_or_else(PoisonError::into_inner) {
         found.sought.push(name);
@@ -135,7 +143,7 @@ fn dependents(objects: &[Object], unresolved: &[Extension]) -> Vec<String> {
             let mut needed = object.others.iter().chain(&object.needed);
             needed.any(|other| other == name)
         }) {
-            let path = object.path.to_string_lossy().into_owned();
+            let path = object.text();
             if !found.contains(&path) {
                 found.push(path);
                 names.push(object.name());
@@ -150,9 +158,7 @@ fn dependents(objects: &[Object], unresolved: &[Extension]) -> Vec<String> {
 fn builtins(objects: &[Object], library_path: Option<&str>) -> Vec<String> {
     let is_one = |name: &str| name.starts_with(BUILTINS);
     let own = objects.iter().filter(|object| is_one(object.name()));
-    let mut found: Vec<String> = own
-        .map(|object| object.path.to_string_lossy().into_owned())
-        .collect();
+    let mut found: Vec<String> = own.map(Object::text).collect();
     for folder in search::listed(library_path.unwrap_or_default()) {
         for entry in files::list(&folder).unwrap_or_default() {
             if entry.text().is_some_and(is_one) {
@@ -249,11 +255,9 @@ impl<'a> Shelf<'a> {
         }
     }
 
-    /// What one library lacks.
-    fn extension(&self, at: usize) -> Extension {
-        let Some(object) = self.objects.get(at) else {
-            return Extension::default();
-        };
+    /// What one library lacks; `None` where its symbols cannot be read and all that it needs is there.
+    fn extension(&self, at: usize) -> Option<Extension> {
+        let object = self.objects.get(at)?;
         let mut missing = object.needed.clone();
         missing.retain(|name| {
             let is_here = !self.by_name.of(name).is_empty() || is_drivers(name);
@@ -263,7 +267,11 @@ impl<'a> Shelf<'a> {
         let of_cuda = self.reachable(at, object);
         let mut outside: Vec<(&Provider, Vec<Exports>)> = Vec::new();
         let mut lacking: Vec<(String, &Provider)> = Vec::new();
-        for symbol in symbols::undefined(&object.path) {
+        let symbols = symbols::undefined(&object.path);
+        if symbols.is_none() && missing.is_empty() {
+            return None;
+        }
+        for symbol in symbols.unwrap_or_default() {
             let Some(provider) = providers::of_symbol(&symbol) else {
                 continue;
             };
@@ -291,7 +299,7 @@ impl<'a> Shelf<'a> {
             }
         }
         let mut extension = Extension {
-            path: object.path.to_string_lossy().into_owned(),
+            path: object.text(),
             missing,
             undefined: u32::try_from(lacking.len()).unwrap_or(u32::MAX),
             cxx11_abi: self.other_abi(&lacking),
@@ -304,7 +312,7 @@ impl<'a> Shelf<'a> {
             let name = library.filter(|_| provider.folder.is_none());
             extension.provider = Some(name.map_or(provider.name, String::as_str).to_string());
         }
-        extension
+        Some(extension)
     }
 
     /// The libraries that it needs, and those that these need.
@@ -372,23 +380,16 @@ impl<'a> Shelf<'a> {
 
 /// The files of this name in the folders of its search path.
 fn searched(object: &Object, name: &str) -> Vec<PathBuf> {
-    let origin = object.path.parent().unwrap_or(Path::new("/")).to_string_lossy();
-    let mut found = Vec::new();
-    for entry in object.search.split(':').filter(|entry| !entry.is_empty()) {
-        let folder = entry.replace("${ORIGIN}", &origin).replace("$ORIGIN", &origin);
-        let path = Path::new(&folder).join(name);
-        if path.is_file() {
-            found.push(path);
-        }
-    }
-    found
+    let origin = object.path.parent().unwrap_or(Path::new("/"));
+    let folders = search::of_object(&object.search, origin).into_iter();
+    let files = folders.map(|folder| folder.join(name));
+    files.filter(|path| path.is_file()).collect()
 }
 
 /// `torchvision` of `/sp/torchvision/_C.so` and of `/sp/torchvision.libs/x.so`: the first name below site-packages.
 pub fn folder_of<'p>(path: &'p Path, sites: &[String]) -> &'p str {
-    let below = sites.iter().filter_map(|site| path.strip_prefix(site).ok());
-    let rest = below.min_by_key(|rest| rest.as_os_str().len());
-    let rest = rest.and_then(Path::to_str).unwrap_or_default();
+    let below = path.to_str().and_then(|path| below_site(path, sites));
+    let rest = below.map_or("", |(_, rest)| rest);
     match rest.split_once('/') {
         Some((first, _)) => first.strip_suffix(".libs").unwrap_or(first),
         None => rest.split('.').next().unwrap_or_default(),

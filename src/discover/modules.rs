@@ -285,14 +285,26 @@ impl Search<'_> {
                 },
                 Ok(false) => return without_code(object),
                 Err(reason) if is_other_file(&reason, &library.path) => return Done::default(),
-                Err(reason) => return wrong(reason),
+                // Its dynamic section may be whole all the same.
+                Err(reason) => {
+                    return Done {
+                        object,
+                        ..wrong(reason)
+                    };
+                }
             }
         } else {
             match kernels::scan_source(&file) {
                 Ok(table) if table.has_cuda_code() || library.cpu_builds => module_of(&table, self.listed),
                 Ok(_) => return without_code(object),
                 Err(reason) if is_other_file(&reason, &library.path) => return Done::default(),
-                Err(reason) => return wrong(reason),
+                // Its dynamic section may be whole all the same.
+                Err(reason) => {
+                    return Done {
+                        object,
+                        ..wrong(reason)
+                    };
+                }
             }
         };
         module.path = path;
@@ -464,18 +476,21 @@ pub fn attribute(
     }
 }
 
+/// The folder of `sys.path` that a path lies in, and the path below it.
+pub(super) fn below_site<'a, 'p>(path: &'p str, site_packages: &'a [String]) -> Option<(&'a str, &'p str)> {
+    let below = site_packages.iter().filter_map(|folder| {
+        let rest = path
+            .strip_prefix(folder.trim_end_matches('/'))?
+            .strip_prefix('/')?;
+        Some((folder.as_str(), rest))
+    });
+    below.min_by_key(|(_, rest)| rest.len())
+}
+
 /// The folder of `sys.path` that a path lies in, the path below it, and the first name in that without what wheels add
 /// to it.
 fn top_name<'a, 'p>(path: &'p str, site_packages: &'a [String]) -> Option<(&'a str, &'p str, String)> {
-    let (folder, rest) = site_packages
-        .iter()
-        .filter_map(|folder| {
-            let rest = path
-                .strip_prefix(folder.trim_end_matches('/'))?
-                .strip_prefix('/')?;
-            Some((folder.as_str(), rest))
-        })
-        .min_by_key(|(_, rest)| rest.len())?;
+    let (folder, rest) = below_site(path, site_packages)?;
     let mut parts = rest.split('/');
     let first = parts.next()?;
     let second = parts.next();

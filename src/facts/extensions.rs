@@ -7,12 +7,15 @@ use super::read::object;
 /// The libraries in site-packages that need a framework or CUDA, as their dynamic sections say.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct Extensions {
-    /// their files, in order
+    /// their files, in order, but for alternatives of one that can be loaded
     pub libraries: Vec<String>,
     /// those of which something is not found, in the order of their paths
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unresolved: Vec<Extension>,
-    /// libraries that need one of these
+    /// those whose symbols could not be read
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unread: Vec<String>,
+    /// libraries that need an unresolved one
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub dependents: Vec<String>,
     /// SONAMEs that were looked for where the loader looks for every program
@@ -53,6 +56,7 @@ pub struct Extension {
 object!(Extensions {
     libraries,
     unresolved,
+    unread,
     dependents,
     sought,
     outside,

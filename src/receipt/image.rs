@@ -218,12 +218,14 @@ impl Basis {
         let Extensions {
             libraries,
             unresolved: _, // of these
+            unread,
             dependents: _,
             sought,
             outside,
             builtins,
         } = all;
         libraries.iter().for_each(|path| self.add_file(path));
+        unread.iter().for_each(|path| self.add_file(path));
         for name in sought {
             self.names.insert(name.clone(), String::new());
             self.by_system.insert(name.clone(), String::new());

@@ -281,3 +281,20 @@ fn what_needs_an_unresolved_library_of_its_own_cannot_be_loaded_either() {
     asks(&image.site.join("own/_other.so"), &[&libc10], &[CHECK_FAIL], &[]);
     assert_eq!(image.check(&[]).of("undefined-symbol"), [("warn", "own")]);
 }
+
+/// Without section headers nobody can tell its symbols, and it does not count as one that finds them.
+#[test]
+fn what_cannot_be_read_is_unknown() {
+    let mut image = Image::new();
+    let libc10 = image.torch(&[]);
+    let module = image.site.join("own/_C.so");
+    asks(&module, &[&libc10], &["_ZN3c104noneEv"], &[]);
+    let mut bytes = fs::read(&module).unwrap();
+    bytes[0x28..0x30].fill(0); // e_shoff
+    bytes[0x3a..0x40].fill(0); // e_shentsize, e_shnum, e_shstrndx
+    fs::write(&module, bytes).unwrap();
+    let said = image.check(&[]);
+    assert_eq!(said.of("undefined-symbol"), [("unknown", "libraries")]);
+    let unread = &said.report["facts"]["image"]["extensions"]["unread"];
+    assert_eq!(unread, &json!([module]));
+}

@@ -179,6 +179,10 @@ const FACTS: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "image.extensions.unread",
+        &["an extension of the same size and time"],
+    ),
+    (
         "image.extensions.dependents",
         &[
             "an extension of the same size and time",

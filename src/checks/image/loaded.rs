@@ -123,7 +123,7 @@ fn missing_versions(all: &[MissingVersion]) -> Vec<Finding> {
     findings
 }
 
-fn name_of(path: &str) -> &str {
+pub fn name_of(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 

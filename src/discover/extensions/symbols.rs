@@ -1,7 +1,8 @@
 //! The dynamic symbols of a library: those that it needs by their names, and those that it defines by their hashes.
 //!
-//! libtorch_cpu.so has 20 MB of names and a hash table of 1 MB, so that what a library defines is told by the table alone. It
-//! holds 31 bits of each name's hash: of 14,000 names that torch does not have, one is taken for defined.
+//! libtorch_cpu.so 2.5 has 6.1 MB of names and a hash table of 0.5 MB (`readelf -SW`), so that what a library defines is told
+//! by the table alone. It holds 31 bits of each name's hash: beside its 85,000 symbols, a name that is not among them is taken
+//! for defined once in 25,000 times.
 //!
 //! Source: the section `.gnu.hash` as binutils writes it and elf/dl-lookup.c of glibc reads it.
 
@@ -15,9 +16,9 @@ use crate::discover::bytes::{RandomFile, Reader, Source};
 use crate::discover::elf::{self, Section};
 use crate::discover::reading;
 
-/// Largest hash table that is read, in bytes. The one of libtorch_cpu.so 2.5 has 1.1 MB.
+/// Largest hash table that is read, in bytes. The one of libtorch_cpu.so 2.5 has 0.5 MB.
 const MAX_TABLE: u64 = 32 << 20;
-/// Most symbols of a file: libtorch_cpu.so has 150,000.
+/// Most symbols of a file: libtorch_cpu.so 2.5 has 85,000.
 const MAX_SYMBOLS: u64 = 4 << 20;
 /// Symbols, and bytes of names, that are read at once.
 const PIECE: usize = 64 << 10;
@@ -48,14 +49,14 @@ impl Exports {
 
 fn read_table(path: &Path) -> Option<Vec<u8>> {
     let file = RandomFile::open(path).ok()?;
-    let section = sections(&file, SHT_GNU_HASH)?;
+    let section = section(&file, SHT_GNU_HASH)?;
     let mut table = vec![0; usize::try_from(section.size.min(MAX_TABLE)).ok()?];
     file.read_at(section.offset, &mut table).ok()?;
     Some(table)
 }
 
 /// The first section of a type.
-fn sections(file: &RandomFile, kind: u32) -> Option<Section> {
+fn section(file: &RandomFile, kind: u32) -> Option<Section> {
     let mut reader = Reader::new(file);
     let elf = elf::open_x86_64(&mut reader).ok()?;
     (0..elf.section_count()).find_map(|index| {
@@ -123,13 +124,9 @@ impl<'d> GnuHash<'d> {
     }
 }
 
-/// The names that others must define for a library; none where it cannot be read, of which nothing is claimed.
-pub fn undefined(path: &Path) -> Vec<String> {
+/// The names that others must define for a library; `None` where they cannot be read.
+pub fn undefined(path: &Path) -> Option<Vec<String>> {
     let _going = reading::begin(path);
-    read_undefined(path).unwrap_or_default()
-}
-
-fn read_undefined(path: &Path) -> Option<Vec<String>> {
     let file = RandomFile::open(path).ok()?;
     let mut reader = Reader::new(&file);
     let elf = elf::open_x86_64(&mut reader).ok()?;
@@ -223,6 +220,7 @@ mod tests {
         // Of the loader's.
         assert!(
             undefined(libc)
+                .unwrap()
                 .iter()
                 .any(|name| name.starts_with("__tls_get_addr") || name.starts_with("_dl_"))
         );
@@ -235,7 +233,7 @@ mod tests {
         for bytes in [&b""[..], b"\x7fELF", b"INPUT(libx.so)"] {
             std::fs::write(&path, bytes).unwrap();
             assert_eq!(Exports::read(&path).has(hash("malloc")), None);
-            assert_eq!(undefined(&path), [""; 0]);
+            assert_eq!(undefined(&path), None);
         }
         assert_eq!(Exports::read(folder.path()).has(hash("malloc")), None);
     }
