@@ -403,8 +403,18 @@ pub struct HelperRun {
     /// how it ended
     #[serde(flatten)]
     pub end: HelperEnd,
-    /// from the spawn to its reaping, in milliseconds
+    /// from the spawn to its reaping, in milliseconds; of several runs that of the longest
     pub ms: f64,
+}
+
+impl HelperRun {
+    /// Adds a run that asked other things of the same kind. The first that did not end well is kept.
+    pub fn add(&mut self, other: Self) {
+        if matches!(self.end, HelperEnd::NotRun | HelperEnd::Done) {
+            self.end = other.end;
+        }
+        self.ms = self.ms.max(other.ms);
+    }
 }
 
 /// Where a copy of a library belongs.

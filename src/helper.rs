@@ -29,18 +29,48 @@ use crate::sys::{self, Program};
 /// What the helper is asked.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Request {
-    /// the version of each copy of a runtime library
-    Libraries(Vec<(LibraryKind, PathBuf)>),
+    /// the version of each of these copies of a runtime library
+    Libraries(Vec<Copy>),
     /// libcuda and the visible devices
     Driver,
     /// libnvidia-ml and the physical GPUs; with a number of bytes, who holds the memory of one that has less free
     Nvml(Option<u64>),
 }
 
+/// A copy of a runtime library that is asked.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Copy {
+    /// among the image's libraries
+    pub position: usize,
+    kind: LibraryKind,
+    path: PathBuf,
+}
+
 impl Request {
-    /// The libraries of the image, in the order in which the answers are numbered.
-    pub fn libraries(found: &[Library]) -> Self {
-        Self::Libraries(found.iter().map(|l| (l.kind, PathBuf::from(&l.path))).collect())
+    /// Requests for the image's libraries from `first` on. Where there are several copies of libnvrtc, of which each takes
+    /// longer to load than all the rest, two runs ask one half each.
+    pub fn libraries(all: &[Library], first: usize) -> Vec<Self> {
+        let new = all.get(first..).unwrap_or_default();
+        let count = |kind| new.iter().filter(|library| library.kind == kind).count();
+        let runs = if count(LibraryKind::Nvrtc) > 1 { 2 } else { 1 };
+        let mut requests = vec![Vec::new(); runs];
+        for kind in LibraryKind::ALL {
+            let of_kind = new
+                .iter()
+                .zip(first..)
+                .filter(|(library, _)| library.kind == *kind);
+            for (request, (library, position)) in (0..runs).cycle().zip(of_kind) {
+                if let Some(copies) = requests.get_mut(request) {
+                    copies.push(Copy {
+                        position,
+                        kind: library.kind,
+                        path: PathBuf::from(&library.path),
+                    });
+                }
+            }
+        }
+        requests.retain(|copies| !copies.is_empty());
+        requests.into_iter().map(Self::Libraries).collect()
     }
 
     fn argv(&self) -> Vec<CString> {
@@ -53,8 +83,8 @@ impl Request {
             }
             Self::Libraries(all) => {
                 words.push(b"libraries".to_vec());
-                for (kind, path) in all {
-                    words.push(kind.argument(path.as_os_str().as_bytes()));
+                for copy in all {
+                    words.push(copy.kind.argument(copy.path.as_os_str().as_bytes()));
                 }
             }
         }

@@ -116,14 +116,13 @@ struct Run<'a> {
     facts: Facts,
     image: Option<mpsc::Receiver<Told>>,
     kernels: Option<mpsc::Receiver<survey::Scanned>>,
-    libraries: Option<JobId>,
+    /// the runs that ask the libraries, and the positions of those that each asks
+    libraries: Vec<(JobId, Vec<usize>)>,
     /// the loader's run, and what it was asked
     trace: Option<(JobId, loader::Request)>,
     explained: Option<Awaited<explain::Explained>>,
     /// what the loader would map, until both it and the libraries have answered
     runtimes: Vec<explain::MappedRuntime>,
-    /// the run that asks copies which only the loader knew, and the position of the first
-    more_libraries: Option<(JobId, usize)>,
     /// runs of the helper that found no room beside the others
     postponed: Vec<Request>,
     driver: Option<JobId>,
@@ -175,11 +174,10 @@ impl<'a> Run<'a> {
             facts,
             image: None,
             kernels: None,
-            libraries: None,
+            libraries: Vec::new(),
             trace: None,
             explained: None,
             runtimes: Vec::new(),
-            more_libraries: None,
             postponed: Vec::new(),
             driver: None,
             nvml: None,
@@ -292,11 +290,10 @@ impl<'a> Run<'a> {
     /// What is being done, for who watches: of several things the one that comes first in the report.
     fn occupation(&self, supervisor: &Supervisor) -> Option<String> {
         let step = |id: JobId| helper::decode(supervisor.output(id)).step;
-        let libraries = self.libraries.or(self.more_libraries.map(|(id, _)| id));
         if self.image.is_some() || self.kernels.is_some() {
             Some(progress::reading(&self.reading).unwrap_or_else(|| "looking for Python".to_string()))
-        } else if let Some(id) = libraries {
-            Some(format!("CUDA libraries: {}", step(id)))
+        } else if let Some((id, _)) = self.libraries.first() {
+            Some(format!("CUDA libraries: {}", step(*id)))
         } else if self.trace.is_some() || self.explained.is_some() {
             Some("the loader's list of libraries".to_string())
         } else if let Some(id) = self.driver {

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, poll};
+use nix::sched::{CpuSet, sched_getaffinity};
 use nix::sys::wait::WaitPidFlag;
 use nix::unistd::Pid;
 
@@ -784,6 +785,16 @@ pub fn end_on(ending: Set) {
 pub fn thread(name: &str) -> std::thread::Builder {
     const STACK: usize = 2 << 20;
     std::thread::Builder::new().name(name.into()).stack_size(STACK)
+}
+
+/// The processors that this process may run on; 1 where that cannot be told.
+pub fn processors() -> usize {
+    let Ok(set) = sched_getaffinity(Pid::from_raw(0)) else {
+        return 1;
+    };
+    (0..CpuSet::count())
+        .filter(|&cpu| set.is_set(cpu).unwrap_or(false))
+        .count()
 }
 
 /// The environment exactly as the kernel handed it over: order, duplicates and strings without `=` included.

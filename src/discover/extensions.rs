@@ -91,7 +91,7 @@ pub fn look(objects: &[Object], python: &Python, library_path: Option<&str>) -> 
         }
     }
     let next = AtomicUsize::new(0);
-    threads::on_two(&|| {
+    threads::on_several(&|| {
         while let Some((at, place)) = asked.get(next.fetch_add(1, Ordering::Relaxed)) {
             let _ = place.set(shelf.extension(*at));
         }

@@ -347,7 +347,7 @@ fn run_jobs(jobs: &[Job], reading: &Reading) -> Vec<Outcome> {
                 .insert(index, outcome);
         }
     };
-    threads::on_two(&work);
+    threads::on_several(&work);
     let outcomes = outcomes.into_inner().unwrap_or_else(|e| e.into_inner());
     outcomes.into_values().collect()
 }

@@ -77,7 +77,7 @@ pub fn find(site_packages: &[String], listed: &[ComputeCapability], reading: &Re
             path: root,
         }));
     }
-    threads::on_two(&|| search.run());
+    threads::on_several(&|| search.run());
     let state = search.state.into_inner().unwrap_or_else(|e| e.into_inner());
     let (mut found, mut objects) = (state.found, state.objects);
     // Of several names of one file one is shown, rather its own than a link's.

@@ -106,7 +106,7 @@ pub fn differences(before: &Tree) -> Vec<String> {
     let entries: Vec<(&String, &String)> = before.iter().collect();
     let next = AtomicUsize::new(0);
     let found = Mutex::new(Vec::new());
-    threads::on_two(&|| {
+    threads::on_several(&|| {
         while let Some((path, lines)) = entries.get(next.fetch_add(1, Ordering::Relaxed)) {
             if let Some(said) = difference(Path::new(path), lines) {
                 found.lock().unwrap_or_else(PoisonError::into_inner).push(said);

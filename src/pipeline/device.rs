@@ -68,7 +68,10 @@ impl Run<'_> {
             Ok(id) => match request {
                 Request::Driver => self.driver = Some(id),
                 Request::Nvml(_) => self.nvml = Some(id),
-                Request::Libraries(_) => self.libraries = Some(id),
+                Request::Libraries(copies) => {
+                    let positions = copies.iter().map(|copy| copy.position).collect();
+                    self.libraries.push((id, positions));
+                }
             },
             Err(HelperEnd::NotStarted { detail }) if self.may_find_room(supervisor, &detail) => {
                 tracing::debug!("a helper waits for another to end: {detail}");
@@ -79,7 +82,7 @@ impl Run<'_> {
                 match request {
                     Request::Driver => self.facts.device.helper = run,
                     Request::Nvml(_) => self.facts.device.nvml_helper = run,
-                    Request::Libraries(_) => self.facts.image.helper = run,
+                    Request::Libraries(_) => self.facts.image.helper.add(run),
                 }
             }
         }
@@ -98,11 +101,7 @@ impl Run<'_> {
     }
 
     pub(super) fn any_child_running(&self) -> bool {
-        self.driver.is_some()
-            || self.nvml.is_some()
-            || self.libraries.is_some()
-            || self.trace.is_some()
-            || self.more_libraries.is_some()
+        self.driver.is_some() || self.nvml.is_some() || !self.libraries.is_empty() || self.trace.is_some()
     }
 
     pub(super) fn start_postponed(&mut self, supervisor: &mut Supervisor) {
@@ -125,14 +124,10 @@ impl Run<'_> {
     /// Takes the answers of a helper run.
     pub(super) fn absorb(&mut self, id: JobId, run: HelperRun, lines: Vec<HelperLine>) {
         let job = Some(id);
-        let mut first = 0;
-        if let Some((_, known)) = self.more_libraries.take_if(|(more, _)| *more == id) {
-            first = known;
-            self.facts.image.helper.ms += run.ms;
-            self.facts.image.helper.end = run.end;
-        } else if job == self.libraries {
-            self.libraries = None;
-            self.facts.image.helper = run;
+        let mut positions = Vec::new();
+        if let Some(at) = self.libraries.iter().position(|(asked, _)| *asked == id) {
+            (_, positions) = self.libraries.swap_remove(at);
+            self.facts.image.helper.add(run);
         } else if job == self.driver {
             self.driver = None;
             self.facts.device.helper = run;
@@ -143,8 +138,11 @@ impl Run<'_> {
         for line in lines {
             match line {
                 HelperLine::Library(mut answer) => {
-                    answer.index = answer.index.saturating_add(first);
-                    if let Some(library) = self.facts.image.libraries.get_mut(answer.index) {
+                    let Some(position) = positions.get(answer.index) else {
+                        continue;
+                    };
+                    answer.index = *position;
+                    if let Some(library) = self.facts.image.libraries.get_mut(*position) {
                         library.answer = Some(answer);
                     }
                 }

@@ -43,11 +43,10 @@ impl Run<'_> {
     /// Whether something about the image is still to come, but for the kernels.
     pub(super) fn image_is_open(&self) -> bool {
         self.image.is_some()
-            || self.libraries.is_some()
+            || !self.libraries.is_empty()
             || self.postponed.iter().any(|r| matches!(r, Request::Libraries(_)))
             || self.trace.is_some()
             || self.explained.is_some()
-            || self.more_libraries.is_some()
     }
 
     /// Reads the image's files in a thread of its own: a file system that hangs must not make us deaf to signals.
@@ -177,8 +176,11 @@ impl Run<'_> {
     }
 
     fn ask_libraries(&mut self, supervisor: &mut Supervisor) {
-        if !self.facts.image.libraries.is_empty() {
-            let request = Request::libraries(&self.facts.image.libraries);
+        self.ask_libraries_from(supervisor, 0);
+    }
+
+    fn ask_libraries_from(&mut self, supervisor: &mut Supervisor, first: usize) {
+        for request in Request::libraries(&self.facts.image.libraries, first) {
             self.start_helper(supervisor, request);
         }
     }
@@ -266,17 +268,8 @@ impl Run<'_> {
         let wanted = libraries::Wanted::by(self.task.stack);
         let runtimes = std::mem::take(&mut self.runtimes);
         explain::adopt(&mut self.facts.image.libraries, &runtimes, &wanted);
-        let new = self.facts.image.libraries.get(known..).unwrap_or_default();
-        if new.is_empty() || !matches!(self.facts.image.helper.end, HelperEnd::Done | HelperEnd::NotRun) {
-            return;
-        }
-        match self.helper.start(
-            supervisor,
-            &Request::libraries(new),
-            self.task.config.device_timeout,
-        ) {
-            Ok(id) => self.more_libraries = Some((id, known)),
-            Err(end) => self.facts.image.helper.end = end,
+        if matches!(self.facts.image.helper.end, HelperEnd::Done | HelperEnd::NotRun) {
+            self.ask_libraries_from(supervisor, known);
         }
     }
 

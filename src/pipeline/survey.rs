@@ -176,7 +176,7 @@ impl Survey {
         let known = python.clone().unwrap_or_default();
         let python = Mutex::new(python);
         let (next, changes, found) = (AtomicBool::new(true), Mutex::default(), Mutex::default());
-        threads::on_two(&|| {
+        threads::on_several(&|| {
             // Whoever comes first holds; without a second thread one does both.
             for _ in 0..2 {
                 if next.swap(false, Ordering::Relaxed) {
