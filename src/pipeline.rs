@@ -12,6 +12,7 @@ use crate::arch::ArchList;
 use crate::check::{Code, Finding, Findings, Stage};
 use crate::cli::config::{Config, Gpu, Mode, SmokeMode};
 use crate::discover::loader::explain;
+use crate::discover::modules::Scanned;
 use crate::discover::reading::Reading;
 use crate::discover::{libraries, loader, machine};
 use crate::facts::{DeviceFacts, Facts};
@@ -115,7 +116,7 @@ struct Run<'a> {
     started: Instant,
     facts: Facts,
     image: Option<mpsc::Receiver<Told>>,
-    kernels: Option<mpsc::Receiver<survey::Scanned>>,
+    kernels: Option<mpsc::Receiver<Scanned>>,
     /// the runs that ask the libraries, and the positions of those that each asks
     libraries: Vec<(JobId, Vec<usize>)>,
     /// the loader's run, and what it was asked

@@ -8,14 +8,13 @@
 //! judges. Weak references may stay undefined. The driver's symbols are not looked for: the driver is in no image.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use super::bytes::RandomFile;
+use super::bytes::{RandomFile, Source};
 use super::elf;
 use super::loader::{is_drivers, search};
 use super::modules::below_site;
-use super::{files, threads, torch_abi};
+use super::{files, torch_abi};
 use crate::facts::Python;
 use crate::facts::extensions::{Extension, Extensions};
 use crate::order;
@@ -39,6 +38,8 @@ const MAX_FOLLOWED: usize = 256;
 pub struct Object {
     /// its file
     pub path: PathBuf,
+    /// length of the file, in bytes
+    pub size: u64,
     /// the SONAMEs of frameworks and of CUDA that it needs
     needed: Vec<String>,
     /// those of others
@@ -61,6 +62,7 @@ impl Object {
         }
         Some(Self {
             path: path.to_path_buf(),
+            size: file.size(),
             needed,
             others,
             soname: dynamic.soname,
@@ -80,53 +82,79 @@ impl Object {
     }
 }
 
-/// Looks at those of `objects`, which are in the order of their paths, that need a framework or CUDA.
-pub fn look(objects: &[Object], python: &Python, library_path: Option<&str>) -> Extensions {
-    let shelf = Shelf::new(objects, &python.site_packages, library_path);
-    let tag = python.tag();
-    let mut asked: Vec<(usize, OnceLock<Option<Extension>>)> = Vec::new();
-    for (at, object) in objects.iter().enumerate() {
-        if !object.needed.is_empty() && !is_of_another_python(object.name(), tag.as_deref()) {
-            asked.push((at, OnceLock::new()));
+/// What is looked for in the libraries of an environment.
+pub struct Search<'a> {
+    shelf: Shelf<'a>,
+    /// the positions of those that need a framework or CUDA
+    asked: Vec<usize>,
+}
+
+impl<'a> Search<'a> {
+    /// `objects` are in the order of their paths.
+    pub fn new(objects: &'a [Object], python: &'a Python, library_path: Option<&'a str>) -> Self {
+        let tag = python.tag();
+        let is_asked = |object: &Object| {
+            !object.needed.is_empty() && !is_of_another_python(object.name(), tag.as_deref())
+        };
+        let positions = objects.iter().enumerate().filter(|(_, object)| is_asked(object));
+        Self {
+            shelf: Shelf::new(objects, &python.site_packages, library_path),
+            asked: positions.map(|(at, _)| at).collect(),
         }
     }
-    let next = AtomicUsize::new(0);
-    threads::on_several(&|| {
-        while let Some((at, place)) = asked.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let _ = place.set(shelf.extension(*at));
-        }
-    });
-    let mut found = Extensions::default();
-    let mut resolved: Vec<String> = Vec::new();
-    for (at, place) in asked {
-        match place.into_inner().flatten() {
-            Some(extension) if extension.missing.is_empty() && extension.undefined == 0 => {
-                resolved.push(family(&extension.path));
-                found.libraries.push(extension.path);
+
+    /// The libraries to look at.
+    pub fn asked(&self) -> &[usize] {
+        &self.asked
+    }
+
+    /// What one of them lacks; `None` where its symbols cannot be read and all that it needs is there.
+    pub fn look(&self, at: usize) -> Option<Extension> {
+        self.shelf.extension(at)
+    }
+
+    /// Puts together what was found of each.
+    pub fn conclude(self, looked: Vec<(usize, Option<Extension>)>) -> Extensions {
+        let Shelf {
+            objects,
+            library_path,
+            outside,
+            ..
+        } = self.shelf;
+        let mut found = Extensions::default();
+        let mut resolved: Vec<String> = Vec::new();
+        for (at, extension) in looked {
+            match extension {
+                Some(extension) if extension.missing.is_empty() && extension.undefined == 0 => {
+                    resolved.push(family(&extension.path));
+                    found.libraries.push(extension.path);
+                }
+                Some(extension) => found.unresolved.push(extension),
+                None => found.unread.extend(objects.get(at).map(Object::text)),
             }
-            Some(extension) => found.unresolved.push(extension),
-            None => found.unread.extend(objects.get(at).map(Object::text)),
         }
-    }
-    // `_C_cu128.so` beside `_C_cu130.so`: the package takes the one that fits.
-    found
-        .unresolved
-        .retain(|extension| !resolved.contains(&family(&extension.path)));
-    let unresolved = found.unresolved.iter().map(|extension| extension.path.clone());
-    found.libraries.extend(unresolved);
-    order::sort(&mut found.libraries);
-    found.dependents = dependents(objects, &found.unresolved);
-    for (name, files) in shelf.outside.into_inner().unwrap_or_else(PoisonError::into_inner) {
-        found.sought.push(name);
+        // `_C_cu128.so` beside `_C_cu130.so`: the package takes the one that fits.
         found
-            .outside
-            .extend(files.iter().map(|path| path.to_string_lossy().into_owned()));
+            .unresolved
+            .retain(|extension| !resolved.contains(&family(&extension.path)));
+        let unresolved = found.unresolved.iter().map(|extension| extension.path.clone());
+        found.libraries.extend(unresolved);
+        order::sort(&mut found.libraries);
+        order::sort_by(&mut found.unresolved, |a, b| a.path.cmp(&b.path));
+        order::sort(&mut found.unread);
+        found.dependents = dependents(objects, &found.unresolved);
+        for (name, files) in outside.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            found.sought.push(name);
+            found
+                .outside
+                .extend(files.iter().map(|path| path.to_string_lossy().into_owned()));
+        }
+        found.builtins = builtins(objects, library_path);
+        order::sort(&mut found.sought);
+        order::sort(&mut found.outside);
+        found.outside.dedup();
+        found
     }
-    found.builtins = builtins(objects, library_path);
-    order::sort(&mut found.sought);
-    order::sort(&mut found.outside);
-    found.outside.dedup();
-    found
 }
 
 /// Libraries that need an unresolved one beside them, or one that does.
@@ -255,7 +283,6 @@ impl<'a> Shelf<'a> {
         }
     }
 
-    /// What one library lacks; `None` where its symbols cannot be read and all that it needs is there.
     fn extension(&self, at: usize) -> Option<Extension> {
         let object = self.objects.get(at)?;
         let mut missing = object.needed.clone();

@@ -212,44 +212,52 @@ pub fn scan(path: &Path) -> Result<KernelTable, KernelsError> {
 /// # Errors
 /// What is no x86-64 ELF file, or is damaged.
 pub fn scan_source(source: &dyn Source) -> Result<KernelTable, Reason> {
-    scan_reader(&mut Reader::new(source))
+    let mut reader = Reader::new(source);
+    let sections = sections_of(&mut reader)?;
+    scan_with(&mut reader, &sections)
 }
 
-/// Whether there is a section of CUDA code, at the cost of the section headers alone.
+/// A section of CUDA code.
+#[derive(Clone, Debug)]
+pub struct CudaSection {
+    section: Section,
+    linkage: Linkage,
+}
+
+/// Where a file has CUDA code, at the cost of the section headers alone.
 ///
 /// # Errors
 /// What is no x86-64 ELF file, or is damaged.
-pub fn has_cuda_section(source: &dyn Source) -> Result<bool, Reason> {
-    let mut reader = Reader::new(source);
-    let mut found = false;
-    each_cuda_section(&mut reader, |_, _, _| {
-        found = true;
-        Ok(())
-    })?;
-    Ok(found)
+pub fn cuda_sections(source: &dyn Source) -> Result<Vec<CudaSection>, Reason> {
+    sections_of(&mut Reader::new(source))
 }
 
-fn scan_reader(reader: &mut Reader<'_>) -> Result<KernelTable, Reason> {
+/// [`scan_source`] where the sections are known.
+///
+/// # Errors
+/// What is damaged.
+pub fn scan_sections(source: &dyn Source, sections: &[CudaSection]) -> Result<KernelTable, Reason> {
+    scan_with(&mut Reader::new(source), sections)
+}
+
+fn scan_with(reader: &mut Reader<'_>, sections: &[CudaSection]) -> Result<KernelTable, Reason> {
     let mut table = KernelTable::default();
-    each_cuda_section(reader, |reader, section, linkage| {
+    for CudaSection { section, linkage } in sections {
         let found = match linkage {
             Linkage::Loadable => &mut table.loadable,
             Linkage::Relocatable => &mut table.relocatable,
         };
-        found.add(&fatbin::scan(reader, section.offset, section.size, linkage)?);
-        Ok(())
-    })?;
+        found.add(&fatbin::scan(reader, section.offset, section.size, *linkage)?);
+    }
     Ok(table)
 }
 
-fn each_cuda_section(
-    reader: &mut Reader<'_>,
-    mut take: impl FnMut(&mut Reader<'_>, Section, Linkage) -> Result<(), Reason>,
-) -> Result<(), Reason> {
+fn sections_of(reader: &mut Reader<'_>) -> Result<Vec<CudaSection>, Reason> {
     let file = elf::open_x86_64(reader)?;
     if file.section_count() == 0 {
         return Err(ElfError::NoSectionTable.into());
     }
+    let mut found = Vec::new();
     for index in 0..file.section_count() {
         let section = file.section(reader, index)?;
         // Files of debug symbols keep the headers of sections whose bytes are elsewhere.
@@ -263,9 +271,9 @@ fn each_cuda_section(
         } else {
             continue;
         };
-        take(reader, section, linkage)?;
+        found.push(CudaSection { section, linkage });
     }
-    Ok(())
+    Ok(found)
 }
 
 /// What was found under the paths that were named, in the order of the paths.

@@ -10,17 +10,17 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, MutexGuard};
 
-use super::bytes::RandomFile;
+use super::bytes::{RandomFile, Source};
 use super::elf::ElfError;
-use super::extensions::Object;
+use super::extensions::{self, Object};
 use super::fatbin::{CodeKind, Fatbins, Target, Variant};
-use super::kernels::{self, KernelTable, Reason};
+use super::kernels::{self, CudaSection, KernelTable, Reason};
 use super::reading::{self, Reading};
 use super::requirement::normalize_name;
 use super::{installed, record, threads, wheels};
-use crate::facts::extensions::Extensions;
+use crate::facts::extensions::{Extension, Extensions};
 use crate::facts::kernels::{PtxIsa, Served};
-use crate::facts::{ComputeCapability, Distribution, ModuleKernels};
+use crate::facts::{ComputeCapability, Distribution, ModuleKernels, Python};
 use crate::order;
 use crate::packages::{PACKAGES, untagged};
 
@@ -56,13 +56,65 @@ const VENDOR_NAMES: [&str; 20] = [
     "libnvvm",
 ];
 
-/// Every library with CUDA code below `site_packages`, each file once, in the order of their paths. Libraries that are
+/// Every library with CUDA code in the folders of `python`, each file once, in the order of their paths. Libraries that are
 /// damaged come along with their error, since nobody can tell what they hold. Links to libraries are followed, as
 /// installers leave them, and links to folders where a package itself is one; others may lead to data without end.
 /// `listed` are the capabilities that are counted.
-pub fn find(site_packages: &[String], listed: &[ComputeCapability], reading: &Reading) -> Scanned {
+///
+/// With `symbols`, likewise what each library asks of others; `library_path` is LD_LIBRARY_PATH.
+pub fn scan(
+    python: &Python,
+    listed: &[ComputeCapability],
+    reading: &Reading,
+    symbols: bool,
+    library_path: Option<&str>,
+) -> Scanned {
+    let State {
+        mut found,
+        mut objects,
+        mut unscanned,
+        ..
+    } = find(&python.site_packages, reading);
+    // Of several names of one file one is shown, rather its own than a link's.
+    order::sort_by(&mut unscanned, |a, b| {
+        (a.linked, &a.path).cmp(&(b.linked, &b.path))
+    });
+    let mut seen = HashSet::new();
+    unscanned.retain(|library| seen.insert(library.identity));
+    order::sort_by(&mut objects, |a, b| a.path.cmp(&b.path));
+    let search = symbols.then(|| extensions::Search::new(&objects, python, library_path));
+    let asked = search.as_ref().map_or(&[][..], extensions::Search::asked);
+    // The largest first: one of them takes as long as all the small ones.
+    let size_of = |at: &usize| objects.get(*at).map_or(0, |object| object.size);
+    let mut jobs: Vec<(u64, Job)> = asked.iter().map(|at| (size_of(at), Job::Symbols(*at))).collect();
+    jobs.extend(
+        unscanned
+            .iter()
+            .map(|library| (library.size, Job::Kernels(library))),
+    );
+    order::sort_by(&mut jobs, |a, b| b.0.cmp(&a.0));
+    let mut looked = Vec::new();
+    let search_ref = search.as_ref();
+    let outcomes = threads::each(&jobs, |(_, job)| match job {
+        Job::Kernels(library) => Outcome::Kernels(library.scan(listed, reading)),
+        Job::Symbols(at) => Outcome::Symbols(*at, search_ref.and_then(|search| search.look(*at))),
+    });
+    for outcome in outcomes {
+        match outcome {
+            Outcome::Kernels(module) => found.push(module),
+            Outcome::Symbols(at, extension) => looked.push((at, extension)),
+        }
+    }
+    order::sort_by(&mut found, |a, b| a.path.cmp(&b.path));
+    Scanned {
+        kernels: found,
+        extensions: search.map(|search| search.conclude(looked)),
+    }
+}
+
+/// Lists the folders and opens each library.
+fn find(site_packages: &[String], reading: &Reading) -> State {
     let search = Search {
-        listed,
         reading,
         state: Mutex::new(State::default()),
         changed: Condvar::new(),
@@ -78,21 +130,7 @@ pub fn find(site_packages: &[String], listed: &[ComputeCapability], reading: &Re
         }));
     }
     threads::on_several(&|| search.run());
-    let state = search.state.into_inner().unwrap_or_else(|e| e.into_inner());
-    let (mut found, mut objects) = (state.found, state.objects);
-    // Of several names of one file one is shown, rather its own than a link's.
-    order::sort_by(&mut found, |a, b| {
-        (a.linked, &a.module.path).cmp(&(b.linked, &b.module.path))
-    });
-    let mut seen = HashSet::new();
-    found.retain(|found| found.identity.is_none_or(|file| seen.insert(file)));
-    let mut modules: Vec<ModuleKernels> = found.into_iter().map(|found| found.module).collect();
-    order::sort_by(&mut modules, |a, b| a.path.cmp(&b.path));
-    order::sort_by(&mut objects, |a, b| a.path.cmp(&b.path));
-    Scanned {
-        kernels: modules,
-        objects,
-    }
+    search.state.into_inner().unwrap_or_else(|e| e.into_inner())
 }
 
 /// What the libraries of an environment say of themselves, in the order of their paths.
@@ -100,8 +138,65 @@ pub fn find(site_packages: &[String], listed: &[ComputeCapability], reading: &Re
 pub struct Scanned {
     /// those with CUDA code
     pub kernels: Vec<ModuleKernels>,
-    /// all that have a dynamic section
-    pub objects: Vec<Object>,
+    /// what they ask of others
+    pub extensions: Option<Extensions>,
+}
+
+/// What is done with a library once all are known.
+enum Job<'a> {
+    Kernels(&'a Unscanned),
+    Symbols(usize),
+}
+
+enum Outcome {
+    Kernels(ModuleKernels),
+    Symbols(usize, Option<Extension>),
+}
+
+/// A library with CUDA code that was not read yet.
+struct Unscanned {
+    identity: Identity,
+    /// by way of a symbolic link
+    linked: bool,
+    path: PathBuf,
+    /// length of the file, in bytes
+    size: u64,
+    /// NVIDIA's own, which are not read
+    vendor: bool,
+    sections: Vec<CudaSection>,
+}
+
+impl Unscanned {
+    fn scan(&self, listed: &[ComputeCapability], reading: &Reading) -> ModuleKernels {
+        let path = self.path.to_string_lossy().into_owned();
+        if self.vendor {
+            return ModuleKernels {
+                path,
+                vendor: true,
+                ..ModuleKernels::default()
+            };
+        }
+        reading.at(&self.path);
+        let _going = reading::begin(&self.path);
+        let file = RandomFile::open(&self.path).map_err(Reason::from);
+        match file.and_then(|file| kernels::scan_sections(&file, &self.sections)) {
+            Ok(table) => ModuleKernels {
+                path,
+                ..module_of(&table, listed)
+            },
+            Err(reason) => unreadable(&self.path, &reason),
+        }
+    }
+}
+
+/// A module that could not be read.
+fn unreadable(path: &Path, reason: &Reason) -> ModuleKernels {
+    ModuleKernels {
+        path: path.to_string_lossy().into_owned(),
+        error: Some(reason.to_string()),
+        errno: reason.errno(),
+        ..ModuleKernels::default()
+    }
 }
 
 struct Folder {
@@ -130,13 +225,6 @@ enum Work {
 /// A file by its device and inode.
 type Identity = (u64, u64);
 
-struct Found {
-    identity: Option<Identity>,
-    /// by way of a symbolic link
-    linked: bool,
-    module: ModuleKernels,
-}
-
 #[derive(Default)]
 struct State {
     work: Vec<Work>,
@@ -144,13 +232,14 @@ struct State {
     busy: usize,
     listed: usize,
     libraries: usize,
-    found: Vec<Found>,
+    /// what could not be read
+    found: Vec<ModuleKernels>,
     objects: Vec<Object>,
+    unscanned: Vec<Unscanned>,
     full: bool,
 }
 
 struct Search<'a> {
-    listed: &'a [ComputeCapability],
     reading: &'a Reading,
     state: Mutex<State>,
     changed: Condvar,
@@ -184,7 +273,7 @@ impl Search<'_> {
             state.busy -= 1;
             state.found.extend(done.found);
             state.objects.extend(done.object);
-            // Libraries behind the folders: what is pushed last is taken first, and a big one should begin early.
+            state.unscanned.extend(done.unscanned);
             let more = !done.work.is_empty();
             state.work.extend(done.work);
             if more || state.busy == 0 {
@@ -272,50 +361,31 @@ impl Search<'_> {
             Err(e) => return wrong(e.into()),
         };
         let object = Object::read(&library.path, &file);
-        let path = library.path.to_string_lossy().into_owned();
-        let without_code = |object| Done {
-            object,
-            ..Done::default()
-        };
-        let mut module = if library.vendor {
-            match kernels::has_cuda_section(&file) {
-                Ok(true) => ModuleKernels {
-                    vendor: true,
-                    ..ModuleKernels::default()
-                },
-                Ok(false) => return without_code(object),
-                Err(reason) if is_other_file(&reason, &library.path) => return Done::default(),
-                // Its dynamic section may be whole all the same.
-                Err(reason) => {
-                    return Done {
-                        object,
-                        ..wrong(reason)
-                    };
-                }
+        let unscanned = match kernels::cuda_sections(&file) {
+            Ok(sections) if !sections.is_empty() || (library.cpu_builds && !library.vendor) => {
+                Some(Unscanned {
+                    identity: file.identity(),
+                    linked: library.linked,
+                    path: library.path.clone(),
+                    size: file.size(),
+                    vendor: library.vendor,
+                    sections,
+                })
             }
-        } else {
-            match kernels::scan_source(&file) {
-                Ok(table) if table.has_cuda_code() || library.cpu_builds => module_of(&table, self.listed),
-                Ok(_) => return without_code(object),
-                Err(reason) if is_other_file(&reason, &library.path) => return Done::default(),
-                // Its dynamic section may be whole all the same.
-                Err(reason) => {
-                    return Done {
-                        object,
-                        ..wrong(reason)
-                    };
-                }
+            Ok(_) => None,
+            Err(reason) if is_other_file(&reason, &library.path) => return Done::default(),
+            // Its dynamic section may be whole all the same.
+            Err(reason) => {
+                return Done {
+                    object,
+                    ..wrong(reason)
+                };
             }
         };
-        module.path = path;
         Done {
-            found: vec![Found {
-                identity: Some(file.identity()),
-                linked: library.linked,
-                module,
-            }],
             object,
-            work: Vec::new(),
+            unscanned,
+            ..Done::default()
         }
     }
 }
@@ -323,27 +393,17 @@ impl Search<'_> {
 /// What one piece of work came to.
 #[derive(Default)]
 struct Done {
-    found: Vec<Found>,
+    found: Option<ModuleKernels>,
     object: Option<Object>,
+    unscanned: Option<Unscanned>,
     work: Vec<Work>,
 }
 
 impl Done {
     fn error(path: &Path, reason: &Reason) -> Self {
-        let module = ModuleKernels {
-            path: path.to_string_lossy().into_owned(),
-            error: Some(reason.to_string()),
-            errno: reason.errno(),
-            ..ModuleKernels::default()
-        };
         Self {
-            found: vec![Found {
-                identity: None,
-                linked: false,
-                module,
-            }],
-            object: None,
-            work: Vec::new(),
+            found: Some(unreadable(path, reason)),
+            ..Self::default()
         }
     }
 }

@@ -7,12 +7,13 @@ use std::sync::{Mutex, mpsc};
 
 use nix::errno::Errno;
 
+use crate::discover::modules::Scanned;
 use crate::discover::reading::Reading;
 use crate::discover::{
-    editable, extensions, extras, forward, installed, libraries, loader, modules, named_files, opened,
-    python, surroundings, threads, torch_abi, unread, wheels,
+    editable, extras, forward, installed, libraries, loader, modules, named_files, opened, python,
+    surroundings, threads, torch_abi, unread, wheels,
 };
-use crate::facts::{ComputeCapability, Extensions, ImageFacts, Library, ModuleKernels, Python, Unread};
+use crate::facts::{ComputeCapability, ImageFacts, Library, Python, Unread};
 use crate::stack::Stack;
 use crate::sys;
 
@@ -37,13 +38,6 @@ pub(super) struct Discovered {
     pub(super) asked: loader::Asked,
     /// what came of the receipt's image part, if there was one
     pub(super) taken: Option<Result<Provenance, Vec<String>>>,
-}
-
-/// What the libraries in site-packages tell.
-#[derive(Clone, Default)]
-pub(super) struct Scanned {
-    pub(super) kernels: Vec<ModuleKernels>,
-    pub(super) extensions: Option<Extensions>,
 }
 
 /// What other programs are to be asked: it rests on the Python alone.
@@ -131,14 +125,7 @@ impl Survey {
                 .env
                 .get("LD_LIBRARY_PATH")
                 .map(|path| path.to_string_lossy().into_owned());
-            move || {
-                let found = modules::find(&python.site_packages, &listed, &reading);
-                let look = || extensions::look(&found.objects, &python, library_path.as_deref());
-                Scanned {
-                    extensions: everything.then(look),
-                    kernels: found.kernels,
-                }
-            }
+            move || modules::scan(&python, &listed, &reading, everything, library_path.as_deref())
         };
         let scanning = self.kernels.then(|| sys::thread("kernels").spawn(scan.clone()));
         let read = read.unwrap_or_else(|| self.read(python, self.everything, questions));

@@ -10,6 +10,14 @@ fn cc(major: u8, minor: u8) -> ComputeCapability {
     ComputeCapability { major, minor }
 }
 
+fn kernels(folders: Vec<String>) -> Vec<ModuleKernels> {
+    let python = Python {
+        site_packages: folders,
+        ..Python::default()
+    };
+    scan(&python, &[cc(9, 0)], &Reading::default(), false, None).kernels
+}
+
 struct Site(tempfile::TempDir);
 
 impl Site {
@@ -29,7 +37,7 @@ impl Site {
     }
 
     fn found(&self) -> Vec<ModuleKernels> {
-        find(&self.folders(), &[cc(9, 0)], &Reading::default()).kernels
+        kernels(self.folders())
     }
 
     fn short(&self, module: &ModuleKernels) -> String {
@@ -97,15 +105,9 @@ fn every_library_with_cuda_code_is_found_once() {
     assert_eq!(site.names(), names);
     // The same folder by two names, and one inside the other.
     let root = site.folders().remove(0);
-    let twice = find(
-        &[root.clone(), format!("{root}/a"), root],
-        &[],
-        &Reading::default(),
-    )
-    .kernels;
+    let twice = kernels(vec![root.clone(), format!("{root}/a"), root]);
     assert_eq!(twice.len(), names.len(), "{twice:#?}");
-    let nothing = find(&["/no/such/folder".into()], &[], &Reading::default());
-    assert_eq!((nothing.kernels, nothing.objects), (vec![], vec![]));
+    assert_eq!(kernels(vec!["/no/such/folder".into()]), vec![]);
 }
 
 #[test]

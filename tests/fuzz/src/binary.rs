@@ -374,7 +374,7 @@ pub mod elf {
     use cuda_entrypoint::discover::bytes::Source;
     use cuda_entrypoint::discover::elf::dynamic;
     use cuda_entrypoint::discover::forward::note;
-    use cuda_entrypoint::discover::kernels::{has_cuda_section, scan_source};
+    use cuda_entrypoint::discover::kernels::{cuda_sections, scan_source};
     use cuda_entrypoint::facts::ComputeCapability;
     use cuda_entrypoint::report::kernels::{KernelsReport, human, json};
 
@@ -386,7 +386,7 @@ pub mod elf {
             Ok(table) => {
                 fatbin::adds_up(&table.loadable);
                 fatbin::adds_up(&table.relocatable);
-                has_cuda_section(source).unwrap();
+                cuda_sections(source).unwrap();
                 let devices = [(7, 5), (9, 0)].map(|(major, minor)| ComputeCapability { major, minor });
                 let report = KernelsReport {
                     files: vec![table.counts(&devices)],
