@@ -246,6 +246,15 @@ impl<'a> Index<'a> {
     }
 }
 
+/// A provider that a library needs.
+struct Needed {
+    provider: &'static Provider,
+    /// positions of the libraries in site-packages that may define its symbols
+    libraries: Vec<usize>,
+    /// those out of site-packages, once they are asked for
+    outside: Option<Vec<Exports>>,
+}
+
 /// The libraries, and what was read of them.
 struct Shelf<'a> {
     objects: &'a [Object],
@@ -290,38 +299,34 @@ impl<'a> Shelf<'a> {
             let is_here = !self.by_name.of(name).is_empty() || is_drivers(name);
             !is_here && self.outside_of(object, name).is_empty()
         });
-        let own = self.by_folder.of(folder_of(&object.path, self.sites));
-        let of_cuda = self.reachable(at, object);
-        let mut outside: Vec<(&Provider, Vec<Exports>)> = Vec::new();
-        let mut lacking: Vec<(String, &Provider)> = Vec::new();
         let symbols = symbols::undefined(&object.path);
         if symbols.is_none() && missing.is_empty() {
             return None;
         }
-        for symbol in symbols.unwrap_or_default() {
-            let Some(provider) = providers::of_symbol(&symbol) else {
-                continue;
-            };
-            let is_needed = object.needed.iter().any(|name| provider.is_library(name));
+        let mut needed: Vec<Needed> = providers::of_libraries(&object.needed)
             // What a missing library would define is not worth a word of its own.
-            if !is_needed || missing.iter().any(|name| provider.is_library(name)) {
+            .filter(|provider| !missing.iter().any(|name| provider.is_library(name)))
+            .map(|provider| Needed {
+                provider,
+                libraries: self.libraries(provider, at, object),
+                outside: None,
+            })
+            .collect();
+        let mut lacking: Vec<(String, &Provider)> = Vec::new();
+        for symbol in symbols.unwrap_or_default() {
+            let place = providers::of_symbol(&symbol, needed.iter().map(|needed| needed.provider));
+            let Some(needed) = place.and_then(|place| needed.get_mut(place)) else {
                 continue;
-            }
-            let hash = symbols::hash(&symbol);
-            let theirs = match provider.folder {
-                Some(folder) => self.by_folder.of(folder),
-                None => of_cuda.as_slice(),
             };
-            let mut all = theirs.iter().chain(own);
-            if all.any(|&(_, library)| self.defines(library, provider, hash)) {
+            let (provider, hash) = (needed.provider, symbols::hash(&symbol));
+            let mut inside = needed.libraries.iter();
+            if inside.any(|&library| self.defines(library, provider, hash)) {
                 continue;
             }
-            if !outside.iter().any(|(known, _)| known.name == provider.name) {
-                outside.push((provider, self.exports_outside(object, provider)));
-            }
-            let elsewhere = outside.iter().filter(|(known, _)| known.name == provider.name);
-            let mut elsewhere = elsewhere.flat_map(|(_, files)| files);
-            if !elsewhere.any(|file| file.has(hash).unwrap_or(true)) {
+            let outside = needed
+                .outside
+                .get_or_insert_with(|| self.exports_outside(object, provider));
+            if !outside.iter().any(|file| file.has(hash).unwrap_or(true)) {
                 lacking.push((symbol, provider));
             }
         }
@@ -340,6 +345,21 @@ impl<'a> Shelf<'a> {
             extension.provider = Some(name.map_or(provider.name, String::as_str).to_string());
         }
         Some(extension)
+    }
+
+    /// The libraries that may define a provider's symbols for an object: the provider's and its own, the largest first, since
+    /// it defines most.
+    fn libraries(&self, provider: &Provider, at: usize, object: &'a Object) -> Vec<usize> {
+        let theirs = match provider.folder {
+            Some(folder) => self.by_folder.of(folder).to_vec(),
+            None => self.reachable(at, object),
+        };
+        let own = self.by_folder.of(folder_of(&object.path, self.sites));
+        let mut all: Vec<usize> = theirs.iter().chain(own).map(|(_, at)| *at).collect();
+        let key = |at: &usize| (self.objects.get(*at).map_or(0, |object| object.size), *at);
+        order::sort_by(&mut all, |a, b| key(b).cmp(&key(a)));
+        all.dedup();
+        all
     }
 
     /// The libraries that it needs, and those that these need.

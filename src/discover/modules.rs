@@ -84,18 +84,20 @@ pub fn scan(
     order::sort_by(&mut objects, |a, b| a.path.cmp(&b.path));
     let search = symbols.then(|| extensions::Search::new(&objects, python, library_path));
     let asked = search.as_ref().map_or(&[][..], extensions::Search::asked);
-    // The largest first: one of them takes as long as all the small ones.
+    // Kernels before symbols and large libraries first: spconv's kernels take as long as all small libraries together.
     let size_of = |at: &usize| objects.get(*at).map_or(0, |object| object.size);
-    let mut jobs: Vec<(u64, Job)> = asked.iter().map(|at| (size_of(at), Job::Symbols(*at))).collect();
-    jobs.extend(
-        unscanned
-            .iter()
-            .map(|library| (library.size, Job::Kernels(library))),
-    );
-    order::sort_by(&mut jobs, |a, b| b.0.cmp(&a.0));
+    let kernels = unscanned
+        .iter()
+        .map(|library| (Job::Kernels(library), library.size));
+    let symbols = asked.iter().map(|at| (Job::Symbols(*at), size_of(at)));
+    let mut jobs: Vec<(Job, u64)> = kernels.chain(symbols).collect();
+    order::sort_by(&mut jobs, |(a, large), (b, small)| {
+        let is_symbols = |job: &Job| matches!(job, Job::Symbols(_));
+        (is_symbols(a), small).cmp(&(is_symbols(b), large))
+    });
     let mut looked = Vec::new();
     let search_ref = search.as_ref();
-    let outcomes = threads::each(&jobs, |(_, job)| match job {
+    let outcomes = threads::each(&jobs, |(job, _)| match job {
         Job::Kernels(library) => Outcome::Kernels(library.scan(listed, reading)),
         Job::Symbols(at) => Outcome::Symbols(*at, search_ref.and_then(|search| search.look(*at))),
     });

@@ -86,21 +86,23 @@ pub fn is_provided(soname: &str) -> bool {
     PROVIDERS.iter().any(|provider| provider.is_library(soname))
 }
 
-/// Whose a symbol is.
-pub fn of_symbol(symbol: &str) -> Option<&'static Provider> {
-    PROVIDERS.iter().find(|provider| {
-        let namespaces = || {
-            let scope = scope(symbol)?;
-            Some(provider.namespaces.iter().any(|name| scope.starts_with(name)))
-        };
-        let is_prefix = |prefix: &&str| {
-            let rest = symbol.strip_prefix(*prefix);
-            rest.is_some_and(|rest| {
-                rest.starts_with(|c: char| c.is_ascii_uppercase() || c == '_' || c.is_ascii_digit())
-            })
-        };
-        provider.prefixes.iter().any(is_prefix) || namespaces() == Some(true)
-    })
+/// The providers that a library needs one of these for.
+pub fn of_libraries(sonames: &[String]) -> impl Iterator<Item = &'static Provider> {
+    let is_needed = |provider: &&Provider| sonames.iter().any(|name| provider.is_library(name));
+    PROVIDERS.iter().filter(is_needed)
+}
+
+/// The place among `providers` of the one whose a symbol is.
+pub fn of_symbol(symbol: &str, mut providers: impl Iterator<Item = &'static Provider>) -> Option<usize> {
+    if symbol.starts_with("_Z") {
+        let scope = scope(symbol)?;
+        return providers.position(|provider| provider.namespaces.iter().any(|name| scope.starts_with(name)));
+    }
+    let is_prefix = |prefix: &&str| {
+        let next = symbol.strip_prefix(*prefix).and_then(|rest| rest.bytes().next());
+        next.is_some_and(|c| c.is_ascii_uppercase() || c == b'_' || c.is_ascii_digit())
+    };
+    providers.position(|provider| provider.prefixes.iter().any(is_prefix))
 }
 
 /// A mangled name from its first namespace on: `3c105ErrorC2…` of `_ZN3c105ErrorC2…`, `_ZNK3c10…` and `_ZTVN3c105ErrorE`.
@@ -158,7 +160,8 @@ mod tests {
             ("memcpy", None),
             ("", None),
         ] {
-            assert_eq!(of_symbol(symbol).map(|p| p.name), provider, "{symbol}");
+            let found = of_symbol(symbol, PROVIDERS.iter()).map(|at| PROVIDERS[at].name);
+            assert_eq!(found, provider, "{symbol}");
         }
     }
 
