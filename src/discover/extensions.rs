@@ -7,6 +7,7 @@
 //! before they import an extension, so every copy counts. Names are compared without their versions, which the loader's run
 //! judges. Weak references may stay undefined. The driver's symbols are not looked for: the driver is in no image.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
@@ -20,6 +21,7 @@ use crate::facts::extensions::{Extension, Extensions};
 use crate::order;
 use crate::text::one_line;
 
+mod opened;
 mod providers;
 mod symbols;
 
@@ -87,19 +89,35 @@ pub struct Search<'a> {
     shelf: Shelf<'a>,
     /// the positions of those that need a framework or CUDA
     asked: Vec<usize>,
+    /// the positions of those that may open CUDA's libraries themselves
+    opening: Vec<usize>,
 }
 
 impl<'a> Search<'a> {
-    /// `objects` are in the order of their paths.
-    pub fn new(objects: &'a [Object], python: &'a Python, library_path: Option<&'a str>) -> Self {
+    /// `objects` are in the order of their paths; `with_code` are those of them that have kernels.
+    pub fn new(
+        objects: &'a [Object],
+        python: &'a Python,
+        library_path: Option<&'a str>,
+        with_code: &HashSet<&Path>,
+    ) -> Self {
         let tag = python.tag();
+        // What a framework's own libraries open is known by its name.
+        let opens = |object: &Object| {
+            with_code.contains(object.path.as_path())
+                && !providers::is_framework(folder_of(&object.path, &python.site_packages))
+        };
         let is_asked = |object: &Object| {
-            !object.needed.is_empty() && !is_of_another_python(object.name(), tag.as_deref())
+            (!object.needed.is_empty() || opens(object))
+                && !is_of_another_python(object.name(), tag.as_deref())
         };
         let positions = objects.iter().enumerate().filter(|(_, object)| is_asked(object));
         Self {
             shelf: Shelf::new(objects, &python.site_packages, library_path),
             asked: positions.map(|(at, _)| at).collect(),
+            opening: (0..objects.len())
+                .filter(|&at| objects.get(at).is_some_and(&opens))
+                .collect(),
         }
     }
 
@@ -110,7 +128,7 @@ impl<'a> Search<'a> {
 
     /// What one of them lacks; `None` where its symbols cannot be read and all that it needs is there.
     pub fn look(&self, at: usize) -> Option<Extension> {
-        self.shelf.extension(at)
+        self.shelf.extension(at, self.opening.contains(&at))
     }
 
     /// Puts together what was found of each.
@@ -125,9 +143,12 @@ impl<'a> Search<'a> {
         let mut resolved: Vec<String> = Vec::new();
         for (at, extension) in looked {
             match extension {
-                Some(extension) if extension.missing.is_empty() && extension.undefined == 0 => {
+                Some(extension) if !lacks(&extension) && extension.unopened.is_empty() => {
                     resolved.push(family(&extension.path));
-                    found.libraries.push(extension.path);
+                    // What needs nothing finds it.
+                    if objects.get(at).is_some_and(|object| !object.needed.is_empty()) {
+                        found.libraries.push(extension.path);
+                    }
                 }
                 Some(extension) => found.unresolved.push(extension),
                 None => found.unread.extend(objects.get(at).map(Object::text)),
@@ -137,8 +158,9 @@ impl<'a> Search<'a> {
         found
             .unresolved
             .retain(|extension| !resolved.contains(&family(&extension.path)));
-        let unresolved = found.unresolved.iter().map(|extension| extension.path.clone());
-        found.libraries.extend(unresolved);
+        let lacking = found.unresolved.iter().filter(|extension| lacks(extension));
+        let lacking: Vec<String> = lacking.map(|extension| extension.path.clone()).collect();
+        found.libraries.extend(lacking);
         order::sort(&mut found.libraries);
         order::sort_by(&mut found.unresolved, |a, b| a.path.cmp(&b.path));
         order::sort(&mut found.unread);
@@ -157,10 +179,16 @@ impl<'a> Search<'a> {
     }
 }
 
+/// Whether it cannot be loaded.
+pub fn lacks(extension: &Extension) -> bool {
+    !extension.missing.is_empty() || extension.undefined > 0
+}
+
 /// Libraries that need an unresolved one beside them, or one that does.
 fn dependents(objects: &[Object], unresolved: &[Extension]) -> Vec<String> {
     let mut names: Vec<&str> = unresolved
         .iter()
+        .filter(|extension| lacks(extension))
         .filter_map(|extension| extension.path.rsplit('/').next())
         .collect();
     let mut found: Vec<String> = Vec::new();
@@ -292,7 +320,7 @@ impl<'a> Shelf<'a> {
         }
     }
 
-    fn extension(&self, at: usize) -> Option<Extension> {
+    fn extension(&self, at: usize, opens: bool) -> Option<Extension> {
         let object = self.objects.get(at)?;
         let mut missing = object.needed.clone();
         missing.retain(|name| {
@@ -313,6 +341,10 @@ impl<'a> Shelf<'a> {
             })
             .collect();
         let mut lacking: Vec<(String, &Provider)> = Vec::new();
+        let (mut unopened, mut elsewhere) = (Vec::new(), None);
+        if opens && symbols.iter().flatten().any(|symbol| symbol == "dlopen") {
+            (unopened, elsewhere) = self.unopened(object);
+        }
         for symbol in symbols.unwrap_or_default() {
             let place = providers::of_symbol(&symbol, needed.iter().map(|needed| needed.provider));
             let Some(needed) = place.and_then(|place| needed.get_mut(place)) else {
@@ -333,6 +365,8 @@ impl<'a> Shelf<'a> {
         let mut extension = Extension {
             path: object.text(),
             missing,
+            unopened,
+            elsewhere,
             undefined: u32::try_from(lacking.len()).unwrap_or(u32::MAX),
             cxx11_abi: self.other_abi(&lacking),
             ..Extension::default()
@@ -345,6 +379,37 @@ impl<'a> Shelf<'a> {
             extension.provider = Some(name.map_or(provider.name, String::as_str).to_string());
         }
         Some(extension)
+    }
+
+    /// The names that stand in a library and that it would open in vain, and a copy of the first that the loader does not
+    /// find. What a framework needs is loaded once that is imported.
+    fn unopened(&self, object: &Object) -> (Vec<String>, Option<String>) {
+        let names = opened::names(&object.path);
+        let is_mapped = |name: &String| {
+            self.objects.iter().any(|other| {
+                other.needed.contains(name) && providers::is_framework(folder_of(&other.path, self.sites))
+            })
+        };
+        let is_found = |name: &String| {
+            object
+                .needed
+                .iter()
+                .any(|needed| opened::stem(needed) == opened::stem(name))
+                || (is_mapped(name) && !self.by_name.of(name).is_empty())
+                || !self.outside_of(object, name).is_empty()
+        };
+        let stems: Vec<&str> = names
+            .iter()
+            .filter(|name| is_found(name))
+            .map(|name| opened::stem(name))
+            .collect();
+        let mut lacking = names.clone();
+        lacking.retain(|name| !stems.contains(&opened::stem(name)));
+        let elsewhere = lacking.iter().find_map(|name| self.by_name.of(name).first());
+        let elsewhere = elsewhere
+            .and_then(|(_, at)| self.objects.get(*at))
+            .map(Object::text);
+        (lacking, elsewhere)
     }
 
     /// The libraries that may define a provider's symbols for an object: the provider's and its own, the largest first, since

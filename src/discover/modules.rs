@@ -82,7 +82,12 @@ pub fn scan(
     let mut seen = HashSet::new();
     unscanned.retain(|library| seen.insert(library.identity));
     order::sort_by(&mut objects, |a, b| a.path.cmp(&b.path));
-    let search = symbols.then(|| extensions::Search::new(&objects, python, library_path));
+    let with_code: HashSet<&Path> = unscanned
+        .iter()
+        .filter(|library| !library.vendor && !library.sections.is_empty())
+        .map(|library| library.path.as_path())
+        .collect();
+    let search = symbols.then(|| extensions::Search::new(&objects, python, library_path, &with_code));
     let asked = search.as_ref().map_or(&[][..], extensions::Search::asked);
     // Kernels before symbols and large libraries first: spconv's kernels take as long as all small libraries together.
     let size_of = |at: &usize| objects.get(*at).map_or(0, |object| object.size);

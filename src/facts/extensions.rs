@@ -40,6 +40,12 @@ pub struct Extension {
     /// SONAMEs of frameworks or CUDA that are nowhere
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<String>,
+    /// SONAMEs of CUDA's libraries that it opens itself, by the names that stand in it, and that the loader would not find
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unopened: Vec<String>,
+    /// a copy of the first of these that lies where the loader does not look
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub elsewhere: Option<String>,
     /// how many symbols nothing defines
     pub undefined: u32,
     /// the first of them in the order of their names
@@ -66,6 +72,8 @@ object!(Extension {
     path,
     package,
     missing,
+    unopened,
+    elsewhere,
     undefined,
     symbol,
     provider,

@@ -238,6 +238,67 @@ fn a_library_that_is_nowhere_counts_where_the_package_has_no_other_way() {
     assert_eq!(said.report["exit_code"], 0, "{:#}", said.report["findings"]);
 }
 
+/// ctranslate2 has no library of CUDA's in its dynamic section, and opens libcublas by a name that stands in it.
+#[test]
+fn a_library_that_is_opened_by_a_name_that_stands_in_the_package_is_looked_for() {
+    let mut image = Image::new();
+    image.install("own");
+    let kernels =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/kernels/nvcc-13.5/plain.nv_fatbin");
+    let source = |name: &str| {
+        format!(
+            "extern void *dlopen(const char *, int);\nvoid *own(void) {{ return dlopen(\"{name}\", 1); }}\n\
+             __asm__(\".section .nv_fatbin, \\\"a\\\"\\n.incbin \\\"{}\\\"\\n.text\");\n",
+            kernels.display()
+        )
+    };
+    let module = image.site.join("own/libown.so");
+    let told = |said: &Said| -> Vec<(String, String)> {
+        let all = said.of("library-missing").into_iter();
+        let all = all.filter(|(_, subject)| *subject == "own");
+        all.map(|(status, subject)| (status.into(), subject.into()))
+            .collect()
+    };
+    // NCCL is optional wherever it is opened by name.
+    cc(&module, &source("libnccl.so.2"), &[]);
+    assert_eq!(told(&image.check(&[])), []);
+    cc(&module, &source("libcublas.so.77"), &[]);
+    let said = image.check(&[]);
+    assert_eq!(told(&said), [("fail".to_string(), "own".to_string())]);
+    assert_eq!(said.report["exit_code"], 81);
+    // In a wheel's folder, where the loader does not look.
+    let cublas = image.site.join("nvidia/cublas/lib/libcublas.so.77");
+    defines(&cublas, "libcublas.so.77", &["cublasCreate_v2"]);
+    let said = image.check(&[]);
+    assert_eq!(told(&said), [("warn".to_string(), "own".to_string())]);
+    let finding = said
+        .findings("library-missing")
+        .into_iter()
+        .find(|f| f["subject"] == "own")
+        .unwrap()
+        .clone();
+    let folder = cublas.parent().unwrap().to_str().unwrap();
+    assert!(finding["hint"].as_str().unwrap().contains(folder), "{finding:#}");
+    let path = [("LD_LIBRARY_PATH", OsStr::new(folder))];
+    assert_eq!(told(&image.check(&path)), []);
+    // Beside it, where its RPATH leads; and by what torch needs.
+    cc(
+        &module,
+        &source("libcublas.so.77"),
+        &["-Wl,-rpath,$ORIGIN/../nvidia/cublas/lib"].map(OsStr::new),
+    );
+    assert_eq!(told(&image.check(&[])), []);
+    cc(&module, &source("libcublas.so.77"), &[]);
+    image.torch(&[]);
+    asks(
+        &image.site.join("torch/lib/libtorch_cuda.so"),
+        &[&cublas],
+        &["cublasCreate_v2"],
+        &[],
+    );
+    assert_eq!(told(&image.check(&[])), []);
+}
+
 #[test]
 fn what_is_accepted_starts() {
     let mut image = Image::new();

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::{ImageContext, loaded, remedy, shown_version, torch_tag};
 use crate::check::{Code, Finding, Severity};
-use crate::discover::extensions::{BUILTINS, family, folder_of};
+use crate::discover::extensions::{BUILTINS, family, folder_of, lacks};
 use crate::facts::extensions::{Extension, Extensions};
 use crate::facts::{CudaVersion, LibraryKind};
 use crate::nvidia::NvidiaWheel;
@@ -24,7 +24,8 @@ pub fn judge(scene: &ImageContext<'_>) -> Vec<Finding> {
         return Vec::new();
     }
     let mut findings = undefined(scene, all);
-    let count = all.libraries.len().saturating_sub(all.unresolved.len());
+    let unresolved = all.unresolved.iter().filter(|extension| lacks(extension)).count();
+    let count = all.libraries.len().saturating_sub(unresolved);
     if findings.is_empty() && count > 0 {
         let (libraries, finds) = match count {
             1 => (
@@ -55,6 +56,7 @@ pub fn judge(scene: &ImageContext<'_>) -> Vec<Finding> {
         );
     }
     findings.extend(missing(scene, all));
+    findings.extend(unopened(scene, all));
     findings.extend(builtins(scene, all));
     findings
 }
@@ -318,6 +320,60 @@ fn missing(scene: &ImageContext<'_>, all: &Extensions) -> Vec<Finding> {
                 .message(format!("{which} {listed}, which {verb} not installed{rest}"))
                 .hint(hint)
                 .with(std::iter::once(*package).chain(names.iter().copied())),
+        )
+    });
+    each.collect()
+}
+
+/// Libraries of CUDA's that a package opens itself, by a name that stands in it. What is known to open some is judged by its
+/// metadata.
+fn unopened(scene: &ImageContext<'_>, all: &Extensions) -> Vec<Finding> {
+    let packages = by_package(scene, all, &|extension| !extension.unopened.is_empty());
+    let unknown = packages
+        .iter()
+        .filter(|(package, _)| packages::opener(package).is_none());
+    let each = unknown.filter_map(|(package, extensions)| {
+        let first = extensions.first()?;
+        let name = first.unopened.first()?;
+        let listed = super::listed(&first.unopened, 4);
+        // Something in the service may load a copy that is there.
+        let severity = match is_meant(scene, package) && first.elsewhere.is_none() {
+            true => Code::LibraryMissing.severity(),
+            false => Severity::Warn,
+        };
+        let of_package = scene.installed.get(package).map_or_else(
+            || (*package).to_string(),
+            |dist| format!("{package} {}", shown_version(dist)),
+        );
+        let elsewhere = first.elsewhere.as_deref();
+        let folder = elsewhere.and_then(|path| Some(path.rsplit_once('/')?.0));
+        let (what, hint) = match folder {
+            Some(folder) => (
+                format!("the loader does not look into {folder}, where it is"),
+                format!(
+                    "In the Dockerfile: ENV LD_LIBRARY_PATH={folder}, or import in the service what loads {name} before {package}."
+                ),
+            ),
+            None => {
+                let sonames: Vec<&str> = first.unopened.iter().map(String::as_str).collect();
+                let install = match remedy::of_library(scene, name) {
+                    Some(_) => remedy::of_libraries(scene, &sonames),
+                    None => loaded::supplier(name),
+                };
+                let hint = format!(
+                    "{install} {package} does not look into the folders of wheels: name that of {name} in \
+                     LD_LIBRARY_PATH, where no base image brings it."
+                );
+                ("it is not installed".to_string(), hint)
+            }
+        };
+        Some(
+            Finding::problem_as(Code::LibraryMissing, severity, *package)
+                .observed(format!("not found: {listed}"))
+                .required("a file that the loader finds by this name")
+                .message(format!("{of_package} opens {name} itself when it uses the GPU, and {what}: {}", first.path))
+                .hint(hint)
+                .with(std::iter::once(*package).chain(first.unopened.iter().map(String::as_str))),
         )
     });
     each.collect()

@@ -81,6 +81,11 @@ impl Provider {
     }
 }
 
+/// Whether a folder in site-packages is a framework's.
+pub fn is_framework(folder: &str) -> bool {
+    PROVIDERS.iter().any(|provider| provider.folder == Some(folder))
+}
+
 /// Whether a library is some provider's.
 pub fn is_provided(soname: &str) -> bool {
     PROVIDERS.iter().any(|provider| provider.is_library(soname))
