@@ -33,8 +33,16 @@ pub enum Request {
     Libraries(Vec<Copy>),
     /// libcuda and the visible devices
     Driver,
-    /// libnvidia-ml and the physical GPUs; with a number of bytes, who holds the memory of one that has less free
-    Nvml(Option<u64>),
+    /// libnvidia-ml and the physical GPUs; with a number of bytes, who holds the memory of one that has less free. Of `parts`
+    /// runs that share the GPUs out, this is number `part`
+    Nvml {
+        /// bytes
+        free: Option<u64>,
+        /// from 0 on
+        part: usize,
+        /// 1 or more
+        parts: usize,
+    },
 }
 
 /// A copy of a runtime library that is asked.
@@ -77,9 +85,12 @@ impl Request {
         let mut words: Vec<Vec<u8>> = vec![b"cuda-helper".to_vec()];
         match self {
             Self::Driver => words.push(b"driver".to_vec()),
-            Self::Nvml(free) => {
+            Self::Nvml { free, part, parts } => {
                 words.push(b"nvml".to_vec());
                 words.extend(free.map(|bytes| bytes.to_string().into_bytes()));
+                if *parts > 1 {
+                    words.push(format!("{part}/{parts}").into_bytes());
+                }
             }
             Self::Libraries(all) => {
                 words.push(b"libraries".to_vec());

@@ -127,7 +127,8 @@ struct Run<'a> {
     /// runs of the helper that found no room beside the others
     postponed: Vec<Request>,
     driver: Option<JobId>,
-    nvml: Option<JobId>,
+    /// a run for each GPU, or for several
+    nvml: Vec<JobId>,
     /// NVML was asked before anybody knew whether libcuda has to be
     nvml_went_ahead: bool,
     /// the driver's device nodes before anybody was asked: as root NVML makes /dev/nvidiactl where there is none
@@ -181,7 +182,7 @@ impl<'a> Run<'a> {
             runtimes: Vec::new(),
             postponed: Vec::new(),
             driver: None,
-            nvml: None,
+            nvml: Vec::new(),
             nvml_went_ahead: false,
             nodes: Vec::new(),
             smoke: new_smoke(task),
@@ -211,7 +212,7 @@ impl<'a> Run<'a> {
         if self.task.plan.device && self.task.config.gpu != Gpu::Off {
             self.nvml_went_ahead = true;
             self.nodes = machine::device_nodes();
-            self.start_helper(supervisor, self.nvml_request());
+            self.start_nvml(supervisor);
         }
     }
 
@@ -299,8 +300,8 @@ impl<'a> Run<'a> {
             Some("the loader's list of libraries".to_string())
         } else if let Some(id) = self.driver {
             Some(format!("driver: {}", step(id)))
-        } else if let Some(id) = self.nvml {
-            Some(format!("NVML: {}", step(id)))
+        } else if let Some(id) = self.nvml.first() {
+            Some(format!("NVML: {}", step(*id)))
         } else if self.retry_at.is_some() || self.image_again_at.is_some() || self.smoke_again_at.is_some() {
             Some("waiting to try again".to_string())
         } else {
@@ -345,8 +346,8 @@ impl<'a> Run<'a> {
             let failed = findings.failed();
             self.image_findings = Some(findings);
             if failed && plan.stop_early {
-                for job in [self.driver, self.nvml].into_iter().flatten() {
-                    supervisor.cancel(job);
+                for job in self.driver.iter().chain(&self.nvml) {
+                    supervisor.cancel(*job);
                 }
                 self.postponed.clear();
                 self.retry_at = None;

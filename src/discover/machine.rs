@@ -86,6 +86,12 @@ pub fn device_nodes() -> Vec<String> {
     nodes
 }
 
+/// Whether a node is a GPU's: `/dev/nvidia0`.
+pub fn is_gpu(node: &str) -> bool {
+    let number = node.strip_prefix("/dev/nvidia").unwrap_or_default();
+    !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit())
+}
+
 /// Copies of a library of the driver's in the folders of LD_LIBRARY_PATH and in the usual ones; worth naming where the
 /// loader took none.
 pub fn driver_copies(library: &str, ld_library_path: Option<&OsStr>) -> Vec<String> {

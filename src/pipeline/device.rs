@@ -8,11 +8,12 @@ use std::time::Duration;
 use crate::checks;
 use crate::cli::config::Gpu;
 use crate::discover::{forward, machine};
-use crate::facts::{DeviceFacts, HelperEnd, HelperLine, HelperRun};
+use crate::facts::{DeviceFacts, HelperEnd, HelperLine, HelperRun, NvmlAnswer};
 use crate::helper::Request;
 use crate::process::launch;
 use crate::process::limits::ResourceLimit;
 use crate::process::supervisor::{JobId, Supervisor};
+use crate::sys;
 
 use super::{Run, Task};
 
@@ -21,6 +22,9 @@ const NVML_GRACE: Duration = Duration::from_secs(5);
 /// How long each may take where a receipt waits for it; then CUDA is asked. Without persistence mode nvmlInit initialises
 /// every GPU, at one to two seconds each.
 const NVML_BEFORE_CUDA: Duration = Duration::from_secs(20);
+
+/// Most processes that ask NVML at once: no machine has more GPUs.
+const MOST_PARTS: usize = 16;
 
 impl Run<'_> {
     pub(super) fn start_device(&mut self, supervisor: &mut Supervisor) {
@@ -49,14 +53,21 @@ impl Run<'_> {
             self.facts.device.nvml_helper = HelperRun::default();
         }
         if wants_nvml && !nvml_went_ahead {
-            self.start_helper(supervisor, self.nvml_request());
+            self.start_nvml(supervisor);
         }
     }
 
-    /// What NVML is asked: of memory only what the manifest asks for. A probe runs beside the service, which holds it.
-    pub(super) fn nvml_request(&self) -> Request {
+    /// Asks NVML: of memory only what the manifest asks for. A probe runs beside the service, which holds it.
+    ///
+    /// Each GPU takes some 11 ms, and NVML locks out its other threads, so that each has a process of its own.
+    pub(super) fn start_nvml(&mut self, supervisor: &mut Supervisor) {
         let Task { stack, plan, .. } = *self.task;
-        Request::Nvml(stack.limits.gpu_memory_free.filter(|_| plan.device))
+        let free = stack.limits.gpu_memory_free.filter(|_| plan.device);
+        let gpus = self.nodes.iter().filter(|path| machine::is_gpu(path)).count();
+        let parts = gpus.min(sys::processors()).clamp(1, MOST_PARTS);
+        for part in 0..parts {
+            self.start_helper(supervisor, Request::Nvml { free, part, parts });
+        }
     }
 
     /// Starts a run of the helper. One that finds no room beside those that will end waits until one of them has.
@@ -67,7 +78,7 @@ impl Run<'_> {
         {
             Ok(id) => match request {
                 Request::Driver => self.driver = Some(id),
-                Request::Nvml(_) => self.nvml = Some(id),
+                Request::Nvml { .. } => self.nvml.push(id),
                 Request::Libraries(copies) => {
                     let positions = copies.iter().map(|copy| copy.position).collect();
                     self.libraries.push((id, positions));
@@ -81,7 +92,7 @@ impl Run<'_> {
                 let run = HelperRun { end, ms: 0.0 };
                 match request {
                     Request::Driver => self.facts.device.helper = run,
-                    Request::Nvml(_) => self.facts.device.nvml_helper = run,
+                    Request::Nvml { .. } => self.facts.device.nvml_helper.add(run),
                     Request::Libraries(_) => self.facts.image.helper.add(run),
                 }
             }
@@ -101,7 +112,7 @@ impl Run<'_> {
     }
 
     pub(super) fn any_child_running(&self) -> bool {
-        self.driver.is_some() || self.nvml.is_some() || !self.libraries.is_empty() || self.trace.is_some()
+        self.driver.is_some() || !self.nvml.is_empty() || !self.libraries.is_empty() || self.trace.is_some()
     }
 
     pub(super) fn start_postponed(&mut self, supervisor: &mut Supervisor) {
@@ -118,7 +129,8 @@ impl Run<'_> {
     }
 
     pub(super) fn nvml_is_open(&self) -> bool {
-        self.nvml.is_some() || self.postponed.contains(&self.nvml_request())
+        let is_postponed = |request: &Request| matches!(request, Request::Nvml { .. });
+        !self.nvml.is_empty() || self.postponed.iter().any(is_postponed)
     }
 
     /// Takes the answers of a helper run.
@@ -131,9 +143,9 @@ impl Run<'_> {
         } else if job == self.driver {
             self.driver = None;
             self.facts.device.helper = run;
-        } else if job == self.nvml {
-            self.nvml = None;
-            self.facts.device.nvml_helper = run;
+        } else if let Some(at) = self.nvml.iter().position(|asked| *asked == id) {
+            self.nvml.swap_remove(at);
+            self.facts.device.nvml_helper.add(run);
         }
         for line in lines {
             match line {
@@ -148,12 +160,19 @@ impl Run<'_> {
                 }
                 HelperLine::Driver(answer) => self.facts.device.driver = Some(answer),
                 HelperLine::Device(device) => self.facts.device.devices.push(device),
-                HelperLine::Nvml(answer) => self.facts.device.nvml = Some(answer),
+                HelperLine::Nvml(answer) => {
+                    let known = &mut self.facts.device.nvml;
+                    let is_well = |known: &NvmlAnswer| known.load_error.is_none() && known.error.is_none();
+                    if known.as_ref().is_none_or(is_well) {
+                        *known = Some(answer);
+                    }
+                }
                 HelperLine::NvmlDevice(device) => {
                     // Once more, with who holds its memory.
                     let known = &mut self.facts.device.nvml_devices;
-                    known.pop_if(|last| last.index == device.index);
-                    known.push(device);
+                    known.retain(|other| other.index != device.index);
+                    let place = known.partition_point(|other| other.index < device.index);
+                    known.insert(place, device);
                 }
                 HelperLine::Node(node) if !self.nodes.contains(&node.path) => {}
                 HelperLine::Node(node) => self.facts.device.opened.push(node),
@@ -164,15 +183,18 @@ impl Run<'_> {
 
     /// NVML that hangs does not hold a start for which CUDA is enough.
     fn hurry_nvml(&self, supervisor: &mut Supervisor) {
-        let Some(nvml) = self.nvml else { return };
         // Who denies it wants NVML's answer.
         if self.task.config.overrides.0.get(&Code::HelperTimeout) == Some(&Severity::Fail) {
             return;
         }
         if self.facts.device.helper.end == HelperEnd::Done && self.facts.device.has_usable() {
-            supervisor.hurry(nvml, NVML_GRACE);
+            self.nvml
+                .iter()
+                .for_each(|nvml| supervisor.hurry(*nvml, NVML_GRACE));
         } else if self.may_know_devices() {
-            supervisor.hurry(nvml, NVML_BEFORE_CUDA);
+            self.nvml
+                .iter()
+                .for_each(|nvml| supervisor.hurry(*nvml, NVML_BEFORE_CUDA));
         }
     }
 

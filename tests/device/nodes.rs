@@ -125,6 +125,60 @@ fn health_opens_those_that_are_there_and_does_not_ask_cuda() {
     assert!(!machine.path("asked").exists());
 }
 
+/// Where there are nodes of several GPUs, each is asked by a process of its own.
+#[test]
+fn several_gpus_are_asked_side_by_side_and_come_in_their_order() {
+    Need::DeviceNodes.demand();
+    let nodes = "touch /dev/nvidiactl /dev/nvidia-uvm /dev/nvidia0 /dev/nvidia1 /dev/nvidia2 /dev/nvidia3";
+    let script = format!("{nodes} && \"$@\"");
+    let options = ["--stage", "health", "--report", "-", "--device-timeout", "2s"];
+    let four = |calls: &str| {
+        let script = format!(r#"{{"devices": [{{"repeat": 4}}], "calls": {{{calls}}}}}"#);
+        Machine::new(&script)
+    };
+    let checked = |machine: &Machine| {
+        let command = machine.command("check", &options);
+        Checked::of(in_own_dev(machine, &script, &command, nothing), None)
+    };
+    let indices = |checked: &Checked| -> Vec<u64> {
+        let devices = checked.report["facts"]["device"]["nvml_devices"]
+            .as_array()
+            .unwrap();
+        devices
+            .iter()
+            .map(|device| device["index"].as_u64().unwrap())
+            .collect()
+    };
+    // The first is the last to answer.
+    let slow = r#""nvmlDeviceGetName": {"device": 0, "delay_ms": 300}"#;
+    let healthy = checked(&four(slow));
+    assert_eq!(healthy.exit(), 0, "{healthy}");
+    assert_eq!(indices(&healthy), [0, 1, 2, 3]);
+    let opened = healthy.report["facts"]["device"]["opened"].as_array().unwrap();
+    assert_eq!(opened.len(), 6, "{healthy}");
+    // One that is lost, and one that hangs, are told by their numbers, and the others are known.
+    let lost = checked(&four(r#""nvmlDeviceGetName": {"device": 3, "returns": 15}"#));
+    assert_eq!((lost.exit(), indices(&lost).len()), (82, 4), "{lost}");
+    let subject = lost.problem("gpu-unhealthy")["subject"].to_string();
+    assert!(subject.contains("GPU 3"), "{lost}");
+    let hanging = checked(&four(
+        r#""nvmlDeviceGetTotalEccErrors": {"device": 2, "hang": true}"#,
+    ));
+    assert_eq!(hanging.exit(), 85, "{hanging}");
+    hanging.says(
+        "helper-timeout",
+        "fail",
+        ["nvmlDeviceGetTotalEccErrors of GPU 2", "", "", ""],
+    );
+    assert!(
+        hanging.report["facts"]["device"]["nvml_devices"]
+            .as_array()
+            .unwrap()
+            .len()
+            >= 2
+    );
+}
+
 /// A probe under `--gpu optional`: a GPU whose node is there was given to the container, and is gone.
 #[test]
 fn a_gpu_that_is_gone_fails_the_probe_and_one_that_never_was_does_not() {

@@ -9,7 +9,7 @@ use cuda_entrypoint::facts::LibraryKind;
 pub fn usage() -> String {
     let name = "cuda-helper [--fd N]";
     format!(
-        "usage: {name} libraries {{{}}}=PATH...\n       {name} driver\n       {name} nvml [BYTES]",
+        "usage: {name} libraries {{{}}}=PATH...\n       {name} driver\n       {name} nvml [BYTES] [PART/PARTS]",
         kinds()
     )
 }
@@ -34,7 +34,7 @@ pub enum Request {
     /// libcuda
     Driver,
     /// libnvidia-ml, and with a number of bytes whether each GPU has so much free memory
-    Nvml(Option<u64>),
+    Nvml(Option<u64>, Part),
 }
 
 /// One runtime library to ask.
@@ -69,9 +69,8 @@ impl Arguments {
                 Request::Libraries(rest.iter().map(|arg| wanted(arg)).collect::<Result<_, _>>()?)
             }
             (Some("driver"), []) => Request::Driver,
-            (Some("nvml"), []) => Request::Nvml(None),
-            (Some("nvml"), [free]) => Request::Nvml(Some(bytes(free)?)),
-            (Some("driver" | "nvml"), [.., extra]) => return Err(format!("unexpected argument {extra:?}")),
+            (Some("nvml"), rest) => nvml(rest)?,
+            (Some("driver"), [.., extra]) => return Err(format!("unexpected argument {extra:?}")),
             _ => return Err(format!("unknown request {request:?}")),
         };
         Ok(Self { fd, request })
@@ -85,6 +84,46 @@ fn descriptor(arg: Option<OsString>) -> Result<i32, String> {
     number
         .filter(|&fd| fd == 1 || fd > 2)
         .ok_or_else(|| format!("`--fd` needs 1 or a number above 2, found {arg:?}"))
+}
+
+fn nvml(rest: &[OsString]) -> Result<Request, String> {
+    let is_part = |arg: &&OsString| arg.as_bytes().contains(&b'/');
+    match rest {
+        [] => Ok(Request::Nvml(None, Part::default())),
+        [part] if is_part(&part) => Ok(Request::Nvml(None, Part::parse(part)?)),
+        [free] => Ok(Request::Nvml(Some(bytes(free)?), Part::default())),
+        [free, part] => Ok(Request::Nvml(Some(bytes(free)?), Part::parse(part)?)),
+        [.., extra] => Err(format!("unexpected argument {extra:?}")),
+    }
+}
+
+/// Which GPUs are asked, where several processes share them out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Part {
+    this: u32,
+    of: u32,
+}
+
+impl Default for Part {
+    fn default() -> Self {
+        Self { this: 0, of: 1 }
+    }
+}
+
+impl Part {
+    /// `1/4`: the second of four.
+    fn parse(arg: &OsStr) -> Result<Self, String> {
+        let numbers = arg.to_str().and_then(|text| text.split_once('/'));
+        let numbers = numbers.and_then(|(this, of)| Some((this.parse().ok()?, of.parse().ok()?)));
+        let part = numbers.filter(|(this, of)| this < of);
+        let part = part.map(|(this, of)| Self { this, of });
+        part.ok_or_else(|| format!("expected PART/PARTS such as 0/2, found {arg:?}"))
+    }
+
+    /// Whether what has this number belongs to it.
+    pub fn has(self, number: u32) -> bool {
+        number % self.of == self.this
+    }
 }
 
 fn bytes(arg: &OsStr) -> Result<u64, String> {

@@ -6,8 +6,10 @@
 //! ```text
 //! cuda-helper [--fd N] libraries KIND=PATH...   each copy's own version, such as cudart=PATH
 //! cuda-helper [--fd N] driver                   libcuda.so.1 and the devices that it shows
-//! cuda-helper [--fd N] nvml [BYTES]             libnvidia-ml.so.1, the GPUs that it shows, their nodes; how much memory
-//!                                               each has free, and where that is less than BYTES, who holds it
+//! cuda-helper [--fd N] nvml [BYTES] [PART/PARTS]
+//!                                               libnvidia-ml.so.1, the GPUs that it shows, their nodes; how much memory
+//!                                               each has free, and where that is less than BYTES, who holds it. With
+//!                                               0/2 and 1/2 two processes ask every other GPU
 //! ```
 //!
 //! What it finds goes to descriptor N (1 if not given) as one [`cuda_entrypoint::facts::HelperLine`] a line, in JSON.
@@ -60,10 +62,10 @@ fn main() -> ExitCode {
     match arguments.request {
         Request::Libraries(wanted) => libraries::ask(&out, &wanted),
         Request::Driver => driver::ask(&out),
-        Request::Nvml(free) => {
-            nvml::ask(&out, free);
+        Request::Nvml(free, part) => {
+            nvml::ask(&out, free, part);
             // While NVML holds the GPUs: without persistence mode the first who opens one waits for its initialisation.
-            nodes::open(&out, Path::new("/dev"));
+            nodes::open(&out, Path::new("/dev"), part);
         }
     }
     out.finish()

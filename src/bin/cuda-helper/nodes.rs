@@ -10,12 +10,15 @@ use std::path::Path;
 use cuda_entrypoint::facts::{DeviceNode, HelperLine};
 use cuda_entrypoint::hidden::is_hidden;
 
+use crate::arguments::Part;
 use crate::foreign::driver::MOST_DEVICES;
 use crate::output::Output;
 
-/// Opens each node that exists as CUDA does, and closes it at once.
-pub fn open(out: &Output, dev: &Path) {
-    for name in names(dev) {
+/// Opens each node of this part that exists as CUDA does, and closes it at once. The nodes that are no GPU's belong to the
+/// first part.
+pub fn open(out: &Output, dev: &Path, part: Part) {
+    let is_ours = |name: &String| part.has(rank(name).map_or(0, |rank| rank.saturating_sub(2)));
+    for name in names(dev).into_iter().filter(is_ours) {
         let path = dev.join(name);
         if is_hidden(&path) {
             continue;

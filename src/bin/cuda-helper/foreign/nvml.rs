@@ -10,6 +10,7 @@ use cuda_entrypoint::facts::{
 use super::abi::{self, NvmlHandle};
 use super::driver::{FirstError, MOST_DEVICES, capability};
 use super::{Explanation, Foreign, Function, nonsense, text_at};
+use crate::arguments::Part;
 use crate::output::Output;
 use crate::text;
 
@@ -24,7 +25,7 @@ const MOST_HOLDERS: usize = 8;
 
 /// Loads `libnvidia-ml.so.1` as nvidia-smi does and asks it. With `free`, how much memory each GPU has free as well, and
 /// where that is less, who holds it.
-pub fn ask(out: &Output, free: Option<u64>) {
+pub fn ask(out: &Output, free: Option<u64>, part: Part) {
     let mut answer = NvmlAnswer::default();
     let nvml = match Foreign::open_lazily(out, OsStr::new("libnvidia-ml.so.1"), explain) {
         Ok(nvml) => nvml,
@@ -51,7 +52,7 @@ pub fn ask(out: &Output, free: Option<u64>) {
     }
     answer.error = first.0;
     out.line(&HelperLine::Nvml(answer));
-    for index in 0..count.min(MOST_GPUS) {
+    for index in (0..count.min(MOST_GPUS)).filter(|&index| part.has(index)) {
         out.line(&HelperLine::NvmlDevice(ask_device(out, &nvml, index, free)));
     }
 }
