@@ -8,12 +8,13 @@ use std::collections::BTreeMap;
 
 use pep440_rs::{Version, VersionSpecifiers};
 
-use crate::check::{Finding, Overrides};
+use crate::arch::ArchList;
+use crate::check::{Code, Finding, Overrides};
 use crate::checks::floor;
 use crate::facts::{Distribution, Facts, ImageFacts};
 use crate::order;
 use crate::packages as known;
-use crate::stack::{CudaRules, Stack, StackError};
+use crate::stack::{CudaRules, PackageRule, Stack, StackError};
 use crate::text::one_line;
 
 mod archs;
@@ -112,6 +113,50 @@ pub fn contradictions(
     facts: &Facts,
 ) -> Vec<Finding> {
     contradictions::find(captured, probed, overrides, facts)
+}
+
+/// What `--stack none` judges by: the packages and the CUDA that are there, in any version.
+pub fn as_found(facts: &Facts) -> Stack {
+    let image = &facts.image;
+    let mut notes = Vec::new();
+    let loose = |rule: PackageRule| PackageRule {
+        specifiers: None,
+        ..rule
+    };
+    let rules = packages::rules(image, &mut notes);
+    let stack = Stack {
+        cuda: CudaRules {
+            // `driver-floor` says which driver the packages need.
+            driver: None,
+            ..cuda::rules(image, &mut notes)
+        },
+        packages: rules.into_iter().map(loose).collect(),
+        ..Stack::none()
+    };
+    let mut captured = Captured { stack, notes };
+    contradictions::leave_out_self_contained(&mut captured, facts);
+    captured.stack
+}
+
+/// The findings of an image by [`as_found`].
+pub fn judge_as_found(archs: Option<&ArchList>, facts: &Facts) -> Vec<Finding> {
+    let stack = as_found(facts);
+    let mut found = contradictions::as_found(&stack, archs, facts);
+    // Silence would look like a pass.
+    let is_told = |f: &Finding| matches!(f.code, Code::PythonMissing | Code::PythonUnknown);
+    if stack.packages.is_empty() && !found.iter().any(is_told) {
+        let message = match facts.image.python.judged() {
+            Some(python) => format!("no package of a CUDA stack is installed in {python}"),
+            None => "there is no Python, so there are no packages to judge".to_string(),
+        };
+        found.push(Finding::skip(Code::PackageMissing, "packages").message(message));
+    }
+    found
+}
+
+/// Whether a distribution belongs to a CUDA stack by its name alone.
+pub fn belongs(name: &str) -> bool {
+    packages::belongs(name)
 }
 
 /// The entry of the manifest that would accept a finding; none where no entry can.

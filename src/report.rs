@@ -7,6 +7,7 @@ use crate::check::{Code, Finding, Outcome};
 use crate::cli::config::Mode;
 use crate::facts::Facts;
 use crate::receipt::ReceiptSummary;
+use crate::stack::NONE;
 
 pub mod human;
 pub mod json;
@@ -68,7 +69,7 @@ pub fn headline(finding: &Finding) -> String {
 }
 
 /// What comes first where the embedded manifest judged an image that is plainly another one: it lacks several of the
-/// manifest's packages, or has a torch of another release or CUDA. What else fails there is no news.
+/// manifest's packages, has a torch of another release or CUDA, or no Python at all. What else fails there is no news.
 pub fn of_another_image(report: &Report<'_>) -> Option<String> {
     let release = |version: &str| {
         let version = version.trim_start_matches('=');
@@ -85,12 +86,23 @@ pub fn of_another_image(report: &Report<'_>) -> Option<String> {
                 Code::PackageVersion => release(&torch.observed) != release(&torch.required),
                 code => code == Code::PackageCudaTag,
             });
-    (report.stack_source == EMBEDDED && is_other).then(|| {
+    let has_no_python = failures().any(|finding| finding.code == Code::PythonMissing)
+        && report.facts.image.python.site_packages.is_empty();
+    (report.stack_source == EMBEDDED && (is_other || has_no_python)).then(|| {
         format!(
-            "this image is not {}; `cuda-entrypoint stack capture` writes its own manifest",
+            "this image has no manifest and is not {}, the embedded one; `cuda-entrypoint stack capture` writes a manifest \
+             of it, `--stack none` checks it without one",
             report.stack_name
         )
     })
+}
+
+/// By what was judged, in a line: the manifest's name and place, or that there was none. `source` is the place as shown.
+pub fn judged_by(report: &Report<'_>, source: &str) -> String {
+    match report.stack_source == NONE {
+        true => "no manifest".to_string(),
+        false => format!("stack {} ({source})", report.stack_name),
+    }
 }
 
 /// Whether `text` holds `part` as words of its own: `torch is 2.5.0` says `torch`, `torchvision is 0.20` does not.

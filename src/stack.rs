@@ -82,9 +82,29 @@ pub struct Stack {
     pub limits: LimitRules,
     /// findings that are accepted, each for a package or a library
     pub accept: Vec<Accept>,
+    /// there is no manifest: what is there is held against itself ([`Stack::none`])
+    pub as_found: bool,
 }
 
+/// How `--stack` asks for no manifest, and what verdicts call that.
+pub const NONE: &str = "none";
+
 impl Stack {
+    /// No manifest. What is read and asked is all that any manifest could ask for; what it is judged by is made of what was
+    /// found ([`crate::capture::as_found`]).
+    pub fn none() -> Self {
+        Self {
+            name: NONE.to_string(),
+            cuda: CudaRules {
+                runtime: Some(CudaRule::any()),
+                nvrtc: Some(CudaRule::any()),
+                driver: None,
+            },
+            as_found: true,
+            ..Self::default()
+        }
+    }
+
     /// Parses a manifest. A byte order mark in front is skipped.
     ///
     /// # Errors
@@ -253,6 +273,7 @@ impl Object for Manifest {
             gpus: self.gpus,
             limits: self.limits,
             accept: self.accept,
+            as_found: false,
         })
     }
 }
@@ -345,6 +366,10 @@ impl Serialize for Stack {
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("schema", &SCHEMA)?;
         map.serialize_entry("name", &self.name)?;
+        if self.as_found {
+            // Its rules are those of what is read; there is nothing to write down.
+            return map.end();
+        }
         if !self.cuda.is_empty() {
             map.serialize_entry("cuda", &self.cuda)?;
         }

@@ -39,6 +39,7 @@ mod smoke_script;
 mod stack;
 mod trust;
 mod valgrind;
+mod without_manifest;
 
 fn main() -> std::process::ExitCode {
     support::harness::main()

@@ -35,7 +35,7 @@ fn run_writes_nothing_to_standard_output() {
         world.run(&["--log", "trace"], &printed),
         world.run(&["--format", "json", "--log", "trace"], &printed),
         world.run(&["--report", "report.json"], &printed),
-        world.run(&["--stack", "none", "--mode", "warn"], &printed),
+        world.run(&["--stack", "absent", "--mode", "warn"], &printed),
         // The driver's own chatter is on its standard output.
         with_driver(
             &world,
@@ -56,7 +56,7 @@ fn run_writes_nothing_to_standard_output() {
     let failures: [&[&str]; 5] = [
         &["--gpu", "required"],
         &["--gpu", "required", "--format", "json"],
-        &["--stack", "none"],
+        &["--stack", "absent"],
         &["--wait", "soon"],
         &["--gpu", "required", "--log", "trace"],
     ];
@@ -200,13 +200,13 @@ fn what_keeps_it_from_checking_is_an_object_too() {
     };
     let cases = [
         (run(&["--stack", "bad.json"], &["true"]), 78, "bad.json"),
-        (run(&["--stack", "none"], &["true"]), 78, "none"),
+        (run(&["--stack", "absent"], &["true"]), 78, "absent"),
         (run(&["--wait", "soon"], &["true"]), 64, "--wait"),
         (run(&["--no-such"], &["true"]), 64, "--no-such"),
         (run(&["--receipt="], &["true"]), 64, "--receipt"),
         (run(&["--no-such", "--mode", "warn"], &["true"]), 0, "unchecked"),
         (
-            run(&["--stack", "none", "--mode", "warn"], &["true"]),
+            run(&["--stack", "absent", "--mode", "warn"], &["true"]),
             0,
             "unchecked",
         ),
@@ -244,7 +244,7 @@ fn what_keeps_it_from_checking_is_an_object_too() {
         ));
     }
     // And check.
-    let mut command = world.entrypoint(["check", "--stack", "none", "--format", "json"]);
+    let mut command = world.entrypoint(["check", "--stack", "absent", "--format", "json"]);
     let run = Run::of(&mut command);
     run.exits(78).prints("");
     assert_eq!(levels(&run).len(), 1);
@@ -503,10 +503,10 @@ fn every_way_to_fail_is_in_the_termination_log() {
             "manifest (exit 78): bad.json at line 1",
         ),
         (
-            &["--stack", "none"],
+            &["--stack", "absent"],
             &["true"],
             78,
-            "manifest (exit 78): cannot read the manifest none",
+            "manifest (exit 78): cannot read the manifest absent",
         ),
         (
             &["--wait", "soon"],

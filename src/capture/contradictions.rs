@@ -4,9 +4,10 @@
 //! require, the image is not right, and the manifest would hide it.
 
 use super::Captured;
+use crate::arch::ArchList;
 use crate::check::{Code, Finding, Findings, Overrides};
 use crate::checks::{floor, image};
-use crate::facts::{CudaVersion, Facts, ImageFacts};
+use crate::facts::{CudaVersion, Facts, ImageFacts, Library, LibraryOrigin};
 use crate::packages;
 use crate::stack::{CudaRule, PackageRule, Stack};
 
@@ -38,17 +39,45 @@ pub(super) fn find(
         }
     };
     add(failures(&captured.stack));
-    add(tags(&captured.stack, overrides, facts));
+    let of_tags = Findings::under(overrides, &[], tags(&captured.stack, facts));
+    add(of_tags.failures().cloned().collect());
     let own = Findings::under(overrides, &[], cpu_build(&facts.image).into_iter().collect());
     add(own.failures().cloned().collect());
     // A library that is damaged states no version, so that the manifest has no rule that it fails.
-    let of_libraries = |f: &&Finding| {
-        matches!(
-            f.code,
-            Code::CudartVersion | Code::NvrtcVersion | Code::CudnnVersion
-        ) && f.failed()
+    add(probed.iter().filter(|f| is_of_library(f)).cloned().collect());
+    found
+}
+
+fn is_of_library(finding: &Finding) -> bool {
+    matches!(
+        finding.code,
+        Code::CudartVersion | Code::NvrtcVersion | Code::CudnnVersion
+    ) && finding.failed()
+}
+
+/// What `--stack none` finds in an image: everything under a manifest that asks for what is there in any version, and what
+/// such a manifest hides. The stack is the one that a machine is to be held against.
+pub(super) fn as_found(stack: &Stack, archs: Option<&ArchList>, facts: &Facts) -> Vec<Finding> {
+    let mut found = image::judge(stack, archs, facts);
+    // It fails in both ways, and is mended once.
+    let mut hidden = tags(stack, facts);
+    hidden.extend(cpu_build(&facts.image).filter(|_| super::is_for_cuda(&facts.image, &stack.cuda)));
+    let states_nothing = |copy: &Library| {
+        copy.origin == LibraryOrigin::Wheel && copy.answer.as_ref().is_some_and(|a| a.version.is_none())
     };
-    add(probed.iter().filter(of_libraries).cloned().collect());
+    if facts.image.libraries.iter().any(states_nothing) {
+        hidden.extend(
+            image::judge(&Stack::none(), None, facts)
+                .into_iter()
+                .filter(is_of_library),
+        );
+    }
+    for finding in hidden {
+        let same = |f: &Finding| f.problem && (f.code, &f.subject) == (finding.code, &finding.subject);
+        if !found.iter().any(same) {
+            found.push(finding);
+        }
+    }
     found
 }
 
@@ -99,7 +128,7 @@ fn loosen(captured: &mut Captured, wanted: usize, failures: &dyn Fn(&Stack) -> u
 }
 
 /// Packages for another CUDA that bring their own libraries do not belong to the stack, so the manifest does not name them.
-fn leave_out_self_contained(captured: &mut Captured, facts: &Facts) {
+pub(super) fn leave_out_self_contained(captured: &mut Captured, facts: &Facts) {
     let tags = |stack: &Stack| -> Vec<Finding> {
         let findings = image::judge(stack, None, facts);
         let wrong = |f: &Finding| f.code == Code::PackageCudaTag && f.problem;
@@ -122,7 +151,7 @@ fn leave_out_self_contained(captured: &mut Captured, facts: &Facts) {
 
 /// What the tags of packages without CUDA in their names say, where copies of libcudart are of several major versions and
 /// torch's decides. A package with it in its name (`faiss-gpu-cu12`) is what the other copies are for.
-fn tags(stack: &Stack, overrides: &Overrides, facts: &Facts) -> Vec<Finding> {
+fn tags(stack: &Stack, facts: &Facts) -> Vec<Finding> {
     let (None, Some(cuda)) = (&stack.cuda.runtime, floor::of_torch(&facts.image)) else {
         return Vec::new();
     };
@@ -133,11 +162,9 @@ fn tags(stack: &Stack, overrides: &Overrides, facts: &Facts) -> Vec<Finding> {
     let of_major = |minor| CudaVersion { minor, ..cuda };
     stack.cuda.runtime = Some(CudaRule::between(of_major(0), of_major(99)));
     let mut findings = image::judge(&stack, None, facts);
-    findings.retain(|f| f.code == Code::PackageCudaTag && !super::packages::is_of_cuda(&f.subject));
-    Findings::under(overrides, &[], findings)
-        .failures()
-        .cloned()
-        .collect()
+    findings
+        .retain(|f| f.problem && f.code == Code::PackageCudaTag && !super::packages::is_of_cuda(&f.subject));
+    findings
 }
 
 /// torch without CUDA, whether its version says `+cpu` or not.

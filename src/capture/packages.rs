@@ -24,7 +24,7 @@ pub(super) fn is_of_cuda(name: &str) -> bool {
 }
 
 /// Whether a distribution belongs to a CUDA stack by its name alone.
-fn belongs(name: &str) -> bool {
+pub(super) fn belongs(name: &str) -> bool {
     is_of_cuda(name)
         || packages::of(name).is_some_and(|package| package.family)
         || name.starts_with("torch-")

@@ -322,7 +322,7 @@ may also be an exit code, such as 82: the findings that end with it are listed.
         summary: "print the manifest in force",
         help: "\
 show prints the manifest in force: that of --stack, else /etc/cuda-entrypoint/stack.json if it exists, else the embedded
-one. --json prints it as JSON, to start a manifest of your own from.
+one. --json prints it as JSON, to start a manifest of your own from. Under --stack none there is no manifest.
 ",
         options: &[&OPTION.stack, &OPTION.archs, &OPTION.format, &OPTION.log],
         own: &[JSON],

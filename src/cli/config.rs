@@ -1,7 +1,5 @@
 //! Settings as values. All of them are parsed, and contradictions found, before any check begins.
 
-use std::path::PathBuf;
-
 use tracing::level_filters::LevelFilter;
 
 use crate::check::{Code, Overrides, Severity};
@@ -10,7 +8,7 @@ use crate::process::init::SignalTarget;
 use super::kind::{Codes, read};
 use super::setting::{Origin, Setting};
 
-pub use super::kind::{ReportTarget, TerminationLog};
+pub use super::kind::{ReportTarget, StackChoice, TerminationLog};
 pub use super::options::{Config, Format, Gpu, Mode, Settings, SmokeDevices, SmokeMode};
 pub use super::setting::SettingError;
 
@@ -38,11 +36,11 @@ pub fn logging(settings: &Settings) -> (LevelFilter, Format) {
     )
 }
 
-/// What `stack show` needs: the manifest's path and whether it is printed as JSON.
+/// What `stack show` needs: the manifest and whether it is printed as JSON.
 ///
 /// # Errors
 /// As [`Config::from_settings`], for these two settings alone.
-pub fn shown_stack(settings: &Settings) -> Result<(Option<PathBuf>, Format), SettingError> {
+pub fn shown_stack(settings: &Settings) -> Result<(StackChoice, Format), SettingError> {
     Ok((settings.stack()?, settings.format()?))
 }
 

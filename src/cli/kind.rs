@@ -200,6 +200,32 @@ impl Kind for FilePath {
     }
 }
 
+/// Which manifest is in force.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum StackChoice {
+    /// the image's own where there is one, else the embedded one
+    Default,
+    /// none: what is there is held against itself
+    None,
+    /// this file
+    File(PathBuf),
+}
+
+/// The path of a manifest, or `none`; a file by that name is `./none`.
+#[derive(Debug)]
+pub struct StackSource;
+
+impl Kind for StackSource {
+    type Value = StackChoice;
+
+    fn parse(text: &OsStr) -> Result<StackChoice, Wrong> {
+        if text == crate::stack::NONE {
+            return Ok(StackChoice::None);
+        }
+        Ok(FilePath::parse(text)?.map_or(StackChoice::Default, StackChoice::File))
+    }
+}
+
 /// Where the JSON report goes.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ReportTarget {

@@ -12,8 +12,8 @@ use tracing::level_filters::LevelFilter;
 use crate::check::Overrides;
 
 use super::kind::{
-    Archs, Codes, Deadline, FilePath, Init, Kind, Level, Quiet, ReportPath, Span, TerminationLog, choice,
-    read_or,
+    Archs, Codes, Deadline, FilePath, Init, Kind, Level, Quiet, ReportPath, Span, StackChoice, StackSource,
+    TerminationLog, choice, read_or,
 };
 use super::setting::{Setting, SettingError};
 use super::table::{OptionSpec, flag_of, options};
@@ -68,8 +68,9 @@ options! {
         wait: Span = Duration::ZERO, "DURATION", "how long to retry a failure that may be temporary";
     }
     "requirements" {
-        stack: FilePath = None, "FILE",
-            "manifest of the stack\n(default: /etc/cuda-entrypoint/stack.json if it exists, else the embedded one)";
+        stack: StackSource = StackChoice::Default, "FILE",
+            "manifest of the stack; none: run the checks that need no manifest\n\
+             (default: /etc/cuda-entrypoint/stack.json if it exists, else the embedded one)";
         archs: Archs = None, "LIST",
             "compute capabilities to support, as in TORCH_CUDA_ARCH_LIST: 7.5;8.0;9.0+PTX\n\
              (default: the manifest's list)";

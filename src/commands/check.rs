@@ -32,7 +32,7 @@ impl Session<'_> {
                 return self.refuse_check(&error.into(), &log, supervisor);
             }
         };
-        let loaded = match load_stack(config.stack.as_deref()) {
+        let loaded = match load_stack(&config.stack) {
             Ok(loaded) => loaded,
             Err(refusal) => return self.refuse_check(&refusal, &config.termination_log, supervisor),
         };

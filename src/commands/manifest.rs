@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use cuda_entrypoint::cli::Settings;
-use cuda_entrypoint::cli::config::{self, Format};
+use cuda_entrypoint::cli::config::{self, Format, StackChoice};
 use cuda_entrypoint::discover;
 use cuda_entrypoint::exit_code::ExitCode;
 use cuda_entrypoint::process::limits::ResourceLimit;
@@ -27,16 +27,23 @@ pub struct Loaded {
 }
 
 /// Reads the manifest: `--stack`, else the image's own, else the embedded one.
-pub fn load_stack(given: Option<&Path>) -> Result<Loaded, Refusal> {
+pub fn load_stack(given: &StackChoice) -> Result<Loaded, Refusal> {
     // A link that leads nowhere or a folder that may not be searched is a mistake to be told, not an absence.
     let absent = || {
         let kind = std::fs::symlink_metadata(DEFAULT_STACK).map_err(|e| e.kind());
         matches!(kind, Err(ErrorKind::NotFound | ErrorKind::NotADirectory))
     };
     let path = match given {
-        Some(path) => path,
-        None if !absent() => Path::new(DEFAULT_STACK),
-        None => {
+        StackChoice::File(path) => path,
+        StackChoice::None => {
+            return Ok(Loaded {
+                stack: Stack::none(),
+                source: stack::NONE.to_string(),
+                doubt: None,
+            });
+        }
+        StackChoice::Default if !absent() => Path::new(DEFAULT_STACK),
+        StackChoice::Default => {
             let stack = Stack::embedded().map_err(|e| Refusal {
                 exit: ExitCode::Config.code(),
                 kind: "manifest",
@@ -107,14 +114,14 @@ pub fn doubt(manifest: &std::fs::Metadata, shown: &str) -> Option<String> {
 }
 
 pub fn stack_show(settings: &Settings, as_json: bool) -> u8 {
-    let (path, format) = match config::shown_stack(settings) {
+    let (choice, format) = match config::shown_stack(settings) {
         Ok(shown) => shown,
         Err(error) => {
             complain(&error.to_string(), &error.hint);
             return error.exit_code();
         }
     };
-    let loaded = match load_stack(path.as_deref()) {
+    let loaded = match load_stack(&choice) {
         Ok(loaded) => loaded,
         Err(refusal) => {
             complain(&refusal.message, &refusal.hint);
@@ -123,6 +130,11 @@ pub fn stack_show(settings: &Settings, as_json: bool) -> u8 {
     };
     if let Some(doubt) = &loaded.doubt {
         say(doubt);
+    }
+    if loaded.stack.as_found {
+        say(
+            "--stack none is no manifest: what is there is checked; `cuda-entrypoint stack capture` writes one of it",
+        );
     }
     let mut stack = loaded.stack;
     let mut source = loaded.source;

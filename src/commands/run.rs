@@ -10,7 +10,7 @@ use cuda_entrypoint::process::init;
 use cuda_entrypoint::process::init::SignalTarget;
 use cuda_entrypoint::process::supervisor::{StartError, Supervisor};
 use cuda_entrypoint::receipt::Part;
-use cuda_entrypoint::report::{Report, human, termination};
+use cuda_entrypoint::report::{Report, human, of_another_image, termination};
 use cuda_entrypoint::smoke::handoff::{self, HandOff};
 use cuda_entrypoint::stack::Stack;
 use cuda_entrypoint::{pipeline, smoke};
@@ -69,7 +69,7 @@ impl Session<'_> {
             };
             return self.refuse(&refusal, &config.termination_log, supervisor);
         }
-        let loaded = match load_stack(config.stack.as_deref()) {
+        let loaded = match load_stack(&config.stack) {
             Ok(loaded) => loaded,
             Err(refusal) => return self.refuse(&refusal, &config.termination_log, supervisor),
         };
@@ -187,6 +187,9 @@ impl Session<'_> {
                 &stderr,
             ));
             return;
+        }
+        if let Some(line) = of_another_image(report) {
+            tracing::warn!("{line}");
         }
         for finding in report.findings.iter().filter(|f| f.failed()) {
             tracing::error!(

@@ -5,7 +5,6 @@ use std::ffi::OsStr;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::checks;
 use crate::cli::config::Gpu;
 use crate::discover::{forward, machine};
 use crate::facts::{DeviceFacts, HelperEnd, HelperLine, HelperRun, NvmlAnswer};
@@ -13,7 +12,7 @@ use crate::helper::Request;
 use crate::process::launch;
 use crate::process::limits::ResourceLimit;
 use crate::process::supervisor::{JobId, Supervisor};
-use crate::sys;
+use crate::{capture, checks, sys};
 
 use super::{Run, Task};
 
@@ -265,6 +264,8 @@ impl Run<'_> {
         let findings = if plan.health {
             checks::device::judge_health(config.gpu, &self.facts)
         } else {
+            let as_found = stack.as_found.then(|| capture::as_found(&self.facts));
+            let stack = as_found.as_ref().unwrap_or(stack);
             let mut all = checks::device::judge(stack, config.gpu, &self.facts);
             all.extend(checks::require::judge(config.gpu, &self.facts));
             all.extend(checks::limits::judge(stack, &self.facts));

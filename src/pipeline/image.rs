@@ -16,7 +16,7 @@ use crate::process::launch;
 use crate::process::supervisor::{Ended, Exit, Start, Supervisor};
 use crate::smoke::handoff;
 use crate::sys::Program;
-use crate::{checks, helper, sys};
+use crate::{capture, checks, helper, sys};
 
 use super::survey::{Discovered, Survey, Told};
 use super::thread::{Awaited, in_thread};
@@ -72,7 +72,11 @@ impl Run<'_> {
             listed: archs.map(|list| list.iter().map(|a| a.capability).collect()),
             everything: plan.image,
             kernels: judges_devices
-                || (plan.image && (archs.is_some() || self.keeps() || !self.task.stack.packages.is_empty())),
+                || (plan.image
+                    && (archs.is_some()
+                        || self.keeps()
+                        || self.task.stack.as_found
+                        || !self.task.stack.packages.is_empty())),
             // The image stage judges that there is one, wherever the smoke is to run.
             smoke: self.smoke.is_some()
                 || ((plan.image || self.keeps()) && !self.task.stack.smoke.is_empty()),
@@ -274,7 +278,10 @@ impl Run<'_> {
     }
 
     pub(super) fn judged_image(&self) -> Findings {
-        let findings = checks::image::judge(self.task.stack, self.task.archs, &self.facts);
+        let findings = match self.task.stack.as_found {
+            true => capture::judge_as_found(self.task.archs, &self.facts),
+            false => checks::image::judge(self.task.stack, self.task.archs, &self.facts),
+        };
         let accepted = &self.task.stack.accept;
         let mut findings = Findings::under(&self.task.config.overrides, accepted, findings);
         // Without a Python there is nothing that an entry could have been about.

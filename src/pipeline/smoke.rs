@@ -40,7 +40,11 @@ pub(super) fn smoke_skipped(smoke: SmokeMode, findings: &Findings) -> String {
 pub fn smoke_report(task: &Task<'_>, gathered: &Gathered) -> SmokeReport {
     let of_smoke = || gathered.findings.iter().filter(|f| f.stage == Stage::Smoke);
     let (status, reason) = if task.stack.smoke.is_empty() {
-        ("not-run", "the manifest has no smoke".to_string())
+        let why = match task.stack.as_found {
+            true => "--stack none has no smoke",
+            false => "the manifest has no smoke",
+        };
+        ("not-run", why.to_string())
     } else if let Some(finding) = gathered.findings.worst_of(Stage::Smoke) {
         // Also under an override: what is only tolerated has not passed.
         ("failed", finding.message.clone())

@@ -15,7 +15,7 @@ use crate::discover::{
 };
 use crate::facts::{ComputeCapability, ImageFacts, Library, Python, Unread};
 use crate::stack::Stack;
-use crate::sys;
+use crate::{capture, sys};
 
 use super::receipts::{Candidate, Provenance};
 
@@ -290,11 +290,15 @@ impl Survey {
                 ..Discovered::default()
             };
         }
-        let names: Vec<&str> = self
-            .stack
-            .packages
+        let found: Vec<String> = distributions
             .iter()
+            .filter(|dist| self.stack.as_found && capture::belongs(&dist.name))
+            .map(|dist| dist.name.clone())
+            .collect();
+        let rules = self.stack.packages.iter();
+        let names: Vec<&str> = rules
             .map(|rule| rule.normalized.as_str())
+            .chain(found.iter().map(String::as_str))
             .collect();
         extras::activate(&mut distributions, python.version.as_deref());
         torch_abi::state(&mut distributions);

@@ -6,7 +6,7 @@ use std::ffi::CString;
 use crate::arch::ArchList;
 use crate::check::{Overrides, Severity};
 use crate::process::launch;
-use crate::stack::Stack;
+use crate::stack::{self, Stack};
 use crate::text::one_line;
 
 /// A key or a part of one.
@@ -38,7 +38,11 @@ pub fn in_force(
     env: &[CString],
 ) -> Texts {
     let mut all = Texts::new();
-    let manifest = serde_json::to_string_pretty(stack).unwrap_or_default();
+    let manifest = match stack.as_found {
+        // No manifest is written like this.
+        true => stack::NONE.to_string(),
+        false => serde_json::to_string_pretty(stack).unwrap_or_default(),
+    };
     all.insert(MANIFEST.to_string(), digest([manifest.as_str()]));
     if let Some(archs) = archs {
         all.insert(ARCHS.to_string(), archs.to_string());

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Report, headline, of_another_image, says};
+use super::{Report, headline, judged_by, of_another_image, says};
 use crate::check::{Code, Finding, Stage, Status, Verdict};
 use crate::cli::config::Mode;
 use crate::cuda_errors::is_forward;
@@ -278,11 +278,7 @@ fn total(report: &Report<'_>) -> String {
 
 fn verdict_line(report: &Report<'_>, colour: Colour) -> String {
     let total = total(report);
-    let tail = format!(
-        "stack {} ({}), {total}",
-        sanitize(report.stack_name),
-        sanitize(report.stack_source)
-    );
+    let tail = format!("{}, {total}", sanitize(&judged_by(report, report.stack_source)));
     let warnings = report
         .findings
         .iter()
@@ -382,8 +378,8 @@ pub fn success(report: &Report<'_>, service: &str) -> Success {
             parts.join(", ")
         };
         sanitize(&format!(
-            "{parts}; stack {} ({source}); {total}; exec {service}",
-            report.stack_name
+            "{parts}; {}; {total}; exec {service}",
+            judged_by(report, source)
         ))
     };
     let details = line(&proven, report.stack_source, service);

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use super::{Report, headline, of_another_image};
+use super::{Report, headline, judged_by, of_another_image};
 use crate::check::{Status, Verdict};
 use crate::cli::config::TerminationLog;
 use crate::process::limits::ResourceLimit;
@@ -42,10 +42,7 @@ pub fn message(report: &Report<'_>) -> String {
             } else {
                 "pass"
             };
-            lines.push(format!(
-                "{word}: stack {} ({})",
-                report.stack_name, report.stack_source
-            ));
+            lines.push(format!("{word}: {}", judged_by(report, report.stack_source)));
         }
     }
     for finding in report

@@ -12,6 +12,13 @@ pub fn table(stack: &Stack, source: &str) -> String {
     let mut out = Table(String::new());
     out.part("name", [stack.name.clone()]);
     out.part("source", [source.to_string()]);
+    if stack.as_found {
+        out.part("archs", stack.archs.iter().map(ToString::to_string));
+        for part in ["cuda", "python", "packages"] {
+            out.part(part, ["what is there, held against itself".to_string()]);
+        }
+        return out.0;
+    }
     let cuda = stack
         .cuda
         .entries()

@@ -72,6 +72,14 @@ impl CudaRule {
         Self::of(&[(Op::Exact, "", version)])
     }
 
+    /// Every version.
+    pub fn any() -> Self {
+        Self {
+            written: "*".to_string(),
+            requirement: VersionReq::STAR,
+        }
+    }
+
     /// This version and every later one.
     pub fn at_least(version: CudaVersion) -> Self {
         Self::of(&[(Op::GreaterEq, ">=", version)])

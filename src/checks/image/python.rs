@@ -23,7 +23,16 @@ fn needs_interpreter(scene: &ImageContext<'_>) -> bool {
 }
 
 fn needs_folders(scene: &ImageContext<'_>) -> bool {
-    !scene.stack.packages.is_empty() || !scene.stack.files.is_empty()
+    let python = &scene.image.python;
+    // Without a manifest a Python is judged where there is one, and missed where the service or a setting names it.
+    let is_named = || {
+        python.undetermined.is_some()
+            || python.closed_folder.is_some()
+            || python.tried.iter().any(|tried| tried.starts_with("--python"))
+    };
+    !scene.stack.packages.is_empty()
+        || !scene.stack.files.is_empty()
+        || (scene.stack.as_found && !scene.has_folders() && is_named())
 }
 
 pub fn presence(scene: &ImageContext<'_>) -> Option<Finding> {
@@ -76,6 +85,10 @@ pub fn presence(scene: &ImageContext<'_>) -> Option<Finding> {
         (None, Some(prefix)) if without_interpreter => (
             format!("{prefix} without an interpreter"),
             format!("{prefix}, found by {found_by}, has no interpreter"),
+        ),
+        _ if scene.stack.as_found => (
+            "no interpreter".into(),
+            "no Python was found, and --python or the service names one".into(),
         ),
         _ => (
             "no interpreter".into(),

@@ -82,7 +82,8 @@ fn modules_of(stack: &Stack, python: &Python) -> Vec<PathBuf> {
         SmokeEntry::Command { .. } => None,
     });
     let rules = stack.packages.iter().map(|rule| rule.normalized.as_str());
-    let mut wanted: Vec<&'static Package> = smoke.chain(rules).filter_map(packages::of).collect();
+    let all = packages::PACKAGES.iter().filter(|_| stack.as_found);
+    let mut wanted: Vec<&'static Package> = smoke.chain(rules).filter_map(packages::of).chain(all).collect();
     // A stable sort: torch first, all others in their order.
     order::sort_by_key(&mut wanted, |package| package.name != "torch");
     let mut found: Vec<PathBuf> = Vec::new();
