@@ -4,7 +4,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 
-.PHONY: help build check verify verify-reproducible demo test test-all test-stack test-field faults signals compare fuzz valgrind miri bench lint map clean
+.PHONY: help build check verify verify-reproducible demo test test-all test-stack test-field faults signals pictures docs compare fuzz valgrind miri bench lint map clean
 
 help: ## list these targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,7 @@ test-stack: build ## a full torch 2.5.0 environment, and the service image with 
 	else tests/docker/full.sh; fi
 
 test-field: build ## environments that people use, captured and started behind fake GPUs, and reported faults: 60 GB from PyPI
+	@tests/build/fakes.sh >/dev/null
 	@tests/field/run.py
 
 faults: ## how many faults tests/faults.md lists, and the tests that show what becomes of them
@@ -53,7 +54,7 @@ compare: build ## --init beside tini and catatonit, case by case
 
 valgrind: ## the helper against the fake driver and real CUDA libraries, under valgrind; `make test` does that too
 	@valgrind --version
-	@tests/build/wheels.py demo tests >/dev/null
+	@tests/build/wheels.py demo tests stories >/dev/null
 	@cargo test --quiet --locked --test integration -- valgrind::
 
 miri: ## the modules that only compute, under miri; needs a nightly toolchain that has it
@@ -67,6 +68,12 @@ bench: build ## what the image stage costs on that environment, beside a Python 
 
 lint: ## formats, clippy, shell, Dockerfiles, licenses, texts
 	@tests/lint/lint.sh
+
+pictures: build ## draw the pictures of README.md from what the binary says: 0.7 GB from PyPI
+	@tests/pictures/render.py
+
+docs: ## write what is generated of the documentation: docker/reference.md's tables, docker/findings, completions, man page
+	@CUDA_ENTRYPOINT_WRITE_DOCS=1 cargo test --quiet --locked --test integration -- docs::generated
 
 map: ## draw the modules and what they use into ARCHITECTURE.md
 	@tests/lint/map.py --write

@@ -128,6 +128,7 @@ pub fn as_found(facts: &Facts) -> Stack {
         cuda: CudaRules {
             // `driver-floor` says which driver the packages need.
             driver: None,
+            runtime: cuda::runtime_as_found(image),
             ..cuda::rules(image, &mut notes)
         },
         packages: rules.into_iter().map(loose).collect(),

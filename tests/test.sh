@@ -17,7 +17,7 @@ if [[ ! -x $CUDA_ENTRYPOINT_DIST ]]; then
   exit 1
 fi
 # Before the tests: a download would take the time of one.
-tests/build/wheels.py demo tests >/dev/null
+tests/build/wheels.py demo tests stories >/dev/null
 
 CUDA_ENTRYPOINT_TEST_SUMMARY=$(mktemp)
 export CUDA_ENTRYPOINT_TEST_SUMMARY

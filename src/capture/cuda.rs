@@ -27,6 +27,15 @@ pub(super) fn rules(image: &ImageFacts, notes: &mut Vec<String>) -> CudaRules {
     }
 }
 
+/// The runtime of an image that no manifest describes: torch's CUDA belongs to it as well as the copies of libcudart.
+pub(super) fn runtime_as_found(image: &ImageFacts) -> Option<CudaRule> {
+    let (oldest, newest) = versions(image, LibraryKind::Cudart, &mut Vec::new())?;
+    let torch = of_torch(image).filter(|torch| torch.major == oldest.major);
+    Some(rule(torch.map_or((oldest, newest), |torch| {
+        (torch.min(oldest), torch.max(newest))
+    })))
+}
+
 fn rule((oldest, newest): (CudaVersion, CudaVersion)) -> CudaRule {
     match oldest == newest {
         true => CudaRule::exactly(newest),

@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# The entrypoint at work on real wheels, without a GPU and without Docker: an environment in target/demo stands for the
-# image. `make demo` builds the binary first.
+# The entrypoint at work on real wheels, without a GPU and without Docker: environments in target/demo stand for images, and
+# the fake driver of the tests for a driver. `make demo` builds the binary first. The stories are those of README.md.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 . tests/build/folders.sh
+# What is told stands between the lines that tell it.
+exec 2>&1
 
 tests/build/prerequisites.sh demo
 entrypoint=$dist/cuda-entrypoint
@@ -12,44 +14,45 @@ if [[ ! -x $entrypoint ]]; then
   exit 1
 fi
 
-# tests/requirements/demo.txt has wheels for these versions of Python.
-supported='3\.(9|10|11|12|13)'
-fallback=3.11
+echo "== real wheels into $target/demo (180 MB to fetch, the first time)"
+tests/demo/environments.sh "$target/demo"
+driver=$(tests/build/fakes.sh)
 
-environment=$target/demo/venv
-version=$(python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-rm -rf "$environment"
-mkdir -p "$target/demo"
-if [[ $version =~ ^$supported$ ]]; then
-  python3 -m venv --without-pip "$environment"
-  service=("$environment/bin/python" -c "print('service started')")
-else
-  # No wheel for this Python: an environment that is only looked at needs no interpreter, and the service is whatever
-  # Python there is.
-  echo "== Python $version has no spconv wheel: taking those for Python $fallback"
-  version=$fallback
-  mkdir -p "$environment"
-  printf 'home = /usr/bin\nversion = %s\n' "$version" >"$environment/pyvenv.cfg"
-  service=(python3 -c "print('service started')")
-fi
-site_packages=$environment/lib/python$version/site-packages
-mkdir -p "$site_packages"
+# story EXIT WORDS...: shows a command, runs it, and holds its exit code against EXIT.
+story() {
+  local expected=$1 status=0
+  shift
+  printf '\n$ %s\n' "${*/#"$entrypoint"/cuda-entrypoint}"
+  "$@" || status=$?
+  if ((status != expected)); then
+    echo "demo: it ended with $status in place of $expected" >&2
+    exit 1
+  fi
+  echo "== it ended with $status"
+}
 
-echo "== real wheels for Python $version into $environment (125 MB to fetch, the first time)"
-wheels=$(tests/build/wheels.py --python "$version" demo)
-# Without dependencies: pip refuses this pair of spconv and cumm, although they work together, and the demo has no use
-# for torch. In one go, since `--target` does not merge a second wheel into the folder `nvidia`. The version of Python is
-# the one asked for, whichever runs pip.
-tests/build/pip.sh install --quiet --no-deps --no-compile --only-binary=:all: --no-index --find-links "$wheels" \
-  --ignore-requires-python --implementation cp --python-version "$version" \
-  --platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64 \
-  --target "$site_packages" --require-hashes --requirement tests/requirements/demo.txt
+echo
+echo "== 1. A wheel without kernels for an H100, found without a GPU. Its dependencies are left out here: what lacks because"
+echo "   of that is allowed."
+story 81 "$entrypoint" check --stage image --stack none --archs '8.0;9.0' --python "$target/demo/faiss" \
+  --allow requires-dist,library-missing --quiet
 
-options=(--stack tests/demo/stack.json --gpu optional --python "$environment")
-echo "== what an image would have as its ENTRYPOINT and command: check that these wheels are one CUDA 12.4 stack, ask"
-echo "   their CUDA libraries for their versions, look for a driver and a GPU (none is fine here), become the service:"
-echo "   $entrypoint run ${options[*]} \\"
-echo "     -- ${service[0]} -c \"${service[2]}\""
-"$entrypoint" run "${options[@]}" -- "${service[@]}"
-echo "== the service ended with 0. To see every check:"
-echo "   $entrypoint check ${options[*]}"
+echo
+echo "== 2. A torchvision for another torch, in an image that was built without a complaint. torch is its metadata here."
+story 81 "$entrypoint" check --stage image --stack none --python "$target/demo/torchvision" \
+  --allow library-missing --quiet
+
+service=("$target/demo/venv/bin/python" -c "print('service started')")
+[[ -x ${service[0]} ]] || service[0]=python3
+options=(--stack tests/demo/stack.json --python "$target/demo/venv" --allow requires-dist)
+
+echo
+echo "== 3. A driver that is too old for the image: the fake driver of the tests says that it is 520.61.05."
+story 82 env "FAKE_GPU_SCRIPT=$target/demo/old-driver.json" "LD_LIBRARY_PATH=$driver" \
+  "$entrypoint" run "${options[@]}" -- "${service[@]}"
+
+echo
+echo "== What an image would have as its ENTRYPOINT and command: check that these wheels are one CUDA 12.4 stack, ask their"
+echo "   CUDA libraries for their versions, look for a driver and a GPU (none is fine here), become the service:"
+story 0 "$entrypoint" run "${options[@]}" --gpu optional -- "${service[@]}"
+echo "   To see every check: $entrypoint check ${options[*]} --gpu optional"

@@ -179,8 +179,13 @@ fn mismatch(
             dist.name
         ),
         (None, build) => format!(
-            "{} {version} is built for {build} ({}), and the manifest's runtime is CUDA {rule}",
-            dist.name, wrong.source
+            "{} {version} is built for {build} ({}), and {} CUDA {rule}",
+            dist.name,
+            wrong.source,
+            match scene.stack.as_found {
+                true => "what it is installed beside is for",
+                false => "the manifest's runtime is",
+            }
         ),
     };
     let hint = match (contradiction, &dist.name) {
