@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Environments that people use, captured and started behind GPUs of the fake driver; and faults that people report, each
-with the remedy of its hint followed to the letter.
+"""Environments that people use, captured and started behind GPUs of the fake driver; faults that people report, each with the
+remedy of its hint followed to the letter; and the examples of docker/examples, each under its own manifest.
 
-usage: run.py [NAME...]     environments and faults by name; all of them without one. --list prints the names
+usage: run.py [NAME...]     environments, faults and examples (example-NAME) by name; all of them without one. --list prints
+                            the names
 
 Needs PyPI, a Python 3.11, and up to 60 GB: CUDA_ENTRYPOINT_FIELD is the folder (field below cargo's target folder). An
 environment that is there already is used as it is. CUDA_ENTRYPOINT_FIELD_PYTHON: the interpreter to make them with (3.11).
@@ -51,6 +52,18 @@ ENVIRONMENTS = {
     "faiss": (["faiss-gpu-cu12==1.14.1.post1", "numpy"], "7.5 8.6 8.9"),
 }
 
+# The examples that are made of wheels alone, and the compute capabilities that their manifests list.
+EXAMPLES = ROOT / "docker/examples"
+SERVED = {
+    "pytorch": "7.5 8.6 8.9 9.0 10.0 12.0",
+    "vllm": "8.6 8.9 9.0 10.0 12.0",
+    "jax": "7.5 8.6 8.9 9.0 10.0 12.0",
+    "tensorflow": "7.5 8.6 8.9 9.0 10.0 12.0",
+    "comfyui": "7.5 8.6 8.9 9.0",
+    "faster-whisper": "7.5 8.6 8.9 9.0 10.0 12.0",
+    "cpu-or-gpu": "7.5 8.6 8.9 9.0 12.0",
+}
+
 
 def uv(*arguments):
     tool = FIELD / "tool"
@@ -62,15 +75,39 @@ def uv(*arguments):
 
 def environment(name):
     """The folder of an environment, which is made where it is not there."""
+    return made(name, ENVIRONMENTS[name][0])
+
+
+def made(name, requirements):
+    """The folder of an environment of these packages."""
     folder = FIELD / "environments" / name
     if not folder.exists():
         draft = folder.with_name(name + ".draft")
         shutil.rmtree(draft, ignore_errors=True)
         # With pip, for remedies.
         uv("venv", "--quiet", "--seed", "--relocatable", "--python", os.environ.get("CUDA_ENTRYPOINT_FIELD_PYTHON", "3.11"), draft)
-        uv("pip", "install", "--quiet", "--python", draft, *ENVIRONMENTS[name][0])
+        uv("pip", "install", "--quiet", "--python", draft, *requirements)
         draft.rename(folder)
     return folder
+
+
+def example(name):
+    """What is wrong with an example: its image stage under its manifest, under none, and behind each GPU."""
+    folder = made(f"example-{name}", ["--requirement", EXAMPLES / name / "requirements.txt"])
+    manifest = EXAMPLES / name / "stack.json"
+    wrong = []
+    for stack in [manifest, "none"]:
+        run = Run(["check", "--stage", "image", "--python", folder, "--stack", stack])
+        if run.code != 0:
+            said = "; ".join(f"{f['code']}: {f['message']}" for f in run.failures())
+            wrong.append(f"the image stage under {stack} ended with {run.code}: {said}")
+    for capability in GPUS:
+        run = Run(["check", "--smoke", "off", "--python", folder, "--stack", manifest], gpu=capability)
+        expected = 0 if capability in SERVED[name].split() else 83
+        if run.code != expected:
+            said = "; ".join(f["message"] for f in run.failures())
+            wrong.append(f"compute capability {capability}: exit code {run.code} in place of {expected}: {said}")
+    return wrong
 
 
 class Run:
@@ -110,6 +147,10 @@ def healthy(name):
     captured = capture(folder, manifest)
     if captured.code != 0:
         return [f"stack capture ended with {captured.code}: {captured.stderr.strip()}"]
+    without = Run(["check", "--stage", "image", "--python", folder, "--stack", "none"])
+    if without.code != 0:
+        said = "; ".join(f"{f['code']}: {f['message']}" for f in without.failures())
+        wrong.append(f"--stack none ended with {without.code}: {said}")
     served = ENVIRONMENTS[name][1].split()
     for capability in GPUS:
         run = Run(["check", "--smoke", "off", "--python", folder, "--stack", manifest], gpu=capability)
@@ -198,15 +239,17 @@ def remedies(findings):
 
 def main():
     names = sys.argv[1:]
+    tests = {name: healthy for name in ENVIRONMENTS} | {name: fault for name in FAULTS}
+    tests |= {f"example-{name}": lambda name: example(name.removeprefix("example-")) for name in SERVED}
     if names == ["--list"]:
-        print("\n".join([*ENVIRONMENTS, *FAULTS]))
+        print("\n".join(tests))
         return
     failed = 0
-    for name in names or [*ENVIRONMENTS, *FAULTS]:
-        if name not in ENVIRONMENTS and name not in FAULTS:
-            sys.exit(f"run.py: there is no environment or fault {name}; run.py --list names them")
+    for name in names or tests:
+        if name not in tests:
+            sys.exit(f"run.py: there is no environment, fault or example {name}; run.py --list names them")
         try:
-            wrong = healthy(name) if name in ENVIRONMENTS else fault(name)
+            wrong = tests[name](name)
         except subprocess.CalledProcessError as error:
             wrong = [f"{shlex.join(map(str, error.cmd))} ended with {error.returncode}"]
         print(f"{name}: {'passed' if not wrong else 'FAILED'}", flush=True)
