@@ -37,7 +37,7 @@ test-stack: build ## a full torch 2.5.0 environment, and the service image with 
 	  echo "== NOT TESTED: the service image with torch, because CUDA_ENTRYPOINT_SKIP_DOCKER=1 is set ==" >&2; \
 	else tests/docker/full.sh; fi
 
-test-field: build ## environments that people use, captured and started behind fake GPUs, and reported faults: 60 GB from PyPI
+test-field: build ## environments that people use and the examples, started behind fake GPUs, and reported faults: 60 GB from PyPI
 	@tests/build/fakes.sh >/dev/null
 	@tests/field/run.py
 
@@ -73,7 +73,7 @@ pictures: build ## draw the pictures of README.md from what the binary says: 0.7
 	@tests/pictures/render.py
 
 docs: ## write what is generated of the documentation: docker/reference.md's tables, docker/findings, completions, man page
-	@CUDA_ENTRYPOINT_WRITE_DOCS=1 cargo test --quiet --locked --test integration -- docs::generated
+	@WRITE_DOCS=1 cargo test --quiet --locked --test integration -- docs::generated
 
 map: ## draw the modules and what they use into ARCHITECTURE.md
 	@tests/lint/map.py --write

@@ -1,7 +1,7 @@
 //! The exit codes: one row each, with what it means and who must act.
 //!
 //! Help, the report's schema and the catalogue of findings take the numbers from here, and a test below holds the tables
-//! of README.md and docker/kubernetes against these rows. 64, 70, 73, 74 and 78 mean what sysexits.h says; the others
+//! of docker/reference.md and docker/kubernetes against these rows. 64, 70, 73, 74 and 78 mean what sysexits.h says; the others
 //! avoid the numbers that Docker and shells use for themselves.
 
 use std::fmt::Write as _;
@@ -133,14 +133,14 @@ mod tests {
     }
 
     #[test]
-    fn the_table_of_the_readme_is_this_one() {
+    fn the_table_of_the_reference_is_this_one() {
         let expected: Vec<String> = rows()
             .map(|[code, meaning, who]| format!("| {code} | {meaning} | {who} |").replace("  |", " |"))
             .collect();
         assert_eq!(
-            table_of(include_str!("../README.md"), "code"),
+            table_of(include_str!("../docker/reference.md"), "code"),
             expected,
-            "the table of README.md should be:\n{}",
+            "the table of docker/reference.md should be:\n{}",
             expected.join("\n")
         );
     }

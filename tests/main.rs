@@ -15,6 +15,7 @@ mod capture;
 mod cli;
 mod device;
 mod docker;
+mod docs;
 mod faults;
 mod fuzz;
 mod handoff;

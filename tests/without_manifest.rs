@@ -18,7 +18,7 @@ use crate::support::testing::{Entry, container, library};
 const TAG: &str = "cp311-cp311-manylinux_2_28_x86_64";
 
 /// A torch for CUDA 12.4 by its metadata, with the CUDA libraries of its wheels, and a package with kernels.
-fn image() -> Image {
+pub fn image() -> Image {
     let image = Image::with_cuda("12.4", "12.4.127");
     torch(&image, "2.5.0", "2.5.0+cu124", "'12.4'");
     package(&image, "own-ops", &[80, 90]);

@@ -1,5 +1,5 @@
 //! The options of `run` and `check`, each in one row. Flags, variables, settings, defaults, help and error messages
-//! follow from the row; a test holds README's table against it.
+//! follow from the row, and the table of docker/reference.md (`make docs`).
 //!
 //! `device_timeout: Deadline = Duration::from_secs(60), "DURATION", "…";` is the flag `--device-timeout`, the variable
 //! `CUDA_ENTRYPOINT_DEVICE_TIMEOUT` and the field [`Config::device_timeout`]. [`Deadline`] is its kind: what it may be,
@@ -128,8 +128,8 @@ mod tests {
 
     /// Its sentences may say more than the help; what can be written must be the same.
     #[test]
-    fn the_readme_has_each_option_with_its_words_and_default() {
-        let rows: Vec<(&str, &str)> = include_str!("../../README.md")
+    fn the_reference_has_each_option_with_its_words_and_default() {
+        let rows: Vec<(&str, &str)> = include_str!("../../docker/reference.md")
             .lines()
             .filter(|line| line.starts_with("| `--"))
             .filter_map(|line| line.trim_start_matches("| ").split_once(" | "))
@@ -138,7 +138,7 @@ mod tests {
             let usage = format!("`{}`", option.usage());
             let row = rows.iter().find(|(options, _)| options.contains(&usage));
             let Some((_, values)) = row else {
-                panic!("README.md has no row for {usage}");
+                panic!("docker/reference.md has no row for {usage}");
             };
             let default = (option.default)();
             let marked = match (option.words, default.as_str()) {
@@ -148,11 +148,14 @@ mod tests {
             };
             assert!(
                 values.contains(&marked),
-                "README.md, {usage}: no {marked}: {values}"
+                "docker/reference.md, {usage}: no {marked}: {values}"
             );
             for word in option.words {
                 let word = format!("`{}`", word.name);
-                assert!(values.contains(&word), "README.md, {usage}: no {word}: {values}");
+                assert!(
+                    values.contains(&word),
+                    "docker/reference.md, {usage}: no {word}: {values}"
+                );
             }
         }
         let written: usize = rows
@@ -162,7 +165,7 @@ mod tests {
         assert_eq!(
             written,
             OPTIONS.len(),
-            "README.md has a row of an option that is not there"
+            "docker/reference.md has a row of an option that is not there"
         );
     }
 }

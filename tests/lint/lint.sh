@@ -49,7 +49,7 @@ check "unsafe in two modules" tests/lint/fence.py
 check "ARCHITECTURE.md's map against the code" tests/lint/map.py
 check "tests/faults.md against the tests" tests/lint/faults.py
 check "texts" tests/lint/text.py
-check "README.md against tests/gpu/results" tests/lint/readme.sh
+check "README.md and the guide against tests/gpu/results" tests/lint/readme.sh
 
 if ((${#failed[@]})); then
   printf 'lint: failed: %s\n' "${failed[@]}" >&2
