@@ -5,6 +5,7 @@
 //! packages themselves refuse: [`contradictions`] finds what a manifest would hide.
 
 use std::collections::BTreeMap;
+use std::ffi::CString;
 
 use pep440_rs::{Version, VersionSpecifiers};
 
@@ -14,6 +15,7 @@ use crate::checks::floor;
 use crate::facts::{Distribution, Facts, ImageFacts};
 use crate::order;
 use crate::packages as known;
+use crate::process::launch;
 use crate::stack::{CudaRules, PackageRule, Stack, StackError};
 use crate::text::one_line;
 
@@ -115,9 +117,14 @@ pub fn contradictions(
     contradictions::find(captured, probed, overrides, facts)
 }
 
-/// What `--stack none` judges by: the packages and the CUDA that are there, in any version.
-pub fn as_found(facts: &Facts) -> Stack {
+/// What `--stack none` judges by: the packages and the CUDA that are there, in any version, and the variables of the JIT that
+/// the service's environment sets.
+pub fn as_found(facts: &Facts, env: &[CString]) -> Stack {
     let image = &facts.image;
+    let set = known::compiled_by_pccm().filter_map(|(_, name)| {
+        let value = launch::lookup(env, name)?.to_str()?;
+        Some((name.to_string(), value.to_string()))
+    });
     let mut notes = Vec::new();
     let loose = |rule: PackageRule| PackageRule {
         specifiers: None,
@@ -131,6 +138,7 @@ pub fn as_found(facts: &Facts) -> Stack {
             runtime: cuda::runtime_as_found(image),
             ..cuda::rules(image, &mut notes)
         },
+        env: order::map(set),
         packages: rules.into_iter().map(loose).collect(),
         ..Stack::none()
     };
@@ -140,8 +148,8 @@ pub fn as_found(facts: &Facts) -> Stack {
 }
 
 /// The findings of an image by [`as_found`].
-pub fn judge_as_found(archs: Option<&ArchList>, facts: &Facts) -> Vec<Finding> {
-    let stack = as_found(facts);
+pub fn judge_as_found(archs: Option<&ArchList>, facts: &Facts, env: &[CString]) -> Vec<Finding> {
+    let stack = as_found(facts, env);
     let mut found = contradictions::as_found(&stack, archs, facts);
     // Silence would look like a pass.
     let is_told = |f: &Finding| matches!(f.code, Code::PythonMissing | Code::PythonUnknown);

@@ -190,6 +190,23 @@ fn what_is_broken_fails_with_the_code_of_its_finding() {
     }
 }
 
+/// The variables that keep an import from compiling are the environment's, where no manifest sets them.
+#[test]
+fn the_environment_says_whether_an_import_compiles() {
+    let image = image();
+    image.wheel("spconv-cu124", "2.3.8", TAG);
+    image.write("spconv/__init__.py", "");
+    image.write("setup.py", "");
+    let mut command = entrypoint();
+    command
+        .args(["check", "--stage", "image", "--stack", "none", "--python"])
+        .arg(image.env());
+    command
+        .env("SPCONV_DISABLE_JIT", "1")
+        .env("CUMM_DISABLE_JIT", "1");
+    image.run_check(command).is(0, &["editable-trap warn"]);
+}
+
 #[test]
 fn kernels_are_held_against_the_list_that_is_given_and_the_gpu_that_is_there() {
     let image = image();

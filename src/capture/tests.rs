@@ -556,7 +556,7 @@ fn a_name_that_cannot_be_imported_is_left_out_of_the_smoke() {
 /// Nothing to judge is said, and is no failure.
 #[test]
 fn without_a_manifest_an_empty_image_has_nothing_to_judge() {
-    let findings = judge_as_found(None, &Facts::default());
+    let findings = judge_as_found(None, &Facts::default(), &[]);
     let said: Vec<(Code, Status)> = findings.iter().map(|f| (f.code, f.status)).collect();
     assert_eq!(said, [(Code::PackageMissing, Status::Skip)]);
 }
@@ -564,7 +564,7 @@ fn without_a_manifest_an_empty_image_has_nothing_to_judge() {
 /// Without a manifest no version is a pin: a pin would hide that another package refuses it.
 #[test]
 fn without_a_manifest_every_package_of_the_stack_is_judged_in_any_version() {
-    let stack = as_found(&facts(|_| {}));
+    let stack = as_found(&facts(|_| {}), &[]);
     assert!(stack.as_found && stack.archs.is_none() && stack.smoke.is_empty());
     assert!(stack.packages.iter().all(|rule| rule.specifiers.is_none()));
     let names: Vec<&str> = stack.packages.iter().map(|rule| rule.name.as_str()).collect();

@@ -264,7 +264,9 @@ impl Run<'_> {
         let findings = if plan.health {
             checks::device::judge_health(config.gpu, &self.facts)
         } else {
-            let as_found = stack.as_found.then(|| capture::as_found(&self.facts));
+            let as_found = stack
+                .as_found
+                .then(|| capture::as_found(&self.facts, self.task.env));
             let stack = as_found.as_ref().unwrap_or(stack);
             let mut all = checks::device::judge(stack, config.gpu, &self.facts);
             all.extend(checks::require::judge(config.gpu, &self.facts));

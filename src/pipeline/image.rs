@@ -279,7 +279,7 @@ impl Run<'_> {
 
     pub(super) fn judged_image(&self) -> Findings {
         let findings = match self.task.stack.as_found {
-            true => capture::judge_as_found(self.task.archs, &self.facts),
+            true => capture::judge_as_found(self.task.archs, &self.facts, self.task.env),
             false => checks::image::judge(self.task.stack, self.task.archs, &self.facts),
         };
         let accepted = &self.task.stack.accept;
