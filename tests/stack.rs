@@ -31,6 +31,52 @@ fn fixtures(folder: &str) -> Vec<(String, Vec<u8>)> {
     found
 }
 
+/// The manifests of docker/examples, by their folder's name.
+fn examples() -> Vec<(String, Vec<u8>)> {
+    let folders = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("docker/examples")).unwrap();
+    let folders = folders
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.is_dir());
+    let mut found: Vec<(String, Vec<u8>)> = folders
+        .map(|folder| {
+            let name = folder.file_name().unwrap().to_str().unwrap().to_string();
+            (name, fs::read(folder.join("stack.json")).unwrap())
+        })
+        .collect();
+    found.sort();
+    found
+}
+
+/// Each has its folder's name, a row in the list, and a Dockerfile that copies, checks and becomes the service.
+#[test]
+fn each_example_is_whole() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docker/examples");
+    let list = fs::read_to_string(folder.join("README.md")).unwrap();
+    let all = examples();
+    assert!(all.len() >= 9);
+    for (name, bytes) in all {
+        assert_eq!(Stack::parse_bytes(&bytes).unwrap().name, name);
+        assert!(
+            list.contains(&format!("| [{name}]({name}) |")),
+            "{name} is not in the list"
+        );
+        let dockerfile = fs::read_to_string(folder.join(&name).join("Dockerfile")).unwrap();
+        let mut lines = dockerfile.lines();
+        for line in [
+            "COPY --from=cuda-entrypoint /cuda-entrypoint /usr/local/bin/cuda-entrypoint",
+            "COPY stack.json /etc/cuda-entrypoint/stack.json",
+            "cuda-entrypoint check --stage image",
+            "ENTRYPOINT [\"cuda-entrypoint\", \"run\", \"--\"]",
+            "CMD [\"",
+        ] {
+            assert!(
+                lines.any(|text| text.contains(line)),
+                "{name}: no {line} in its place"
+            );
+        }
+    }
+}
+
 /// The schema, compiled by a validator that knows nothing of this project.
 struct Schema {
     schemas: Schemas,
@@ -66,7 +112,7 @@ fn valid_manifests_come_back_as_they_went() {
     let fixtures = fixtures("valid");
     assert!(fixtures.len() >= 8);
     let embedded = ("embedded".to_string(), EMBEDDED_JSON.as_bytes().to_vec());
-    for (name, bytes) in fixtures.into_iter().chain([embedded]) {
+    for (name, bytes) in fixtures.into_iter().chain([embedded]).chain(examples()) {
         let stack = Stack::parse_bytes(&bytes).unwrap_or_else(|e| panic!("{name} {e:#}"));
         for written in [
             serde_json::to_string(&stack).unwrap(),

@@ -2,12 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::process::Command;
 
 use cuda_entrypoint::check::Code;
 use cuda_entrypoint::cli::commands::{COMMANDS, CommandSpec};
 use cuda_entrypoint::cli::kind::Word;
 use cuda_entrypoint::cli::table::PREFIX;
 use cuda_entrypoint::exit_code;
+
+use crate::support::folders::root;
 
 /// One flag of a command.
 struct Flag {
@@ -105,6 +108,53 @@ pub fn pages() -> BTreeMap<String, String> {
     .into_iter()
     .map(|(name, text)| (name.to_string(), text))
     .collect()
+}
+
+/// What bash offers for the last of these words.
+fn offered(words: &[&str]) -> Vec<String> {
+    let script = root().join("docker/completions/cuda-entrypoint.bash");
+    let list: Vec<String> = words.iter().map(|word| quoted(word)).collect();
+    let program = format!(
+        "source {}; COMP_WORDS=({}); COMP_CWORD={}; _cuda_entrypoint; printf '%s\\n' \"${{COMPREPLY[@]}}\"",
+        quoted(script.to_str().unwrap()),
+        list.join(" "),
+        words.len() - 1
+    );
+    let output = Command::new("bash")
+        .args(["-c", &program])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    assert!(output.stderr.is_empty(), "{output:?}");
+    String::from_utf8(output.stdout)
+        .unwrap()
+        .lines()
+        .map(str::to_string)
+        .collect()
+}
+
+#[test]
+fn bash_offers_commands_options_and_their_words() {
+    assert_eq!(offered(&["cuda-entrypoint", "ch"]), ["check"]);
+    assert_eq!(
+        offered(&["cuda-entrypoint", "check", "--mode", ""]),
+        ["enforce", "warn", "off"]
+    );
+    assert_eq!(offered(&["cuda-entrypoint", "check", "--rep"]), ["--report"]);
+    assert_eq!(
+        offered(&["cuda-entrypoint", "explain", "driver-mi"]),
+        ["driver-missing", "driver-minor-compat"]
+    );
+    assert_eq!(
+        offered(&["cuda-entrypoint", "check", "--warn", "shm"]),
+        ["shm-small"]
+    );
+    assert_eq!(offered(&["cuda-entrypoint", "stack", "ca"]), ["capture"]);
+    assert_eq!(
+        offered(&["cuda-entrypoint", "check", "--stack", "Cargo.t"]),
+        ["Cargo.toml"]
+    );
+    assert!(offered(&["cuda-entrypoint", "run", "--", "tru"]).contains(&"true".to_string()));
 }
 
 const WRITTEN: &str = "written by `make docs` from the tables of commands and options";
