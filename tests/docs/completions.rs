@@ -297,8 +297,8 @@ fn zsh() -> String {
         let rest = match first {
             "explain" => "\"2:code:($codes)\"".to_string(),
             "schema" => format!("'2:schema:({SCHEMAS})'"),
-            "run" | "check" => "'*::command:_normal'".to_string(),
-            "kernels" | "install" => "'*:path:_files'".to_string(),
+            "run" | "check" => "'1: :' \\\n        '*:::command:_normal'".to_string(),
+            "kernels" | "install" => "'1: :' \\\n        '*:path:_files'".to_string(),
             _ => format!("'2:form:({})'", second_words(first).join(" ")),
         };
         let _ = writeln!(text, "        {rest}\n      ;;");
