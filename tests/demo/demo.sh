@@ -22,7 +22,9 @@ driver=$(tests/build/fakes.sh)
 story() {
   local expected=$1 status=0
   shift
-  printf '\n$ %s\n' "${*/#"$entrypoint"/cuda-entrypoint}"
+  printf '\n$'
+  printf ' %q' "$@"
+  printf '\n'
   "$@" || status=$?
   if ((status != expected)); then
     echo "demo: it ended with $status in place of $expected" >&2
@@ -55,4 +57,6 @@ echo
 echo "== What an image would have as its ENTRYPOINT and command: check that these wheels are one CUDA 12.4 stack, ask their"
 echo "   CUDA libraries for their versions, look for a driver and a GPU (none is fine here), become the service:"
 story 0 "$entrypoint" run "${options[@]}" --gpu optional -- "${service[@]}"
-echo "   To see every check: $entrypoint check ${options[*]} --gpu optional"
+printf '   To see every check:'
+printf ' %q' "$entrypoint" check "${options[@]}" --gpu optional
+echo
