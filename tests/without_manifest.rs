@@ -357,7 +357,8 @@ fn a_file_may_be_called_none() {
     assert_eq!(image.run_check(command).report["stack"]["name"], "mine");
 }
 
-const FIRST_LINE: &str = "cuda-entrypoint: this image has no manifest and is not pointcept-cu124, the embedded one; \
+/// What a check says first of an image of another kind.
+pub const FIRST_LINE: &str = "cuda-entrypoint: this image has no manifest and is not pointcept-cu124, the embedded one; \
                           `cuda-entrypoint stack capture` writes a manifest of it, `--stack none` checks it without one";
 
 #[test]

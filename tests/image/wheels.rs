@@ -6,6 +6,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::support::image::{Checked, Image, c_library, demo_manifest, entrypoint, real_stack};
+use crate::without_manifest::FIRST_LINE;
 
 /// What even the good stack says: pip's metadata asks for packages that the demo leaves out, and for another cumm, which the
 /// manifest accepts.
@@ -376,8 +377,6 @@ fn severities_are_the_callers_to_change() {
 /// An image that is somebody else's is told so before everything that follows from the wrong manifest.
 #[test]
 fn an_image_that_the_embedded_manifest_does_not_describe_is_told_to_capture_its_own() {
-    const FIRST: &str =
-        "this image is not pointcept-cu124; `cuda-entrypoint stack capture` writes its own manifest\n";
     let image = Image::empty();
     image.wheel("torch", "2.5.0", "cp311-cp311-manylinux1_x86_64");
     let check = || {
@@ -390,24 +389,30 @@ fn an_image_that_the_embedded_manifest_does_not_describe_is_told_to_capture_its_
     let checked = check();
     assert_eq!(checked.exit, 81, "{}", checked.table);
     assert!(
-        checked.table.starts_with(&format!("cuda-entrypoint: {FIRST}")),
+        checked.table.starts_with(&format!("{FIRST_LINE}\n")),
         "{}",
         checked.table
     );
-    assert!(checked.termination.contains(FIRST), "{}", checked.termination);
+    let words = FIRST_LINE.trim_start_matches("cuda-entrypoint: ");
+    assert!(
+        checked.termination.contains(&format!("{words}\n")),
+        "{}",
+        checked.termination
+    );
     let mut command = entrypoint();
     command
         .args(["run", "--gpu", "off", "--python"])
         .arg(image.env())
         .args(["--", "true"]);
     let stderr = String::from_utf8(command.output().unwrap().stderr).unwrap();
-    assert!(
-        stderr.starts_with(&format!("cuda-entrypoint: {FIRST}")),
-        "{stderr}"
-    );
+    assert!(stderr.starts_with(&format!("{FIRST_LINE}\n")), "{stderr}");
     // A manifest of its own is not doubted, whatever fails.
     let own = json!({"schema": 1, "name": "own", "packages": {"torch": "*", "a": "*", "b": "*"}});
     let checked = image.check(&own);
     assert_eq!(checked.exit, 81, "{}", checked.table);
-    assert!(!checked.table.contains("this image is not"), "{}", checked.table);
+    assert!(
+        !checked.table.contains("this image has no manifest"),
+        "{}",
+        checked.table
+    );
 }
