@@ -54,7 +54,7 @@ compare: build ## --init beside tini and catatonit, case by case
 
 valgrind: ## the helper against the fake driver and real CUDA libraries, under valgrind; `make test` does that too
 	@valgrind --version
-	@tests/build/wheels.py demo tests stories >/dev/null
+	@tests/build/wheels.py demo tests >/dev/null
 	@cargo test --quiet --locked --test integration -- valgrind::
 
 miri: ## the modules that only compute, under miri; needs a nightly toolchain that has it
