@@ -48,7 +48,7 @@ ENVIRONMENTS = {
     "tensorflow": (["tensorflow[and-cuda]==2.21.0"], "7.5 8.6 8.9 9.0 10.0 12.0"),
     "jax": (["jax[cuda12]==0.10.2"], "7.5 8.6 8.9 9.0 10.0 12.0"),
     "onnxruntime": (["onnxruntime-gpu[cuda,cudnn]==1.31.1"], "7.5 8.6 8.9 9.0 12.0"),
-    "cupy": (["cupy-cuda12x==14.2.0"], "7.5 8.6 8.9 9.0 10.0 12.0"),
+    "cupy": (["cupy-cuda12x[ctk]==14.2.0"], "7.5 8.6 8.9 9.0 10.0 12.0"),
     "faiss": (["faiss-gpu-cu12==1.14.1.post1", "numpy"], "7.5 8.6 8.9"),
 }
 
