@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::{Value, json};
@@ -345,6 +345,25 @@ fn capture_writes_a_manifest_all_the_same() {
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     let manifest: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(manifest["packages"]["torch"], "==2.5.0");
+}
+
+/// The example of a C++ program: the loader finds a libcudart, and nothing is asked of a Python.
+#[test]
+fn an_image_of_a_program_needs_no_python() {
+    let image = Image::empty();
+    let folder = image.root().join("lib");
+    fs::create_dir(&folder).unwrap();
+    fs::copy(cuda::cudart("12.4"), folder.join("libcudart.so.12")).unwrap();
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("docker/examples/cpp/stack.json");
+    for stack in [Path::new("none"), &example] {
+        let mut command = entrypoint();
+        command.args(["check", "--stage", "image", "--stack"]).arg(stack);
+        command.env("LD_LIBRARY_PATH", &folder);
+        let checked = image.run_check(command);
+        assert_eq!(checked.exit, 0, "{}", checked.table);
+        checked.says("is CUDA 12.4");
+        checked.says("this image needs driver >= ");
+    }
 }
 
 /// A file that is called so is named with its folder.
