@@ -16,10 +16,10 @@ fallback=3.11
 rm -rf "$folder"
 mkdir -p "$folder"
 
-# looked_at NAME VERSION: an environment that is only looked at needs no interpreter.
+# looked_at NAME VERSION: an environment that is only looked at needs no interpreter. One that venv made stays as it is.
 looked_at() {
   mkdir -p "$folder/$1/lib/python$2/site-packages"
-  printf 'home = /usr/bin\nversion = %s\n' "$2" >"$folder/$1/pyvenv.cfg"
+  [[ -e $folder/$1/pyvenv.cfg ]] || printf 'home = /usr/bin\nversion = %s\n' "$2" >"$folder/$1/pyvenv.cfg"
 }
 
 # install NAME VERSION LIST FILE: without dependencies: pip refuses the pair of spconv and cumm, although they work together, and
