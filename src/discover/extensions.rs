@@ -362,8 +362,10 @@ impl<'a> Shelf<'a> {
                 lacking.push((symbol, provider));
             }
         }
+        let is_whole = missing.is_empty() && lacking.is_empty();
         let mut extension = Extension {
             path: object.text(),
+            module: !is_whole && self.is_module(at, object),
             missing,
             unopened,
             elsewhere,
@@ -379,6 +381,14 @@ impl<'a> Shelf<'a> {
             extension.provider = Some(name.map_or(provider.name, String::as_str).to_string());
         }
         Some(extension)
+    }
+
+    /// Whether Python imports it, as `_C` of `_C.abi3.so`.
+    fn is_module(&self, at: usize, object: &Object) -> bool {
+        let name = object.name().split('.').next().unwrap_or_default();
+        let hash = symbols::hash(&format!("PyInit_{name}"));
+        let exports = self.exports.get(at);
+        exports.is_none_or(|place| place.get_or_init(|| Exports::read(&object.path)).has(hash) != Some(false))
     }
 
     /// The names that stand in a library and that it would open in vain, and a copy of the first that the loader does not

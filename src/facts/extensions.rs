@@ -37,6 +37,9 @@ pub struct Extension {
     /// normalised name of the distribution that brought it
     #[serde(skip_serializing_if = "Option::is_none")]
     pub package: Option<String>,
+    /// it is a module that Python imports, by its PyInit function; others are opened by code of their package
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub module: bool,
     /// SONAMEs of frameworks or CUDA that are nowhere
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<String>,
@@ -71,6 +74,7 @@ object!(Extensions {
 object!(Extension {
     path,
     package,
+    module,
     missing,
     unopened,
     elsewhere,

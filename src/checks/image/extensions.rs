@@ -7,6 +7,7 @@ use super::{ImageContext, loaded, remedy, shown_version, torch_tag};
 use crate::check::{Code, Finding, Severity};
 use crate::discover::extensions::{BUILTINS, family, folder_of, lacks};
 use crate::facts::extensions::{Extension, Extensions};
+use crate::facts::kernels::Variant;
 use crate::facts::{CudaVersion, LibraryKind};
 use crate::nvidia::NvidiaWheel;
 use crate::order;
@@ -155,6 +156,20 @@ fn alternatives(extensions: &[&Extension]) -> usize {
     }
 }
 
+/// Whether they are for single GPUs, such as 9.0a alone, and no modules: a package opens such libraries itself where they fit
+/// the GPU, and goes on without them, as torchao does.
+fn are_optional(scene: &ImageContext<'_>, extensions: &[&Extension]) -> bool {
+    extensions.iter().all(|extension| {
+        let mut modules = scene.image.kernels.iter();
+        let module = modules.find(|module| module.path == extension.path);
+        let is_for_one = module.is_some_and(|module| {
+            let mut targets = module.sass.keys().chain(module.ptx.keys()).peekable();
+            targets.peek().is_some() && targets.all(|target| target.variant != Variant::Plain)
+        });
+        is_for_one && !extension.module
+    })
+}
+
 /// Whether the manifest names the package, or it belongs to a CUDA stack in any case.
 fn is_meant(scene: &ImageContext<'_>, package: &str) -> bool {
     scene.rule(package).is_some() || packages::of(package).is_some_and(|package| package.family)
@@ -166,7 +181,7 @@ fn undefined(scene: &ImageContext<'_>, all: &Extensions) -> Vec<Finding> {
         .iter()
         .filter_map(|(package, extensions)| {
             let counts = is_meant(scene, package) || is_all(scene, all, extensions);
-            let severity = match counts && alternatives(extensions) == 0 {
+            let severity = match counts && alternatives(extensions) == 0 && !are_optional(scene, extensions) {
                 true => Code::UndefinedSymbol.severity(),
                 false => Severity::Warn,
             };
@@ -294,7 +309,7 @@ fn missing(scene: &ImageContext<'_>, all: &Extensions) -> Vec<Finding> {
         let listed = super::listed(&names.iter().map(ToString::to_string).collect::<Vec<_>>(), 4);
         let is_all = is_all(scene, all, extensions);
         let (severity, which) = match (is_all, extensions.len()) {
-            (true, _) if is_meant(scene, package) => {
+            (true, _) if is_meant(scene, package) && !are_optional(scene, extensions) => {
                 (Code::LibraryMissing.severity(), format!("{} needs", first.path))
             }
             (true, _) => (Severity::Warn, format!("{} needs", first.path)),
@@ -451,6 +466,33 @@ mod tests {
     }
 
     const SYMBOL: &str = "_ZN3c106detail14torchCheckFailEPKcS2_jRKSs";
+
+    /// torchao 0.18 beside a torch that lacks a function of its `_C_cutlass_90a.abi3.so`.
+    #[test]
+    fn a_library_for_one_gpu_that_the_package_opens_itself_warns() {
+        use crate::facts::kernels::Target;
+        use crate::facts::{ComputeCapability, ModuleKernels};
+        let status = |variant: Variant, module: bool| {
+            let extension = Extension {
+                module,
+                ..lacking("own", "own/_C_90a.abi3.so", SYMBOL, "torch")
+            };
+            let target = Target {
+                capability: ComputeCapability { major: 9, minor: 0 },
+                variant,
+            };
+            let mut facts = with(&[("own", 1)], vec![extension.clone()]);
+            facts.image.kernels = vec![ModuleKernels {
+                path: extension.path,
+                sass: [(target, 5)].into(),
+                ..ModuleKernels::default()
+            }];
+            judged(&facts)[0].status
+        };
+        assert_eq!(status(Variant::ArchSpecific, false), Status::Warn);
+        assert_eq!(status(Variant::ArchSpecific, true), Status::Fail);
+        assert_eq!(status(Variant::Plain, false), Status::Fail);
+    }
 
     #[test]
     fn a_package_of_the_manifest_fails_and_a_part_of_another_warns() {
