@@ -152,19 +152,44 @@ mod tests {
             codes.map(|exit| exit.code().to_string()).collect()
         };
         let (never, other_node) = (with(Retry::Never), with(Retry::OtherNode));
-        let policy: Vec<String> = include_str!("../docker/kubernetes/job.yaml")
-            .lines()
-            .filter_map(|line| {
-                line.trim()
-                    .strip_prefix("values: [")?
-                    .strip_suffix(']')
-                    .map(str::to_string)
-            })
-            .collect();
+        let lists = |document: &str| -> Vec<String> {
+            let lists = document.lines().filter_map(|line| {
+                let values = line.split_once("values: [")?.1.split_once(']')?.0;
+                values
+                    .starts_with(|c: char| c.is_ascii_digit())
+                    .then(|| values.to_string())
+            });
+            lists.collect()
+        };
         assert_eq!(
-            policy,
+            lists(include_str!("../docker/kubernetes/job.yaml")),
             [never.join(", "), other_node.join(", ")],
             "FailJob, Count"
+        );
+        assert_eq!(
+            lists(include_str!("../docker/kubernetes/jobset.yaml")),
+            [never.join(", ")],
+            "FailJob"
+        );
+        // Another attempt in the same place never helps against the type of the node.
+        let in_place: Vec<&str> = other_node
+            .iter()
+            .map(String::as_str)
+            .filter(|code| *code != "83")
+            .collect();
+        assert_eq!(
+            lists(include_str!(
+                "../docker/kubernetes/components/restart-rules/kustomization.yaml"
+            )),
+            [in_place.join(", ")],
+            "Restart"
+        );
+        let node = format!("  {}) result=1 ;;", other_node.join(" | "));
+        assert!(
+            include_str!("../docker/validator/gpu-node-check")
+                .lines()
+                .any(|line| line == node),
+            "docker/validator/gpu-node-check has no line `{node}`"
         );
         let readme = table_of(include_str!("../docker/kubernetes/README.md"), "exit code");
         let mut explained: Vec<u8> = readme

@@ -5,8 +5,8 @@ use std::sync::OnceLock;
 use serde_json::{Value, json};
 
 use super::{HEALTHY, field, stack};
-use crate::support::docker::{Base, Image};
-use crate::support::podman::{Play, Pod, manifest, pod_of, provide};
+use crate::support::docker::{self, Base, Content, Image};
+use crate::support::podman::{Play, Pod, manifest, play_as_shipped, pod_of, provide};
 
 /// The documents of a manifest. The first call gives podman the image that they name.
 fn documents(name: &str) -> Vec<Value> {
@@ -19,13 +19,21 @@ fn play(name: &str) -> Play {
     Play::of(documents(name))
 }
 
-/// The pod that a Job or a DaemonSet makes, which podman does not play by themselves.
+/// The pod that a Job or a DaemonSet makes, which podman does not play by themselves, with what stands before it.
 fn play_template(name: &str) -> Play {
-    let [document] = &mut documents(name)[..] else {
-        panic!("{name} has more than one document")
-    };
-    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {}, "spec": pod_of(document).take()});
-    Play::of(vec![pod])
+    let mut documents = documents(name);
+    let last = documents.last_mut().unwrap();
+    *last = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {}, "spec": pod_of(last).take()});
+    Play::of(documents)
+}
+
+/// The status of a container's process with this name, and that of PID 1 behind it.
+#[track_caller]
+fn status_of(pod: &Pod, container: &str, comm: &str) -> String {
+    let script = "for each in /proc/[0-9]*; do grep -qx \"$0\" $each/comm && cat $each/status; done; cat /proc/1/status";
+    let (code, status) = pod.exec(container, &["sh", "-c", script, comm]);
+    assert_eq!(code, Some(0), "{status}");
+    status
 }
 
 const FETCH: &str = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:8080/').status)";
@@ -39,16 +47,20 @@ fn serves(pod: &Pod) {
         message.starts_with("pass: stack demo-cu124 (/etc/cuda-entrypoint/stack.json)"),
         "{message}"
     );
+    assert_eq!(pod.message("service"), "");
+    serves_confined(pod);
+}
 
+#[track_caller]
+fn serves_confined(pod: &Pod) {
     assert_eq!(pod.exec_when_up("service", &["python", "-c", FETCH]), "200\n");
     let logs = pod.logs("service");
     assert!(logs.contains("cuda-entrypoint: ok: "), "{logs}");
-    assert_eq!(pod.message("service"), "");
 
-    let (code, status) = pod.exec("service", &["cat", "/proc/1/status"]);
-    assert_eq!(code, Some(0), "{status}");
+    let status = status_of(pod, "service", "python");
     for (name, value) in [
         ("Name", "python"),
+        ("PPid", "1"),
         ("Uid", "10001\t10001\t10001\t10001"),
         ("Gid", "10001\t10001\t10001\t10001"),
         ("CapEff", "0000000000000000"),
@@ -77,6 +89,38 @@ fn the_pod_is_checked_and_serves() {
 #[test]
 fn the_deployment_is_checked_and_serves() {
     serves(&play("deployment.yaml").gpu(HEALTHY).start());
+}
+
+/// The file itself, which nothing has been changed in. Its image has the driver in it, as no image should.
+#[test]
+fn the_pod_plays_as_it_is_shipped() {
+    documents("pod.yaml");
+    let folder = docker::LIBRARY_FOLDER;
+    let dockerfile = format!(
+        "FROM {}\nUSER root\nCOPY libcuda.so.1 libnvidia-ml.so.1 {folder}/\nENV FAKE_GPU_SCRIPT=/gpu.json\n\
+         COPY gpu.json /gpu.json\nUSER 10001:10001\n",
+        stack::light().name()
+    );
+    let driver = docker::fake_driver();
+    let context = [
+        ("libcuda.so.1", Content::File(driver.join("libcuda.so"))),
+        ("libnvidia-ml.so.1", Content::File(driver.join("libnvidia_ml.so"))),
+        ("gpu.json", Content::text(HEALTHY)),
+    ];
+    let image = Image::build(&dockerfile, &context).unwrap();
+    let pod = play_as_shipped(
+        "pod.yaml",
+        "point-cloud-service",
+        &image,
+        "point-cloud-service:cu124",
+    );
+    pod.is_up();
+    serves_confined(&pod);
+    // podman removes an init container that went well; what it has proven is there.
+    let logs = pod.logs("service");
+    assert!(logs.contains("image and GPUs as proven"), "{logs}");
+    // The entrypoint as PID 1 passes the signal on to the stand-in, which ends by it.
+    assert_eq!(pod.stop("service"), "143");
 }
 
 /// What the init container proved is proven, at the first start and at those after a crash.
@@ -172,25 +216,80 @@ fn an_attempt_of_the_job_ends_with_a_code_for_its_policy() {
     assert!(!failed.logs("work").contains("worked"), "{}", failed.logs("work"));
 }
 
-/// A node that loses its GPU after its check, as the readiness probe sees it.
+/// The image of docker/Dockerfile.validator, whose base has a shell and glibc.
+fn validator() -> &'static Image {
+    static BUILT: OnceLock<Image> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+        let text = |path: &str| Content::text(std::fs::read_to_string(root.join(path)).unwrap());
+        let entrypoint = format!("FROM {}\n", Base::Scratch.image().name());
+        let entrypoint = Image::build(&entrypoint, &[]).unwrap();
+        let dockerfile = std::fs::read_to_string(root.join("docker/Dockerfile.validator"))
+            .unwrap()
+            .replace(
+                "ENTRYPOINT_IMAGE=cuda-entrypoint",
+                &format!("ENTRYPOINT_IMAGE={}", entrypoint.name()),
+            )
+            .replace(
+                "BASE=docker.io/library/debian:12-slim",
+                &format!("BASE={}", Base::Debian12.image().name()),
+            );
+        let files = [
+            "gpu-node-check",
+            "health_event.proto",
+            "node-problem-detector.json",
+            "stack.json",
+        ];
+        let context = files.map(|name| format!("docker/validator/{name}"));
+        let context: Vec<(&str, Content)> = context
+            .iter()
+            .map(|path| {
+                let content = match path.ends_with("check") {
+                    true => Content::File(root.join(path)),
+                    false => text(path),
+                };
+                (path.as_str(), content)
+            })
+            .collect();
+        Image::build(&dockerfile, &context).unwrap()
+    })
+}
+
+fn play_validator() -> Play {
+    static PROVIDED: OnceLock<()> = OnceLock::new();
+    PROVIDED.get_or_init(|| provide(validator(), "cuda-entrypoint-validator:latest"));
+    play_template("daemonset.yaml")
+}
+
+/// One JSON line for each run, and readiness by NVML.
 #[test]
 fn the_node_check_stays_and_watches() {
-    let health = &["cuda-entrypoint", "check", "--stage", "health"];
-    let fit = play_template("daemonset.yaml").gpu(HEALTHY).start();
+    let health = &["gpu-node-check", "--stage", "health"];
+    let fit = play_validator().gpu(HEALTHY).start();
     fit.is_up();
     fit.exec_when_up("check", &["sh", "-c", "grep -q sleep /proc/[0-9]*/comm"]);
     assert_eq!(fit.exec("check", health).0, Some(0));
-    assert_eq!(fit.stop("check"), "143");
+    let line: Value = serde_json::from_str(&fit.logs("check")).unwrap();
+    assert_eq!(
+        (&line["verdict"], &line["stack"]["name"]),
+        (&json!("pass"), &json!("gpu-node"))
+    );
+    assert_eq!(fit.stop("check"), "0");
 
     let lost = r#"{"calls": {"nvmlDeviceGetCount_v2": {"returns": 999}}}"#;
-    let lost = play_template("daemonset.yaml")
-        .gpu(lost)
-        .env("CUDA_ENTRYPOINT_WARN", "gpu-not-ready")
-        .start();
+    let lost = play_validator().gpu(lost).start();
     lost.exec_when_up("check", &["sh", "-c", "grep -q sleep /proc/[0-9]*/comm"]);
-    let probe = [&["env", "CUDA_ENTRYPOINT_WARN="], &health[..]].concat();
-    let (code, text) = lost.exec("check", &probe);
-    assert!(code == Some(82) && text.contains("gpu-not-ready"), "{text}");
+    let (code, text) = lost.exec("check", health);
+    assert!(code == Some(1) && text.contains("gpu-not-ready"), "{text}");
+
+    // A mode that lets services start hides nothing here.
+    let bare = play_validator().env("CUDA_ENTRYPOINT_MODE", "off").start();
+    bare.exec_when_up("check", &["sh", "-c", "grep -q sleep /proc/[0-9]*/comm"]);
+    let line: Value = serde_json::from_str(&bare.logs("check")).unwrap();
+    assert_eq!(
+        (&line["verdict"], &line["exit_code"]),
+        (&json!("fail"), &json!(82))
+    );
 }
 
 /// The binary from its own image, the service from one that knows nothing of it.
@@ -207,13 +306,13 @@ fn the_binary_comes_from_an_init_container() {
     );
     let cudart = [(
         "libcudart.so.12",
-        crate::support::docker::Content::File(crate::support::cuda::cudart("12.4")),
+        Content::File(crate::support::cuda::cudart("12.4")),
     )];
     provide(&Image::build(&dockerfile, &cudart).unwrap(), "my-service:1.0");
 
     let pod = Play::of(manifest("install.yaml")).gpu(HEALTHY).start();
     pod.is_up();
-    pod.exec_when_up("service", &["sh", "-c", "grep -q python3 /proc/1/comm"]);
+    pod.exec_when_up("service", &["sh", "-c", "grep -q python3 /proc/[0-9]*/comm"]);
     let logs = pod.logs("service");
     assert!(
         logs.contains("stack my-stack (…/stack.json)") && logs.contains("NVIDIA H200"),

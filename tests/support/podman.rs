@@ -11,8 +11,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 use std::{process, thread};
 
@@ -28,6 +28,9 @@ const ADVICE: &str = "the tests of pods need podman (apt-get install -y podman c
 
 /// For what takes moments.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Held while pods are made: a name of an image is another image's for the moment in which a manifest is played as it is.
+static NAMES: RwLock<()> = RwLock::new(());
 
 /// Waits for the end of this process, then removes the store and what runs from it.
 const JANITOR: &str = r#"
@@ -174,6 +177,33 @@ pub fn provide(image: &Image, name: &str) {
     load(store(), image, name).unwrap_or_else(|error| panic!("{error}"));
 }
 
+/// Plays a file of docker/kubernetes as it is, byte for byte, where `name` is that image of Docker's. The pod's name is the
+/// file's own.
+#[track_caller]
+pub fn play_as_shipped(file: &str, pod: &str, image: &Image, name: &str) -> Pod {
+    let store = store();
+    let tag = |from: &str| {
+        let tagged = outcome(store.command().args(["tag", from, &format!("localhost/{name}")]));
+        tagged.unwrap_or_else(|error| panic!("{error}"));
+    };
+    provide(image, &format!("shipped-{name}"));
+    let _alone = NAMES.write().unwrap_or_else(PoisonError::into_inner);
+    let kept = format!("localhost/kept-{name}");
+    outcome(store.command().args(["tag", &format!("localhost/{name}"), &kept]))
+        .unwrap_or_else(|error| panic!("{error}"));
+    tag(&format!("localhost/shipped-{name}"));
+    let mut command = store.command();
+    command.args(["kube", "play", "--network", "none"]);
+    command.arg(root().join("docker/kubernetes").join(file));
+    let output = command.output().unwrap();
+    tag(&kept);
+    Pod {
+        name: pod.to_string(),
+        folder: tempfile::tempdir().unwrap(),
+        output,
+    }
+}
+
 /// The documents of a file of docker/kubernetes.
 #[track_caller]
 pub fn manifest(name: &str) -> Vec<Value> {
@@ -217,10 +247,6 @@ impl Play {
         };
         // podman would apply it to init containers as well, over and over; the kubelet does not.
         play.pod()["restartPolicy"] = json!("Never");
-        // podman would publish ports on this machine; the pods of tests have no network but their own.
-        for (_, container) in play.containers() {
-            container.as_object_mut().unwrap().remove("ports");
-        }
         play.separate_volumes();
         play.mount_termination_logs();
         play
@@ -350,7 +376,9 @@ impl Play {
         }
         let mut command = store.command();
         command.args(["kube", "play", "--network", "none"]).arg(&file);
+        let names = NAMES.read().unwrap_or_else(PoisonError::into_inner);
         let output = command.output().unwrap();
+        drop(names);
         Pod {
             name: self.name,
             folder: self.folder,
