@@ -1,17 +1,19 @@
 //! What each command does, and which exit code comes of it.
 
 use std::ffi::{CString, OsString};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use cuda_entrypoint::arch::ArchList;
 use cuda_entrypoint::check::Code;
-use cuda_entrypoint::cli::{Command, Invocation, SchemaOf, config, help};
+use cuda_entrypoint::cli::config::{Format, TerminationLog};
+use cuda_entrypoint::cli::{Command, Invocation, SchemaOf, Settings, StageChoice, config, help};
 use cuda_entrypoint::exit_code::ExitCode;
 use cuda_entrypoint::helper::install;
 use cuda_entrypoint::process::supervisor::{StartError, Supervisor};
 use cuda_entrypoint::report::human::Colour;
-use cuda_entrypoint::report::json;
+use cuda_entrypoint::report::{self, json, termination};
 use cuda_entrypoint::stack::Stack;
 use cuda_entrypoint::{arch, facts, kernels, stack};
 
@@ -19,7 +21,7 @@ use self::manifest::stack_show;
 use self::refusal::Refusal;
 use self::session::Session;
 use self::start::{is_this_program, start, start_unchecked};
-use self::words::{colour_of, complain, open_stdout, print, say, start_logging, write_failed};
+use self::words::{colour_of, complain, open_stdout, print, start_logging, write_failed};
 
 mod capture;
 mod check;
@@ -56,7 +58,8 @@ pub fn dispatch(invocation: Invocation, environ: &[CString], supervisor: Assembl
         Command::Explain(Some(name)) => explain(name.trim()),
         Command::Schema(SchemaOf::Stack) => print(&stack::schema()),
         Command::Schema(SchemaOf::Report) => print(&json::schema()),
-        Command::StackShow { json } => stack_show(&settings, json),
+        Command::Schema(SchemaOf::Kernels) => print(&report::kernels::schema()),
+        Command::StackShow => stack_show(&settings),
         Command::StackCapture { name, service } => {
             let session = Session {
                 service: &service,
@@ -71,7 +74,7 @@ pub fn dispatch(invocation: Invocation, environ: &[CString], supervisor: Assembl
                 }
             }
         }
-        Command::Kernels { archs, json, paths } => list_kernels(archs, json, paths),
+        Command::Kernels { archs, paths } => list_kernels(&settings, archs, paths),
         Command::Install(dir) => install_into(Path::new(&dir)),
         Command::Run { service } if config::is_off(&settings) => {
             drop(supervisor);
@@ -84,11 +87,7 @@ pub fn dispatch(invocation: Invocation, environ: &[CString], supervisor: Assembl
             start_logging(&settings);
             start(&service, environ, &config::termination_log(&settings), None)
         }
-        Command::Check { .. } if config::is_off(&settings) => {
-            start_logging(&settings);
-            say("nothing is checked: mode is off");
-            0
-        }
+        Command::Check { stage, .. } if config::is_off(&settings) => unchecked(stage, &settings),
         Command::Run { service } => {
             let session = Session {
                 service: &service,
@@ -115,17 +114,40 @@ pub fn dispatch(invocation: Invocation, environ: &[CString], supervisor: Assembl
 fn explain(name: &str) -> u8 {
     match name.parse::<Code>() {
         Ok(code) => print(&cuda_entrypoint::check::explain(code)),
-        Err(_) if name.parse().is_ok_and(help::ends_with_findings) => {
-            print(&help::findings_of(name.parse().unwrap_or_default()))
-        }
-        Err(error) => {
-            complain(&error.to_string(), "cuda-entrypoint explain lists them");
-            ExitCode::Usage.code()
-        }
+        Err(error) => match name.parse().ok().and_then(ExitCode::of) {
+            Some(exit) => print(&help::findings_of(exit)),
+            None => {
+                complain(&error.to_string(), "cuda-entrypoint explain lists them");
+                ExitCode::Usage.code()
+            }
+        },
     }
 }
 
-fn list_kernels(archs: Option<ArchList>, json: bool, paths: Vec<OsString>) -> u8 {
+/// `check` under mode `off`, which looks at nothing and must not be taken for a check that passed.
+fn unchecked(stage: StageChoice, settings: &Settings) -> u8 {
+    start_logging(settings);
+    let origin = config::origin_of_mode(settings).map_or_else(String::new, ToString::to_string);
+    let message = format!("nothing is checked: mode is off ({origin})");
+    complain(
+        &message,
+        "add --mode enforce, or --mode warn to exit with 0 in any case",
+    );
+    let log = config::termination_log(settings);
+    if stage != StageChoice::Health && (log != TerminationLog::Default || std::process::id() == 1) {
+        termination::write(&log, &message);
+    }
+    0
+}
+
+fn list_kernels(settings: &Settings, archs: Option<ArchList>, paths: Vec<OsString>) -> u8 {
+    let json = match config::format(settings) {
+        Ok(format) => format == Format::Json,
+        Err(error) => {
+            complain(&error.to_string(), &error.hint);
+            return error.exit_code();
+        }
+    };
     let list = archs.or_else(|| Stack::embedded().ok().and_then(|s| s.archs));
     let capabilities: Vec<facts::ComputeCapability> = list
         .iter()
@@ -133,6 +155,16 @@ fn list_kernels(archs: Option<ArchList>, json: bool, paths: Vec<OsString>) -> u8
         .map(|a: &arch::Arch| a.capability)
         .collect();
     let paths: Vec<PathBuf> = paths.into_iter().map(PathBuf::from).collect();
+    // What is damaged is the image's fault; what is not there was not meant.
+    let absent =
+        |error: std::io::Error| matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory);
+    if let Some(path) = paths.iter().find(|path| path.metadata().is_err_and(absent)) {
+        complain(
+            &format!("{} does not exist", path.display()),
+            "name files, or folders to search for shared libraries",
+        );
+        return ExitCode::Usage.code();
+    }
     let mut err = std::io::stderr();
     let watched = !json && colour_of(&err) == Colour::Yes;
     let listed = open_stdout()

@@ -17,6 +17,11 @@ macro_rules! exit_codes {
             /// All codes in the order of their numbers.
             pub const ALL: &[Self] = &[$(Self::$variant),*];
 
+            /// The one with this number, if there is one.
+            pub fn of(code: u8) -> Option<Self> {
+                Self::ALL.iter().copied().find(|exit| exit.code() == code)
+            }
+
             /// The number.
             pub const fn code(self) -> u8 {
                 match self { $(Self::$variant => $code,)* }

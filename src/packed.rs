@@ -53,7 +53,7 @@ pub fn python(name: &str) -> String {
     part(name)
 }
 
-/// The JSON Schema of a `report` or a `stack`.
+/// The JSON Schema of a `report`, a `stack` or the `kernels`.
 pub fn schema(of: &str) -> String {
     part(&format!("{of}.schema.json"))
 }

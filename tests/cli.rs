@@ -10,7 +10,7 @@ use crate::support::probe::{launcher, probe};
 use crate::support::run::{ENTRYPOINT, Run, Running, TINY, World};
 use cuda_entrypoint::check::Code;
 use cuda_entrypoint::cli::OPTIONS;
-use cuda_entrypoint::exit_code;
+use cuda_entrypoint::exit_code::{self, ExitCode};
 use serde_json::Value;
 
 // Options and their variables
@@ -382,6 +382,70 @@ fn a_report_on_standard_output_is_for_check_alone() {
     assert_eq!(report(&run)["verdict"], "pass");
 }
 
+/// Each spelling of one thing: the report, the logs, and the tables of other commands.
+#[test]
+fn json_has_three_spellings_and_one_meaning() {
+    let world = World::new();
+    let printed = |command: &str, options: &[&str]| {
+        let mut command = match command {
+            "check" => world.check(&[
+                "--warn",
+                "driver-missing",
+                "--gpu",
+                "required",
+                "--stage",
+                "device",
+            ]),
+            "kernels" => world.entrypoint(["kernels", "."]),
+            _ => world.entrypoint(["stack", "show", "--stack", "stack.json"]),
+        };
+        let run = Run::of(command.args(options));
+        run.exits(0);
+        let mut document = report(&run);
+        // Times are never the same twice, and facts hold some.
+        for measured in ["timing_ms", "facts"] {
+            document.as_object_mut().unwrap().remove(measured);
+        }
+        // stderr is one object a line.
+        run.log();
+        document
+    };
+    for command in ["check", "kernels", "stack show"] {
+        let expected = printed(command, &["--format", "json"]);
+        assert_eq!(printed(command, &["--json"]), expected);
+        if command == "check" {
+            assert_eq!(printed(command, &["--report", "-"]), expected);
+        }
+    }
+    // A format that is given as well is that of the log.
+    let mut command = world.check(&["--report", "-", "--format", "human", "--gpu", "required"]);
+    let run = Run::of(command.env("CUDA_ENTRYPOINT_MOD", "x"));
+    run.says("cuda-entrypoint: warning: unknown variable");
+    assert_eq!(report(&run)["verdict"], "fail");
+}
+
+#[test]
+fn an_exit_code_has_its_meaning_who_acts_and_its_findings() {
+    let world = World::new();
+    for exit in ExitCode::ALL {
+        let number = exit.code().to_string();
+        let run = Run::of(&mut world.entrypoint(["explain", &number]));
+        run.exits(0);
+        let mut lines = run.text().lines();
+        assert_eq!(
+            lines.next(),
+            Some(&*format!("exit code {number}: {}", exit.meaning()))
+        );
+        if !exit.who().is_empty() {
+            assert_eq!(lines.next(), Some(&*format!("who acts: {}", exit.who())));
+        }
+        for code in Code::all() {
+            let is_listed = run.text().contains(&format!("  {code} "));
+            assert_eq!(is_listed, code.exit_code() == *exit, "{code} {number}");
+        }
+    }
+}
+
 #[test]
 fn json_is_short_for_the_format() {
     let world = World::new();
@@ -436,7 +500,7 @@ fn variables_that_look_misspelt_are_named_and_service_links_are_not() {
 #[test]
 fn bad_usage_is_64_and_says_what_was_meant() {
     let world = World::new();
-    let cases: [(&[&str], &str); 17] = [
+    let cases: [(&[&str], &str); 22] = [
         (&[], "no command"),
         (&["rum", "--", "x"], "did you mean `run`?"),
         (&["python", "app.py"], "cuda-entrypoint run -- python"),
@@ -452,13 +516,21 @@ fn bad_usage_is_64_and_says_what_was_meant() {
         ),
         (&["check", "--stage"], "--stage requires a value"),
         (&["explain", "a", "b"], "unexpected argument"),
-        (&["schema"], "`stack` or `report`"),
-        (&["schema", "reports"], "`stack` or `report`"),
+        (&["schema"], "`stack`, `report` or `kernels`"),
+        (&["schema", "reports"], "`stack`, `report` or `kernels`"),
         (&["stack"], "show"),
         (&["stack", "show", "--format", "xml"], "expected human or json"),
         (&["stack", "show", "--stack="], "path is empty"),
         (&["stack", "show", "--archs", "7,5"], "--archs"),
         (&["kernels"], "no file or folder"),
+        (
+            &["kernels", "stack.json", "absent.so"],
+            "absent.so does not exist",
+        ),
+        (&["kernels", "stack.json/x"], "stack.json/x does not exist"),
+        (&["kernels", "--format", "xml", "."], "expected human or json"),
+        (&["explain", "83.5"], "no finding is called"),
+        (&["explain", "99"], "no finding is called"),
         (&["help", "--no-such"], "unknown option --no-such"),
     ];
     for (arguments, part) in cases {
@@ -720,6 +792,8 @@ fn what_needs_no_checks_reads_no_settings_but_its_own() {
         &["explain", "gpu-missing"],
         &["schema", "stack"],
         &["schema", "report"],
+        &["schema", "kernels"],
+        &["explain", "82"],
         &["help", "run"],
     ] {
         let mut command = world.entrypoint(arguments);

@@ -263,6 +263,35 @@ fn check_fails_under_enforce_alone() {
     }
 }
 
+/// Nobody takes it for a check that passed: it says so whatever is logged, prints no report, and leaves its words where
+/// Kubernetes looks. A probe leaves none, for they would stand there when the service dies.
+#[test]
+fn check_under_off_says_that_it_checked_nothing() {
+    for (options, says) in [
+        (&[][..], "nothing is checked: mode is off (CUDA_ENTRYPOINT_MODE)"),
+        (&["--mode", "off"], "nothing is checked: mode is off (--mode)"),
+        (
+            &["--log", "error", "--json"],
+            "nothing is checked: mode is off (CUDA_ENTRYPOINT_MODE)",
+        ),
+        (
+            &["--stage", "health"],
+            "nothing is checked: mode is off (CUDA_ENTRYPOINT_MODE)",
+        ),
+    ] {
+        let world = World::new();
+        let mut command = world.check(options);
+        let run = Run::of(command.env("CUDA_ENTRYPOINT_MODE", "off"));
+        run.exits(0).prints("").says(says).says("--mode enforce");
+        let is_probe = options.contains(&"health");
+        assert_eq!(world.read("termination").is_none(), is_probe, "{options:?}");
+    }
+    // The flag asks for the checks all the same.
+    let world = World::new();
+    let mut command = world.check(&["--mode", "enforce", "--gpu", "required", "--stage", "device"]);
+    Run::of(command.env("CUDA_ENTRYPOINT_MODE", "off")).exits(82);
+}
+
 #[test]
 fn the_modes_flag_beats_its_variable_also_where_the_rest_is_wrong() {
     let world = World::new();

@@ -26,6 +26,7 @@ choice! {
     SchemaOf {
         Stack "stack" "the manifest";
         Report "report" "the report";
+        Kernels "kernels" "what kernels prints as JSON";
     }
 }
 
@@ -48,18 +49,13 @@ pub enum Command {
     Kernels {
         /// `--archs`
         archs: Option<ArchList>,
-        /// `--json`
-        json: bool,
         /// files and folders
         paths: Vec<OsString>,
     },
     /// the page of a finding, or the list
     Explain(Option<String>),
     /// the manifest in force
-    StackShow {
-        /// `--json`
-        json: bool,
-    },
+    StackShow,
     /// a manifest made from this environment
     StackCapture {
         /// `--name`
@@ -161,34 +157,25 @@ pub(super) struct Request {
     pub(super) words: Vec<OsString>,
     pub(super) stage: Option<StageChoice>,
     pub(super) archs: Option<ArchList>,
-    pub(super) json: bool,
     pub(super) name: Option<String>,
 }
 
 const JSON: OwnOption = OwnOption {
     flag: "json",
     value: "",
-    help: "print JSON",
+    help: "the same as --format json",
     words: &[],
     default: "",
-    take: |request, _| {
-        request.json = true;
-        Ok(())
-    },
-};
-
-const CHECK_JSON: OwnOption = OwnOption {
-    help: "the same as --format json",
     take: |request, _| {
         let (value, origin) = ("json".into(), Origin::Flag(OPTION.format.flag));
         request.settings.format.push(Setting { value, origin });
         Ok(())
     },
-    ..JSON
 };
 
 const CAPTURE_JSON: OwnOption = OwnOption {
     help: "no effect: the manifest is always JSON",
+    take: |_, _| Ok(()),
     ..JSON
 };
 
@@ -262,7 +249,7 @@ failed. The stages after a failed one are checked as well. COMMAND is not run: i
 would use.
 ",
         options: OPTIONS,
-        own: &[STAGE, CHECK_JSON],
+        own: &[STAGE, JSON],
         words: Words::Service,
         supervised: true,
         read: |request| {
@@ -280,20 +267,16 @@ would use.
 Prints which SASS and PTX architectures each CUDA library contains, and how many of its fatbins serve each architecture
 of LIST. PATH is a file, or a folder to search for shared libraries. Needs neither a GPU nor a CUDA toolkit.
 ",
-        options: &[],
+        options: &[&OPTION.format],
         own: &[ARCHS, JSON],
         words: Words::Any,
         supervised: false,
-        read: |Request { words, archs, json, .. }| {
+        read: |Request { words, archs, .. }| {
             let wrong = match words.iter().any(|word| word.is_empty()) {
                 true => "a path is empty",
                 false if words.is_empty() => "no file or folder was given",
                 false => {
-                    return Ok(Command::Kernels {
-                        archs,
-                        json,
-                        paths: words,
-                    });
+                    return Ok(Command::Kernels { archs, paths: words });
                 }
             };
             Err(UsageError::new(wrong, "cuda-entrypoint kernels [OPTIONS] PATH..."))
@@ -305,7 +288,7 @@ of LIST. PATH is a file, or a folder to search for shared libraries. Needs neith
         summary: "explain a finding and how to fix it",
         help: "\
 Without CODE, lists the findings. With CODE, prints what the finding means, how it is determined and how to fix it. CODE
-may also be an exit code, such as 82: the findings that end with it are listed.
+may also be an exit code, such as 82: prints what it means, who acts, and the findings that end with it.
 ",
         options: &[],
         own: &[],
@@ -322,13 +305,13 @@ may also be an exit code, such as 82: the findings that end with it are listed.
         summary: "print the manifest in force",
         help: "\
 show prints the manifest in force: that of --stack, else /etc/cuda-entrypoint/stack.json if it exists, else the embedded
-one. --json prints it as JSON, to start a manifest of your own from. Under --stack none there is no manifest.
+one. --format json prints it as JSON, to start a manifest of your own from. Under --stack none there is no manifest.
 ",
         options: &[&OPTION.stack, &OPTION.archs, &OPTION.format, &OPTION.log],
         own: &[JSON],
         words: Words::None,
         supervised: false,
-        read: |request| Ok(Command::StackShow { json: request.json }),
+        read: |_| Ok(Command::StackShow),
     },
     CommandSpec {
         name: "stack capture",
@@ -367,9 +350,12 @@ and --warn accept a finding. Otherwise the manifest passes `check --stage image`
     },
     CommandSpec {
         name: "schema",
-        usage: "stack|report",
-        summary: "print the JSON Schema of the manifest or the report",
-        help: "Prints the JSON Schema (draft 2020-12) of the manifest or the report.\n",
+        usage: "stack|report|kernels",
+        summary: "print the JSON Schema of the manifest or of a JSON output",
+        help: "\
+Prints the JSON Schema (draft 2020-12) of the manifest (stack), of what check prints with --format json (report), or of
+what kernels prints with --format json (kernels).
+",
         options: &[],
         own: &[],
         words: Words::One,
@@ -377,7 +363,10 @@ and --warn accept a finding. Otherwise the manifest passes `check --stage image`
         read: |request| {
             let which = request.words.first().map(|word| SchemaOf::parse(word));
             let which = which.and_then(Result::ok).ok_or_else(|| {
-                UsageError::new("`schema` requires `stack` or `report`", "cuda-entrypoint schema stack")
+                UsageError::new(
+                    "`schema` requires `stack`, `report` or `kernels`",
+                    "cuda-entrypoint schema stack",
+                )
             })?;
             Ok(Command::Schema(which))
         },

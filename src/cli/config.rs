@@ -6,6 +6,7 @@ use crate::check::{Code, Overrides, Severity};
 use crate::process::init::SignalTarget;
 
 use super::kind::{Codes, read};
+use super::options::OPTION;
 use super::setting::{Origin, Setting};
 
 pub use super::kind::{ReportTarget, StackChoice, TerminationLog};
@@ -36,12 +37,34 @@ pub fn logging(settings: &Settings) -> (LevelFilter, Format) {
     )
 }
 
-/// What `stack show` needs: the manifest and whether it is printed as JSON.
+/// `--report -` of `check` is `--format json`, unless that says something else.
+pub(super) fn report_on_stdout_is_a_format(settings: &mut Settings) {
+    if matches!(settings.report(), Ok(Some(ReportTarget::Stdout))) {
+        let origin = Origin::Flag(OPTION.report.flag);
+        let value = "json".into();
+        settings.format.insert(0, Setting { value, origin });
+    }
+}
+
+/// `--format`, for a command that takes no more than it.
+///
+/// # Errors
+/// As [`Config::from_settings`], for this setting alone.
+pub fn format(settings: &Settings) -> Result<Format, SettingError> {
+    settings.format()
+}
+
+/// What `stack show` needs: the manifest and how it is printed.
 ///
 /// # Errors
 /// As [`Config::from_settings`], for these two settings alone.
 pub fn shown_stack(settings: &Settings) -> Result<(StackChoice, Format), SettingError> {
-    Ok((settings.stack()?, settings.format()?))
+    Ok((settings.stack()?, format(settings)?))
+}
+
+/// The mode as it was written, for who wonders where `off` comes from.
+pub fn origin_of_mode(settings: &Settings) -> Option<&Origin> {
+    settings.mode.last().map(|mode| &mode.origin)
 }
 
 /// Where a verdict goes, whatever else is wrong.

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::check::{Code, Stage};
-use crate::exit_code;
+use crate::exit_code::{self, ExitCode};
 
 use super::commands::{COMMANDS, CommandSpec};
 use super::kind::{Word, any_of};
@@ -143,14 +143,18 @@ pub fn findings() -> String {
     listed(&|_| true)
 }
 
-/// Whether any finding ends with this exit code.
-pub fn ends_with_findings(exit: u8) -> bool {
-    Code::all().any(|code| code.exit_code().code() == exit)
-}
-
-/// The findings that end with this exit code.
-pub fn findings_of(exit: u8) -> String {
-    listed(&|code| code.exit_code().code() == exit)
+/// `explain` with an exit code: what it means, who acts, and the findings that end with it.
+pub fn findings_of(exit: ExitCode) -> String {
+    let mut text = format!("exit code {}: {}\n", exit.code(), exit.meaning());
+    if !exit.who().is_empty() {
+        let _ = writeln!(text, "who acts: {}", exit.who());
+    }
+    let ends_here = |code: Code| code.exit_code() == exit;
+    if Code::all().any(ends_here) {
+        text.push('\n');
+        text.push_str(&listed(&ends_here));
+    }
+    text
 }
 
 fn listed(is_wanted: &dyn Fn(Code) -> bool) -> String {

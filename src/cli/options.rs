@@ -57,7 +57,7 @@ choice! {
     /// Who reads the output.
     Format {
         Human "human" "text for people";
-        Json "json" "one object per line on stderr; check prints its report as JSON";
+        Json "json" "JSON in place of a table on stdout, one object per line on stderr";
     }
 }
 
@@ -95,7 +95,7 @@ options! {
     "output" {
         format: Format = Format::Human, "FORMAT", "";
         quiet: Quiet = false, "WHETHER", "";
-        report: ReportPath = None, "FILE", "write the JSON report to this file; - is stdout (check only)";
+        report: ReportPath = None, "FILE", "write the JSON report to this file; - is --format json (check only)";
         termination_log: TerminationLog = TerminationLog::Default, "FILE",
             "write the verdict to this file, at most 4096 bytes\n(default: /dev/termination-log if it exists)";
         receipt: FilePath = None, "FILE", "record passed checks in this file, and skip them at later starts";

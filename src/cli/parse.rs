@@ -8,6 +8,7 @@ use lexopt::Arg;
 use crate::nearest;
 
 use super::commands::{COMMANDS, Command, CommandSpec, Request, Words};
+use super::config;
 use super::options::{OPTIONS, Settings};
 use super::setting::{Origin, Setting, SettingError};
 use super::table::OptionSpec;
@@ -200,8 +201,12 @@ fn command(
             format!("cuda-entrypoint {} --help", form.first()),
         ));
     }
-    let settings = std::mem::take(&mut request.settings);
-    Ok(((form.read)(request)?, settings))
+    let mut settings = std::mem::take(&mut request.settings);
+    let command = (form.read)(request)?;
+    if matches!(command, Command::Check { .. }) {
+        config::report_on_stdout_is_a_format(&mut settings);
+    }
+    Ok((command, settings))
 }
 
 /// For a command of which the second word is missing or unknown.
@@ -418,7 +423,7 @@ mod tests {
                 "did you mean `stack show`?",
             ),
             ("kernels ''", "a path is empty", "PATH"),
-            ("schema reports", "`stack` or `report`", ""),
+            ("schema reports", "`stack`, `report` or `kernels`", ""),
             ("run -x", "-x", ""),
             (
                 "run -m serve",

@@ -113,7 +113,7 @@ pub fn doubt(manifest: &std::fs::Metadata, shown: &str) -> Option<String> {
     })
 }
 
-pub fn stack_show(settings: &Settings, as_json: bool) -> u8 {
+pub fn stack_show(settings: &Settings) -> u8 {
     let (choice, format) = match config::shown_stack(settings) {
         Ok(shown) => shown,
         Err(error) => {
@@ -148,7 +148,7 @@ pub fn stack_show(settings: &Settings, as_json: bool) -> u8 {
         }
         source = format!("{source}, archs from {}", setting.origin);
     }
-    if as_json || format == Format::Json {
+    if format == Format::Json {
         match serde_json::to_value(&stack) {
             Ok(value) => print(&format!("{value:#}\n")),
             Err(error) => {

@@ -10,6 +10,7 @@ use crate::discover::fatbin::Target;
 use crate::discover::kernels::{FileCounts, RelocatableCounts};
 use crate::facts::PtxVersion;
 use crate::facts::kernels::PtxIsa;
+use crate::packed;
 use crate::text::{sanitize, steers};
 
 /// What `--json` prints.
@@ -29,6 +30,11 @@ pub struct ScanError {
     pub path: String,
     /// what is wrong with it and what to do
     pub message: String,
+}
+
+/// The JSON Schema of what [`json`] writes.
+pub fn schema() -> String {
+    packed::schema("kernels")
 }
 
 /// Writes the report as JSON, ended by a newline.

@@ -91,3 +91,39 @@ fn nothing_found_is_said() {
     human(&KernelsReport::default(), &mut out).unwrap();
     assert_eq!(out, b"no library with CUDA code\n");
 }
+
+/// Whether the published schema takes a document.
+fn is_described(document: &serde_json::Value) -> bool {
+    let schema: serde_json::Value = serde_json::from_str(&schema()).unwrap();
+    let (mut schemas, mut compiler) = (boon::Schemas::new(), boon::Compiler::new());
+    compiler.add_resource("schema.json", schema).unwrap();
+    let index = compiler.compile("schema.json", &mut schemas).unwrap();
+    schemas.validate(document, index).is_ok()
+}
+
+#[test]
+fn the_schema_describes_what_is_printed() {
+    let printed = serde_json::to_value(report()).unwrap();
+    assert!(is_described(&printed));
+    assert!(is_described(
+        &serde_json::to_value(KernelsReport::default()).unwrap()
+    ));
+    let mut other = printed.clone();
+    other["files"][0]["fatbins"] = "606".into();
+    assert!(!is_described(&other));
+    // Every field has its place there: of each kind of object, those that the report has.
+    let schema: serde_json::Value = serde_json::from_str(&schema()).unwrap();
+    let file = &schema["properties"]["files"]["items"]["properties"];
+    let relocatable = &file["relocatable"]["properties"];
+    let keys =
+        |value: &serde_json::Value| -> Vec<String> { value.as_object().unwrap().keys().cloned().collect() };
+    for one in printed["files"].as_array().unwrap() {
+        assert!(keys(one).iter().all(|key| file.get(key).is_some()), "{one}");
+    }
+    for key in keys(&printed["files"][1]["relocatable"]) {
+        assert!(relocatable.get(&key).is_some(), "{key}");
+    }
+    for key in keys(&printed).iter().chain(&keys(&printed["errors"][0])) {
+        assert!(schema.to_string().contains(&format!("\"{key}\":")), "{key}");
+    }
+}
