@@ -20,7 +20,7 @@ use cuda_entrypoint::{arch, facts, kernels, stack};
 use self::manifest::stack_show;
 use self::refusal::Refusal;
 use self::session::Session;
-use self::start::{is_this_program, start, start_unchecked};
+use self::start::{own_command, start, start_unchecked};
 use self::words::{colour_of, complain, open_stdout, print, start_logging, write_failed};
 
 mod capture;
@@ -82,9 +82,10 @@ pub fn dispatch(invocation: Invocation, environ: &[CString], supervisor: Assembl
             start_unchecked(&service, environ, &settings)
         }
         // A command of this very program needs no checks before it.
-        Command::Run { service } if is_this_program(&service, environ) => {
+        Command::Run { mut service } if own_command(&service, environ).is_some() => {
             drop(supervisor);
             start_logging(&settings);
+            service.drain(..own_command(&service, environ).unwrap_or(0));
             start(&service, environ, &config::termination_log(&settings), None)
         }
         Command::Check { stage, .. } if config::is_off(&settings) => unchecked(stage, &settings),

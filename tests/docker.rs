@@ -1,5 +1,6 @@
 //! The shipped binary in Docker: on every kind of root file system, as PID 1, confined, stopped, and in Dockerfiles.
 
+mod adoption;
 mod pods;
 mod stack;
 

@@ -440,6 +440,23 @@ fn this_program_as_the_service_is_started_without_the_checks_of_one() {
             .exits(82)
             .prints("");
     }
+    // Behind the program of an ENTRYPOINT, where Docker appends it, and whatever the mode is.
+    for words in [&["sh", "serve"][..], &["/no/such/program"]] {
+        let checked = nested(&[words, &["cuda-entrypoint", "check", "--stack", "stack.json"]].concat());
+        checked.exits(82);
+        assert!(checked.text().contains("driver-missing"), "{}", checked.text());
+        assert_eq!(checked.stderr, "");
+        let mut off = world.entrypoint(["run", "--mode", "off", "--"]);
+        off.args(words)
+            .args(["cuda-entrypoint", "schema", "stack"])
+            .env("PATH", &path);
+        Run::of(&mut off).exits(0).says("nothing is checked");
+    }
+    // The name alone is an argument as any other, and so is a name of somebody else.
+    for words in [["cuda-entrypoint", "serve"], ["other/cuda-entrypoint", "check"]] {
+        world.program("other/cuda-entrypoint", "#!/bin/sh\necho started\n");
+        nested(&[&["echo"], &words[..]].concat()).exits(82).prints("");
+    }
     // Another program of that name is a service like any other.
     let other = world.program("other/cuda-entrypoint", "#!/bin/sh\necho started\n");
     nested(&[other.to_str().unwrap()]).exits(82).prints("");

@@ -1,6 +1,6 @@
 //! The commands, each form of one in one row. Parser, overview, help and suggestions follow from the row.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 
 use crate::arch::ArchList;
 
@@ -409,6 +409,11 @@ container whose image lacks this binary, or a folder on disk for --helper-path. 
         },
     },
 ];
+
+/// Whether a command begins with this word.
+pub fn is_command(first: &OsStr) -> bool {
+    COMMANDS.iter().any(|c| c.first() == first)
+}
 
 /// Whether a command that begins with this word starts processes.
 pub fn is_supervised(first: &str) -> bool {

@@ -15,10 +15,28 @@ use cuda_entrypoint::report::termination;
 use super::first;
 use super::words::{complain, say, start_logging, termination_text};
 
-/// Whether the service is this very program.
-pub fn is_this_program(service: &[OsString], environ: &[CString]) -> bool {
-    let command = service.first();
-    command.is_some_and(|command| launch::is_this_program(command, launch::lookup(environ, "PATH")))
+fn is_own(word: &OsStr, environ: &[CString]) -> bool {
+    launch::is_this_program(word, launch::lookup(environ, "PATH"))
+}
+
+/// Where a command of this very program begins in the service's words: at their beginning, or behind another program.
+pub fn own_command(service: &[OsString], environ: &[CString]) -> Option<usize> {
+    match service.first() {
+        Some(first) if is_own(first, environ) => Some(0),
+        _ => own_command_behind(service, environ),
+    }
+}
+
+/// Behind the program of an ENTRYPOINT such as `run -- vllm serve`, to which Docker appends `cuda-entrypoint check`. No file
+/// is looked at unless the words are a name and a command of ours.
+fn own_command_behind(service: &[OsString], environ: &[CString]) -> Option<usize> {
+    let pairs = service.iter().zip(service.iter().skip(1)).enumerate().skip(1);
+    let mut named = pairs.filter(|(_, (word, next))| {
+        Path::new(word).file_name() == Some(OsStr::new(env!("CARGO_BIN_NAME")))
+            && cli::commands::is_command(next)
+    });
+    let (at, (word, _)) = named.next()?;
+    is_own(word, environ).then_some(at)
 }
 
 /// Becomes the service without a check: mode `off`.
@@ -29,6 +47,9 @@ pub fn start_unchecked(service: &[OsString], environ: &[CString], settings: &Set
         return ExitCode::Usage.code();
     }
     say("nothing is checked: mode is off");
+    let service = service
+        .get(own_command_behind(service, environ).unwrap_or(0)..)
+        .unwrap_or(service);
     let log = config::termination_log(settings);
     start(service, environ, &log, config::init_or_exec(settings))
 }
