@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use serde_json::{Value, json};
 
 use super::{HEALTHY, field, stack};
-use crate::support::docker::{self, Base, Content, Image};
+use crate::support::docker::{self, Base, Content, Image, Run};
 use crate::support::podman::{Play, Pod, manifest, play_as_shipped, pod_of, provide};
 
 /// The documents of a manifest. The first call gives podman the image that they name.
@@ -253,6 +253,44 @@ fn validator() -> &'static Image {
             .collect();
         Image::build(&dockerfile, &context).unwrap()
     })
+}
+
+/// The lines that the README has for the image of another program, here on Debian.
+#[test]
+fn the_plug_in_goes_into_another_image() {
+    let readme = include_str!("../../docker/kubernetes/README.md");
+    let (_, dockerfile) = readme.split_once("```dockerfile\nARG BASE\n").unwrap();
+    let (dockerfile, _) = dockerfile.split_once("```").unwrap();
+    let dockerfile = dockerfile
+        .replace("${BASE}", Base::Debian12.image().name())
+        .replace("cuda-entrypoint-validator", validator().name());
+    let image = Image::build(&dockerfile, &[]).unwrap_or_else(|failure| panic!("{}", failure.text));
+    let config = Run::of(&image)
+        .command("cat /config/cuda-entrypoint.json")
+        .finish()
+        .expect(0);
+    let config: Value = serde_json::from_str(&config.stdout).unwrap();
+    for rule in config["rules"].as_array().unwrap() {
+        let args: Vec<&str> = rule["args"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|arg| arg.as_str().unwrap())
+            .collect();
+        let words = [&[rule["path"].as_str().unwrap()], &args[..]].concat();
+        let run = |run: Run, code| run.words(words.iter().copied()).finish().expect(code).stdout;
+        let fit = run(Run::of(&image).driver(HEALTHY), 0);
+        assert!(fit.starts_with("pass: stack gpu-node "), "{fit}");
+        let bare = run(Run::of(&image), 1);
+        assert!(
+            bare.starts_with("driver-missing") || bare.starts_with("nvml-missing"),
+            "{bare}"
+        );
+        assert!(
+            bare.len()
+                <= usize::try_from(config["pluginConfig"]["max_output_length"].as_u64().unwrap()).unwrap()
+        );
+    }
 }
 
 fn play_validator() -> Play {
