@@ -330,6 +330,53 @@ fn the_node_check_stays_and_watches() {
     );
 }
 
+// ---- what other clusters do to the same image
+
+/// GKE mounts the driver where no loader looks, and its component says so to the loader.
+#[test]
+fn the_driver_of_gke_is_found_by_its_variable() {
+    let folder = "/usr/local/nvidia/lib64";
+    let driver = docker::fake_driver();
+    let run = || {
+        Run::of(stack::light())
+            .mount(&driver.join("libcuda.so"), &format!("{folder}/libcuda.so.1"))
+            .mount(
+                &driver.join("libnvidia_ml.so"),
+                &format!("{folder}/libnvidia-ml.so.1"),
+            )
+            .mount_text(HEALTHY, "/gpu.json")
+            .env("FAKE_GPU_SCRIPT", "/gpu.json")
+            .words(["python", "-c", "print('served')"])
+    };
+    run().finish().expect(82).says(&["driver-missing", folder]);
+    let component = include_str!("../../docker/kubernetes/components/gke/kustomization.yaml");
+    let (_, value) = component.split_once("name: LD_LIBRARY_PATH, value: \"").unwrap();
+    let (value, _) = value.split_once('"').unwrap();
+    let served = run().env("LD_LIBRARY_PATH", value).finish().expect(0);
+    assert_eq!(served.says(&["NVIDIA H200"]).stdout, "served\n");
+}
+
+/// OpenShift's restricted-v2 gives a number from the namespace's range, which no file of the image knows, in group 0.
+#[test]
+fn a_user_of_openshift_needs_no_entry_in_the_image() {
+    let run = Run::of(stack::light())
+        .driver(HEALTHY)
+        .options([
+            "--user",
+            "1000680000:0",
+            "--read-only",
+            "--cap-drop",
+            "ALL",
+            "--tmpfs",
+            "/tmp",
+        ])
+        .options(["--security-opt", "no-new-privileges"])
+        .env("HOME", "/tmp")
+        .env("CUDA_ENTRYPOINT_RECEIPT", "/tmp/receipt.json")
+        .words(["sh", "-c", "id -u && test -s /tmp/receipt.json"]);
+    assert_eq!(run.finish().expect(0).stdout, "1000680000\n");
+}
+
 /// The binary from its own image, the service from one that knows nothing of it.
 #[test]
 fn the_binary_comes_from_an_init_container() {

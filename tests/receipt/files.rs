@@ -33,7 +33,9 @@ impl World {
     fn check(&self, receipt: &str, change: impl FnOnce(&mut Command)) -> (Value, String) {
         let mut command = Command::new(self.path("cuda-entrypoint"));
         command
-            .args(["check", "--gpu", "off", "--report", "-", "--stack"])
+            .args([
+                "check", "--gpu", "off", "--report", "-", "--format", "human", "--stack",
+            ])
             .arg(self.path("stack.json"));
         command
             .arg("--termination-log")
