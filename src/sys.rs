@@ -20,6 +20,13 @@ use nix::unistd::Pid;
 use crate::signal::{self, Number, Set};
 
 mod c_library;
+#[cfg(all(
+    target_arch = "x86_64",
+    target_feature = "crt-static",
+    target_env = "gnu",
+    panic = "abort"
+))]
+mod unwinder;
 
 /// Runs before Rust's runtime does, which puts /dev/null in the place of a standard stream that is closed, and aborts where
 /// there is none. The C library calls what is in this section before `main` (System V ABI, "Initialization and Termination

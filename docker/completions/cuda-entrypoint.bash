@@ -36,7 +36,7 @@ _cuda_entrypoint() {
   case $command in
     run) words='--mode --init --wait --stack --archs --gpu --allow --warn --deny --smoke --smoke-devices --smoke-timeout --python --device-timeout --helper-path --format --quiet --report --termination-log --receipt --log --help' ;;
     check) words='--stage --json --mode --init --wait --stack --archs --gpu --allow --warn --deny --smoke --smoke-devices --smoke-timeout --python --device-timeout --helper-path --format --quiet --report --termination-log --receipt --log --help' ;;
-    kernels) words='--archs --json --help' ;;
+    kernels) words='--archs --json --format --help' ;;
     explain) words=$(_cuda_entrypoint_codes) ;;
     stack) words='show capture --json --stack --archs --format --log --name --python --device-timeout --helper-path --allow --warn --deny --help' ;;
     schema) words='stack report' ;;
