@@ -142,15 +142,16 @@ impl<'a> Search<'a> {
         let mut found = Extensions::default();
         let mut resolved: Vec<String> = Vec::new();
         for (at, extension) in looked {
+            let needs_nothing = objects.get(at).is_none_or(|object| object.needed.is_empty());
             match extension {
                 Some(extension) if !lacks(&extension) && extension.unopened.is_empty() => {
                     resolved.push(family(&extension.path));
-                    // What needs nothing finds it.
-                    if objects.get(at).is_some_and(|object| !object.needed.is_empty()) {
+                    if !needs_nothing {
                         found.libraries.push(extension.path);
                     }
                 }
                 Some(extension) => found.unresolved.push(extension),
+                None if needs_nothing => {}
                 None => found.unread.extend(objects.get(at).map(Object::text)),
             }
         }
