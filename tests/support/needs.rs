@@ -182,7 +182,7 @@ impl Need {
             ),
             Wheels => row(
                 "wheels from PyPI",
-                "tests/build/wheels.py demo tests stack-faults",
+                "tests/build/wheels.py demo tests stories stack-faults",
                 &[],
             ),
             Valgrind => row(
