@@ -416,7 +416,12 @@ impl<'a> Shelf<'a> {
             .collect();
         let mut lacking = names.clone();
         lacking.retain(|name| !stems.contains(&opened::stem(name)));
-        let elsewhere = lacking.iter().find_map(|name| self.by_name.of(name).first());
+        // What is nowhere comes first: a copy of another library does not help.
+        let copy = |name: &str| self.by_name.of(name).first();
+        order::sort_by(&mut lacking, |a, b| {
+            (copy(a).is_some(), a).cmp(&(copy(b).is_some(), b))
+        });
+        let elsewhere = lacking.first().and_then(|name| copy(name));
         let elsewhere = elsewhere
             .and_then(|(_, at)| self.objects.get(*at))
             .map(Object::text);

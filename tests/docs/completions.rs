@@ -79,11 +79,16 @@ fn codes() -> String {
     Code::all().map(Code::name).collect::<Vec<_>>().join(" ")
 }
 
+/// The first form of each command: `stack show` and not `stack capture`.
+fn first_forms() -> Vec<&'static CommandSpec> {
+    let mut forms: Vec<&CommandSpec> = COMMANDS.iter().collect();
+    forms.dedup_by_key(|command| command.first());
+    forms
+}
+
 /// The first words of all commands, each once.
 fn first_words() -> Vec<&'static str> {
-    let mut words: Vec<&str> = COMMANDS.iter().map(CommandSpec::first).collect();
-    words.dedup();
-    words
+    first_forms().iter().map(|command| command.first()).collect()
 }
 
 /// The second words of the forms of a command.
@@ -245,16 +250,12 @@ fn zsh() -> String {
         format!("#compdef cuda-entrypoint\n# Completion of cuda-entrypoint for zsh, {WRITTEN}.\n\n");
     let _ = writeln!(text, "local -a codes=({})\n\n_cuda_entrypoint() {{", codes());
     text += "  local -a commands=(\n";
-    let mut seen = Vec::new();
-    for command in COMMANDS {
-        if !seen.contains(&command.first()) {
-            seen.push(command.first());
-            let _ = writeln!(
-                text,
-                "    {}",
-                quoted(&format!("{}:{}", command.first(), command.summary))
-            );
-        }
+    for command in first_forms() {
+        let _ = writeln!(
+            text,
+            "    {}",
+            quoted(&format!("{}:{}", command.first(), command.summary))
+        );
     }
     text += "  )\n  if ((CURRENT == 2)); then\n    _describe command commands\n    return\n  fi\n  case ${words[2]} in\n";
     for first in first_words() {
@@ -311,17 +312,13 @@ fn fish() -> String {
     let _ = writeln!(text, "set -l commands {}", first_words().join(" "));
     let _ = writeln!(text, "set -l codes {}\n", codes());
     text += "complete -c cuda-entrypoint -f\n";
-    let mut seen = Vec::new();
-    for command in COMMANDS {
-        if !seen.contains(&command.first()) {
-            seen.push(command.first());
-            let _ = writeln!(
-                text,
-                "complete -c cuda-entrypoint -n \"not __fish_seen_subcommand_from $commands\" -a {} -d {}",
-                command.first(),
-                quoted(command.summary).replace(r"'\''", r"\'")
-            );
-        }
+    for command in first_forms() {
+        let _ = writeln!(
+            text,
+            "complete -c cuda-entrypoint -n \"not __fish_seen_subcommand_from $commands\" -a {} -d {}",
+            command.first(),
+            quoted(command.summary).replace(r"'\''", r"\'")
+        );
     }
     for first in first_words() {
         let when = format!("-n '__fish_seen_subcommand_from {first}'");

@@ -281,6 +281,9 @@ fn a_library_that_is_opened_by_a_name_that_stands_in_the_package_is_looked_for()
     assert!(finding["hint"].as_str().unwrap().contains(folder), "{finding:#}");
     let path = [("LD_LIBRARY_PATH", OsStr::new(folder))];
     assert_eq!(told(&image.check(&path)), []);
+    // A copy of one library is none of another that is nowhere.
+    cc(&module, &source("libcublas.so.77\\0libcufft.so.66"), &[]);
+    assert_eq!(told(&image.check(&[])), [("fail".to_string(), "own".to_string())]);
     // Beside it, where its RPATH leads; and by what torch needs.
     cc(
         &module,

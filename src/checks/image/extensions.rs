@@ -364,9 +364,9 @@ fn unopened(scene: &ImageContext<'_>, all: &Extensions) -> Vec<Finding> {
         let folder = elsewhere.and_then(|path| Some(path.rsplit_once('/')?.0));
         let (what, hint) = match folder {
             Some(folder) => (
-                format!("the loader does not look into {folder}, where it is"),
+                format!("it lies in {folder}, which the loader does not search"),
                 format!(
-                    "In the Dockerfile: ENV LD_LIBRARY_PATH={folder}, or import in the service what loads {name} before {package}."
+                    "In the Dockerfile: ENV LD_LIBRARY_PATH={folder}, or import a package that loads {name} before {package}."
                 ),
             ),
             None => {
@@ -376,8 +376,8 @@ fn unopened(scene: &ImageContext<'_>, all: &Extensions) -> Vec<Finding> {
                     None => loaded::supplier(name),
                 };
                 let hint = format!(
-                    "{install} {package} does not look into the folders of wheels: name that of {name} in \
-                     LD_LIBRARY_PATH, where no base image brings it."
+                    "{install} {package} does not search the folders of wheels: with a wheel, add the folder of {name} to \
+                     LD_LIBRARY_PATH as well."
                 );
                 ("it is not installed".to_string(), hint)
             }

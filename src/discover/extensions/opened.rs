@@ -27,14 +27,14 @@ const PIECE: usize = 64 << 10;
 /// Longest name that counts, in bytes, its ends included: a piece overlaps the next one by as much.
 const MAX_NAME: usize = 64;
 
-/// The names in a library, each once and in order; none where they cannot be read.
+/// The names in a library, each once and in order, as far as it can be read.
 pub fn names(path: &Path) -> Vec<String> {
     let _going = reading::begin(path);
     let mut found = Vec::new();
-    if let Some(()) = read(path, &mut found) {
-        crate::order::sort(&mut found);
-        found.dedup();
-    }
+    // What was read before a part that cannot be read counts.
+    let _ = read(path, &mut found);
+    crate::order::sort(&mut found);
+    found.dedup();
     found
 }
 
