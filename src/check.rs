@@ -130,6 +130,9 @@ pub struct Finding {
     /// trying again may help (a driver that is still starting): what `--wait` waits for
     #[serde(skip)]
     pub retryable: bool,
+    /// who must act, where that is not the party of its code: the exit code of a run that it decides
+    #[serde(skip)]
+    pub exit: Option<ExitCode>,
 }
 
 impl Finding {
@@ -147,6 +150,7 @@ impl Finding {
             parties: Vec::new(),
             problem: false,
             retryable: false,
+            exit: None,
         }
     }
 
@@ -222,6 +226,17 @@ impl Finding {
     /// The service must not start because of it.
     pub fn failed(&self) -> bool {
         self.status == Status::Fail
+    }
+
+    /// Says who must act, where that depends on more than the code.
+    pub fn ends_with(mut self, exit: ExitCode) -> Self {
+        self.exit = Some(exit);
+        self
+    }
+
+    /// The exit code of a run that it decides.
+    pub fn exit_code(&self) -> ExitCode {
+        self.exit.unwrap_or(self.code.exit_code())
     }
 
     /// Says that trying again may help.
@@ -350,7 +365,7 @@ impl<'a> Outcome<'a> {
             .iter()
             .filter(|f| f.failed())
             // A deadline ranks behind a definite failure of the same stage.
-            .min_by_key(|f| (f.stage, f.code.exit_code() == ExitCode::Deadline));
+            .min_by_key(|f| (f.stage, f.exit_code() == ExitCode::Deadline));
         let verdict = match decisive {
             Some(_) => Verdict::Fail,
             None if findings.iter().any(|f| f.status == Status::Warn) => Verdict::Warn,
@@ -358,7 +373,7 @@ impl<'a> Outcome<'a> {
         };
         Self {
             verdict,
-            exit_code: decisive.map_or(ExitCode::Passed, |f| f.code.exit_code()).code(),
+            exit_code: decisive.map_or(ExitCode::Passed, Finding::exit_code).code(),
             decisive,
         }
     }

@@ -10,6 +10,7 @@ pub mod kind;
 pub mod options;
 pub mod parse;
 pub mod setting;
+pub mod smoke;
 pub mod table;
 pub mod variables;
 

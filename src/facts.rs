@@ -14,6 +14,7 @@ pub mod extensions;
 pub mod forward;
 pub mod kernels;
 pub mod libraries;
+pub mod native;
 pub mod read;
 pub mod smoke;
 pub mod surroundings;
@@ -131,6 +132,12 @@ pub enum HelperLine {
     NvmlDevice(NvmlDevice),
     /// A device node that was opened, or could not be.
     Node(DeviceNode),
+    /// The driver has answered, and a [`native::NativePlan`] is waited for.
+    Ready,
+    /// How a device ran the kernel of this program.
+    NativeDevice(native::NativeDevice),
+    /// How a device took a library's fat binaries.
+    NativeLoad(native::NativeLoad),
     /// The last line of a run that went through.
     Done,
 }
@@ -911,7 +918,7 @@ pub struct Facts {
     pub environment: BTreeMap<String, String>,
 }
 
-lines!(HelperLine { "step" Step, "library" Library, "driver" Driver, "device" Device, "nvml" Nvml, "nvml-device" NvmlDevice, "node" Node; "done" Done });
+lines!(HelperLine { "step" Step, "library" Library, "driver" Driver, "device" Device, "nvml" Nvml, "nvml-device" NvmlDevice, "node" Node, "native-device" NativeDevice, "native-load" NativeLoad; "ready" Ready, "done" Done });
 object!(CallError {
     call,
     code,

@@ -32,7 +32,10 @@ pub enum Request {
     /// the version of each of these copies of a runtime library
     Libraries(Vec<Copy>),
     /// libcuda and the visible devices
-    Driver,
+    Driver {
+        /// it stays for the native proof, and waits for its plan
+        native: bool,
+    },
     /// libnvidia-ml and the physical GPUs; with a number of bytes, who holds the memory of one that has less free. Of `parts`
     /// runs that share the GPUs out, this is number `part`
     Nvml {
@@ -84,7 +87,10 @@ impl Request {
     fn argv(&self) -> Vec<CString> {
         let mut words: Vec<Vec<u8>> = vec![b"cuda-helper".to_vec()];
         match self {
-            Self::Driver => words.push(b"driver".to_vec()),
+            Self::Driver { native } => {
+                words.push(b"driver".to_vec());
+                words.extend(native.then(|| b"native".to_vec()));
+            }
             Self::Nvml { free, part, parts } => {
                 words.push(b"nvml".to_vec());
                 words.extend(free.map(|bytes| bytes.to_string().into_bytes()));
@@ -119,6 +125,15 @@ impl Form {
         let how = if self.path.is_some() { " by /proc" } else { "" };
         format!("{}{how}", self.what)
     }
+}
+
+/// A run that was started.
+#[derive(Debug)]
+pub struct Started {
+    /// its process
+    pub id: JobId,
+    /// where it waits to be told something, the pipe for it
+    pub input: Option<OwnedFd>,
 }
 
 /// Starts helpers, remembering which way of executing the embedded bytes worked.
@@ -165,11 +180,14 @@ impl Helper {
         supervisor: &mut Supervisor,
         request: &Request,
         time: Duration,
-    ) -> Result<JobId, HelperEnd> {
+    ) -> Result<Started, HelperEnd> {
+        let listens = matches!(request, Request::Driver { native: true });
         let argv = request.argv();
         if let Some(form) = &self.form {
-            return launch(supervisor, form, &argv, &self.envp, time).map_err(|e| HelperEnd::NotStarted {
-                detail: format!("{}: {e}", form.name()),
+            return launch(supervisor, form, &argv, &self.envp, time, listens).map_err(|e| {
+                HelperEnd::NotStarted {
+                    detail: format!("{}: {e}", form.name()),
+                }
             });
         }
         let mut refused = Vec::new();
@@ -193,11 +211,11 @@ impl Helper {
             };
             loop {
                 let what = form.name();
-                match launch(supervisor, &form, &argv, &self.envp, time) {
-                    Ok(id) => {
+                match launch(supervisor, &form, &argv, &self.envp, time, listens) {
+                    Ok(started) => {
                         tracing::debug!(way = what.as_str(), "helper started: {what}");
                         self.form = Some(form);
-                        return Ok(id);
+                        return Ok(started);
                     }
                     // execve(2): ENOENT for a file that is there means that its interpreter is not.
                     Err(Errno::ENOENT) => {
@@ -243,7 +261,8 @@ fn launch(
     argv: &[CString],
     envp: &[CString],
     time: Duration,
-) -> Result<JobId, Errno> {
+    listens: bool,
+) -> Result<Started, Errno> {
     let program = match &form.path {
         Some(path) => Program::Path(path),
         None => Program::Fd(form.fd.as_fd()),
@@ -254,10 +273,17 @@ fn launch(
         envp,
         time,
     };
-    let id = supervisor.start(&start).map_err(|e| e.errno)?;
+    let (id, input) = match listens {
+        true => {
+            let (id, input) = supervisor.start_listening(&start).map_err(|e| e.errno)?;
+            supervisor.await_words(id, true);
+            (id, Some(input))
+        }
+        false => (supervisor.start(&start).map_err(|e| e.errno)?, None),
+    };
     // It names each call before it makes it.
     supervisor.renew(id, time.saturating_mul(IN_ALL));
-    Ok(id)
+    Ok(Started { id, input })
 }
 
 /// Where the helper's bytes come from.

@@ -24,6 +24,7 @@ use crate::report::progress::Progress;
 use crate::signal::Number;
 use crate::smoke::Smoke;
 use crate::smoke::handoff::HandOff;
+use crate::smoke::native::plan::Located;
 use crate::stack::Stack;
 use crate::{checks, helper};
 
@@ -34,6 +35,7 @@ use thread::Awaited;
 
 mod device;
 mod image;
+mod native;
 mod receipts;
 mod smoke;
 mod survey;
@@ -117,6 +119,9 @@ struct Run<'a> {
     facts: Facts,
     image: Option<mpsc::Receiver<Told>>,
     kernels: Option<mpsc::Receiver<Scanned>>,
+    /// where the kernels lie that the native proof loads
+    located: Option<Awaited<Vec<Located>>>,
+    native_libraries: Option<Vec<Located>>,
     /// the runs that ask the libraries, and the positions of those that each asks
     libraries: Vec<(JobId, Vec<usize>)>,
     /// the loader's run, and what it was asked
@@ -176,6 +181,8 @@ impl<'a> Run<'a> {
             facts,
             image: None,
             kernels: None,
+            located: None,
+            native_libraries: None,
             libraries: Vec::new(),
             trace: None,
             explained: None,
@@ -330,6 +337,7 @@ impl<'a> Run<'a> {
         self.receipt_written();
         self.recognise_devices(supervisor);
         self.image_discovered(supervisor);
+        self.attend_native(supervisor);
         self.recognise_smoke(supervisor);
         self.loader_explained();
         self.ask_more_libraries(supervisor);
@@ -400,7 +408,7 @@ impl<'a> Run<'a> {
             let reason = || smoke_skipped(self.task.smoke, &findings);
             match self.smoke_findings.take() {
                 Some(smoked) => findings.append(smoked),
-                None => findings.note(checks::smoke::skipped(self.task.stack, &reason())),
+                None => findings.note(checks::smoke::skipped(smoke::names(self.task), &reason())),
             }
         }
         // A loader that only the device stage missed is the image's matter all the same.

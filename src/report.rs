@@ -41,8 +41,11 @@ pub struct Report<'a> {
 /// The report's `smoke` key.
 #[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
 pub struct SmokeReport {
-    /// `separate`, `handoff` or `off`
+    /// `separate`, `handoff`, `native` or `off`
     pub mode: crate::cli::config::SmokeMode,
+    /// how far the native proof goes, where it is asked for
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub native: Option<crate::facts::native::NativeExtent>,
     /// `passed`, `failed` or `not-run`
     pub status: &'static str,
     /// why it failed or was not run

@@ -14,10 +14,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::cli::config::{Config, SmokeDevices};
+use crate::cli::config::{Config, SmokeDevices, SmokeMode};
+use crate::facts::native::{NativeExtent, NativeRun};
 use crate::facts::smoke::{SmokeCommand, SmokeEnd, SmokeFacts};
 use crate::facts::{DeviceFacts, Python, SmokeFacts as Facts};
-use crate::helper::last_lines;
+use crate::helper::{self, last_lines};
 use crate::process::launch;
 use crate::process::limits::ResourceLimit;
 use crate::process::supervisor::{Ended, Exit, JobId, Start, Supervisor};
@@ -27,9 +28,11 @@ use crate::sys::Program;
 
 pub mod decode;
 pub mod handoff;
+pub mod native;
 pub mod zip;
 
 use handoff::{HandOff, Order, Told};
+use native::{Deadlines, Native, Planned};
 
 /// Longer than any driver is waited for.
 const UNTIL_DECIDED: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -62,6 +65,8 @@ struct UserCommand {
 /// The smoke of one run.
 #[derive(Debug)]
 pub struct Smoke {
+    /// the native proof, before which nothing else gets the word
+    native: Option<Native>,
     builtins: Vec<Builtin>,
     waiting: VecDeque<UserCommand>,
     devices: SmokeDevices,
@@ -98,19 +103,45 @@ pub enum Started {
 pub fn builtins(stack: &Stack) -> Vec<Builtin> {
     let builtin = |entry: &SmokeEntry| match entry {
         SmokeEntry::Builtin(builtin) => Some(*builtin),
-        SmokeEntry::Command { .. } => None,
+        SmokeEntry::Command { .. } | SmokeEntry::Native(_) => None,
     };
     stack.smoke.iter().filter_map(builtin).collect()
+}
+
+/// How far the native proof is to go, where one is asked for: by the settings, or by the manifest.
+pub fn native_extent(stack: &Stack, config: &Config) -> Option<NativeExtent> {
+    let asked = |entry: &SmokeEntry| match entry {
+        SmokeEntry::Native(extent) => Some(*extent),
+        _ => None,
+    };
+    let by_manifest = || stack.smoke.iter().find_map(asked);
+    match config.smoke.mode {
+        SmokeMode::Off => None,
+        _ => config.smoke.native.max(by_manifest()),
+    }
 }
 
 impl Smoke {
     /// `None` where nothing is to run.
     pub fn new(stack: &Stack, config: &Config) -> Option<Self> {
-        let builtins = builtins(stack);
+        let native = native_extent(stack, config).map(|extent| {
+            let facts = NativeRun {
+                extent,
+                ..NativeRun::default()
+            };
+            let deadlines = Deadlines {
+                call: config.device_timeout,
+                all: config.smoke_timeout,
+            };
+            Native::new(facts, deadlines)
+        });
+        let is_alone = config.smoke.mode == SmokeMode::Native;
+        let entries = if is_alone { &[] } else { stack.smoke.as_slice() };
+        let builtins = if is_alone { Vec::new() } else { builtins(stack) };
         let mut waiting = VecDeque::new();
-        for entry in &stack.smoke {
+        for entry in entries {
             match entry {
-                SmokeEntry::Builtin(_) => {}
+                SmokeEntry::Builtin(_) | SmokeEntry::Native(_) => {}
                 SmokeEntry::Command {
                     name,
                     argv,
@@ -124,10 +155,18 @@ impl Smoke {
                 }),
             }
         }
-        if builtins.is_empty() && waiting.is_empty() {
+        let left_out = entries.len() < stack.smoke.len() && !self::builtins(stack).is_empty();
+        let mut facts = SmokeFacts::default();
+        if left_out {
+            facts.builtin.end = SmokeEnd::NotRun {
+                reason: "--smoke native".to_string(),
+            };
+        }
+        if native.is_none() && builtins.is_empty() && waiting.is_empty() {
             return None;
         }
         Some(Self {
+            native,
             script_is_over: builtins.is_empty(),
             builtins,
             waiting,
@@ -141,7 +180,7 @@ impl Smoke {
             command: None,
             word: None,
             announced: false,
-            facts: SmokeFacts::default(),
+            facts,
         })
     }
 
@@ -220,15 +259,54 @@ impl Smoke {
         self.word.is_none()
     }
 
-    /// Says whether GPUs may be used. From here on the smoke's deadline counts.
-    pub fn tell(&mut self, supervisor: &mut Supervisor, env: &[CString], word: GpuDecision) {
+    /// The native proof, until it is over.
+    pub fn native(&mut self) -> Option<&mut Native> {
+        self.native.as_mut()
+    }
+
+    /// Says whether GPUs may be used, and what the native proof is to prove on them. From here on the smoke's deadline counts.
+    pub fn tell(
+        &mut self,
+        supervisor: &mut Supervisor,
+        env: &[CString],
+        word: GpuDecision,
+        planned: Planned,
+    ) {
+        if let Some(native) = &mut self.native {
+            match &word {
+                GpuDecision::Go { .. } => native.go(supervisor, planned),
+                GpuDecision::NoGpu(reason) => native.skip(reason),
+            }
+        }
         self.word = Some(word);
+        self.settle_native(supervisor, env);
+    }
+
+    /// Keeps what the native proof found once it is over, and lets the rest begin.
+    pub fn settle_native(&mut self, supervisor: &mut Supervisor, env: &[CString]) {
+        if let Some(native) = self.native.take_if(|native| !native.is_open()) {
+            self.facts.native = Some(native.into_facts());
+        }
         self.pass_on_word(supervisor);
         self.go_on(supervisor, env);
     }
 
+    /// The word for what comes behind the native proof: nothing else is run on a GPU that has failed it.
+    fn word_behind_native(&self) -> Option<GpuDecision> {
+        if self.native.is_some() {
+            return None;
+        }
+        let failed = |run: &NativeRun| !run.passed() && !matches!(run.end, SmokeEnd::NotRun { .. });
+        match &self.facts.native {
+            Some(run) if failed(run) => Some(GpuDecision::NoGpu("the native proof failed".to_string())),
+            _ => self.word.clone(),
+        }
+    }
+
     fn pass_on_word(&mut self, supervisor: &mut Supervisor) {
-        let Some(word) = &self.word else { return };
+        let Some(word) = &self.word_behind_native() else {
+            return;
+        };
         let line = match word {
             GpuDecision::Go { alone } => json!({"gpu": true, "alone": alone}),
             GpuDecision::NoGpu(reason) => json!({"gpu": false, "reason": reason}),
@@ -362,6 +440,10 @@ impl Smoke {
 
     /// Takes the end of a child, if it is one of the smoke's.
     pub fn ended(&mut self, supervisor: &mut Supervisor, env: &[CString], id: JobId, ended: &Ended) -> bool {
+        if self.native.as_mut().is_some_and(|native| native.ended(id, ended)) {
+            self.settle_native(supervisor, env);
+            return true;
+        }
         if self.script.as_ref().is_some_and(|(script, _)| *script == id) {
             self.script = None;
             self.script_is_over = true;
@@ -386,7 +468,9 @@ impl Smoke {
 
     /// Starts the next command once it is its turn.
     fn go_on(&mut self, supervisor: &mut Supervisor, env: &[CString]) {
-        let Some(word) = &self.word else { return };
+        let Some(word) = &self.word_behind_native() else {
+            return;
+        };
         if !self.script_is_over {
             return;
         }
@@ -419,13 +503,25 @@ impl Smoke {
 
     /// Whether something of it is still to come.
     pub fn is_open(&self) -> bool {
-        self.word.is_none() || !self.script_is_over || self.command.is_some() || !self.waiting.is_empty()
+        self.native.is_some()
+            || self.word.is_none()
+            || !self.script_is_over
+            || self.command.is_some()
+            || !self.waiting.is_empty()
     }
 
     /// The step that it is in, for who watches: `import torch`.
     pub fn step(&self, supervisor: &Supervisor) -> Option<String> {
         if let Some((_, own)) = &self.command {
             return Some(own.name.clone());
+        }
+        if let Some(id) = self
+            .native
+            .as_ref()
+            .filter(|_| self.word.is_some())
+            .and_then(Native::job)
+        {
+            return Some(helper::decode(supervisor.output(id)).step);
         }
         let script = self.script.as_ref().map(|(id, _)| *id);
         let id = script.or(self.handoff.as_ref().map(HandOff::job))?;
@@ -435,6 +531,7 @@ impl Smoke {
     /// Ends it: nobody wants to know any more.
     pub fn cancel(self, supervisor: &mut Supervisor) {
         let jobs = [
+            self.native.as_ref().and_then(Native::job),
             self.script.map(|(id, _)| id),
             self.handoff.map(|handoff| handoff.job()),
             self.command.map(|(id, _)| id),

@@ -35,7 +35,7 @@ pub use limits::{LimitRules, Memlock, write_size};
 pub use names::check_name;
 pub use packages::{PackageRule, normalize_name};
 pub use show::table;
-pub use smoke::{Builtin, SmokeEntry};
+pub use smoke::{Builtin, NATIVE, SmokeEntry};
 pub use version::{CudaRule, CudaRules};
 
 /// The stack that is checked where no manifest is given.
@@ -43,8 +43,10 @@ pub const EMBEDDED_JSON: &str = include_str!("stack/pointcept-cu124.json");
 
 /// The JSON Schema (draft 2020-12) of a manifest. The names of the smokes come from their table.
 pub fn schema() -> String {
-    let smokes: Vec<String> = Builtin::all()
-        .map(|smoke| format!("\"{}\"", smoke.name()))
+    let names = Builtin::all().map(Builtin::name);
+    let smokes: Vec<String> = names
+        .chain([smoke::NATIVE, smoke::NATIVE_ALL])
+        .map(|name| format!("\"{name}\""))
         .collect();
     crate::packed::schema("stack")
         .replace("\"@smokes\"", &smokes.join(", "))

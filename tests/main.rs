@@ -27,6 +27,7 @@ mod kernels_wheels;
 mod launch;
 mod loader;
 mod modes;
+mod native;
 mod node_check;
 mod output;
 mod progress;

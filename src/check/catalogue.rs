@@ -157,6 +157,8 @@ catalogue! {
     SmokeWrong "smoke-wrong" Smoke Fail Smoke;
     /// the smoke failed for a reason of the device: out of memory, busy, ECC, fabric
     SmokeDevice "smoke-device" Smoke Fail Node;
+    /// the driver refuses a kernel of the image: damaged, for another architecture, or in newer PTX
+    KernelLoad "kernel-load" Smoke Fail Image "exit code 83 where the architecture or the PTX is the reason, 82 where the device is";
     /// spconv compiled a kernel at run time although JIT is to be off
     JitAtRuntime "jit-at-runtime" Smoke Fail Smoke;
     /// the smoke did not finish in time

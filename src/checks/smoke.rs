@@ -1,6 +1,7 @@
 //! The smoke judged: which step failed, and whether that is the software's fault or the device's. Pure.
 
 mod known;
+pub mod native;
 mod symbols;
 mod versions;
 
@@ -46,8 +47,7 @@ pub fn imported(facts: &SmokeFacts, installed: &[Distribution]) -> Vec<Finding> 
 }
 
 /// A finding of the smoke that did not run, for whatever reason.
-pub fn skipped(stack: &Stack, reason: &str) -> Vec<Finding> {
-    let names = stack.smoke.iter().map(SmokeEntry::name).collect();
+pub fn skipped(names: Vec<&str>, reason: &str) -> Vec<Finding> {
     skip(names, reason).into_iter().collect()
 }
 
@@ -66,7 +66,7 @@ fn skip(names: Vec<&str>, reason: &str) -> Option<Finding> {
 /// would have said first.
 pub fn without_gpu(stack: &Stack, why: Option<&Finding>) -> Option<Finding> {
     let needs_gpu = |entry: &&SmokeEntry| match entry {
-        SmokeEntry::Builtin(_) => true,
+        SmokeEntry::Builtin(_) | SmokeEntry::Native(_) => true,
         SmokeEntry::Command { gpu, .. } => *gpu,
     };
     let names: Vec<&str> = stack

@@ -12,6 +12,7 @@ use super::setting::{Origin, Setting};
 pub use super::kind::{ReportTarget, StackChoice, TerminationLog};
 pub use super::options::{Config, Format, Gpu, Mode, Settings, SmokeDevices, SmokeMode};
 pub use super::setting::SettingError;
+pub use super::smoke::SmokeChoice;
 
 /// The mode alone, wrong values of it left to [`Config::from_settings`]: `off` must work whatever else is broken.
 pub fn is_off(settings: &Settings) -> bool {
@@ -74,7 +75,7 @@ pub fn termination_log(settings: &Settings) -> TerminationLog {
 
 impl Default for SmokeMode {
     fn default() -> Self {
-        Config::default().smoke
+        SmokeChoice::default().mode
     }
 }
 
@@ -135,7 +136,7 @@ mod tests {
     fn defaults_are_those_of_the_help() {
         let config = config("", &[]).unwrap();
         assert_eq!(
-            (config.mode, config.gpu, config.smoke),
+            (config.mode, config.gpu, config.smoke.mode),
             (Mode::Enforce, Gpu::Required, SmokeMode::Separate)
         );
         assert_eq!(

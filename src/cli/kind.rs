@@ -53,7 +53,7 @@ pub struct Wrong {
 }
 
 impl Wrong {
-    fn new(reason: impl std::fmt::Display, hint: impl Into<String>) -> Self {
+    pub(super) fn new(reason: impl std::fmt::Display, hint: impl Into<String>) -> Self {
         Self {
             reason: format!(": {reason}"),
             hint: hint.into(),

@@ -16,6 +16,7 @@ use super::kind::{
     TerminationLog, choice, read_or,
 };
 use super::setting::{Setting, SettingError};
+use super::smoke::SmokeChoice;
 use super::table::{OptionSpec, flag_of, options};
 
 choice! {
@@ -41,6 +42,7 @@ choice! {
     SmokeMode {
         Separate "separate" "in a process of its own";
         Handoff "handoff" "in the service's own process, which must be Python; implies --init";
+        Native "native" "without Python: each GPU computes, and the driver loads the image's kernels";
         Off "off" "not at all";
     }
 }
@@ -80,7 +82,9 @@ options! {
         deny: Codes, "CODE", "report a finding as a failure";
     }
     "smoke" {
-        smoke: SmokeMode = SmokeMode::Separate, "MODE", "";
+        smoke: SmokeChoice = SmokeChoice::default(), "MODE",
+            "native can be combined with separate or handoff, and goes first: native,handoff\n\
+             native loads a sample of large libraries' kernels; native=all loads all of them";
         smoke_devices: SmokeDevices = SmokeDevices::First, "WHICH", "";
         smoke_timeout: Deadline = Duration::from_secs(300), "DURATION", "deadline for the smoke";
     }

@@ -55,7 +55,7 @@ impl Session<'_> {
             env: &env,
             plan,
             // There is no service to hand anything to.
-            smoke: match config.smoke {
+            smoke: match config.smoke.mode {
                 SmokeMode::Handoff => SmokeMode::Separate,
                 other => other,
             },

@@ -3,7 +3,9 @@
 use std::ffi::CString;
 
 use cuda_entrypoint::check::Verdict;
-use cuda_entrypoint::cli::config::{self, Config, Format, Mode, ReportTarget, SmokeMode, TerminationLog};
+use cuda_entrypoint::cli::config::{
+    self, Config, Format, Mode, ReportTarget, SmokeChoice, SmokeMode, TerminationLog,
+};
 use cuda_entrypoint::exit_code::ExitCode;
 use cuda_entrypoint::pipeline::{Plan, Task};
 use cuda_entrypoint::process::init;
@@ -24,6 +26,15 @@ use super::words::{
     colour_of, complain, ended_by, fitted, is_watched, say, say_success, say_warnings, start_logging,
     to_stderr, write_report_file,
 };
+
+/// Whether there are kernels and a GPU for them, and nothing asks to run any.
+fn is_unproven(config: &Config, stack: &Stack, gathered: &pipeline::Gathered) -> bool {
+    let mut kernels = gathered.facts.image.kernels.iter();
+    config.smoke == SmokeChoice::default()
+        && stack.smoke.is_empty()
+        && gathered.facts.device.has_usable()
+        && kernels.any(|module| !module.vendor && module.with_kernels > 0)
+}
 
 /// Nothing is left of its children.
 fn dismissed(mut supervisor: Supervisor) -> Supervisor {
@@ -127,6 +138,11 @@ impl Session<'_> {
             let known = gathered.receipt.as_ref().is_some_and(|r| r.has_used(Part::Image));
             say_warnings(&gathered.findings, known);
             say_success(&report, &service);
+            if is_unproven(&config, &loaded.stack, &gathered) {
+                tracing::info!(
+                    "the manifest has no smoke: no kernel was run. --smoke native (CUDA_ENTRYPOINT_SMOKE=native) lets each GPU compute and load the image's kernels, without Python"
+                );
+            }
         }
         if !clean {
             tracing::warn!("a helper sits in an uninterruptible driver call and was left behind");
@@ -142,7 +158,7 @@ impl Session<'_> {
             tracing::warn!("the service's process has ended since it proved the GPU, and is started again");
         }
         // What a hand-off implies does not depend on whether there was one.
-        let handed = (config.smoke == SmokeMode::Handoff).then_some(SignalTarget::Service);
+        let handed = (config.smoke.mode == SmokeMode::Handoff).then_some(SignalTarget::Service);
         let in_any_case = config.mode != Mode::Enforce;
         let init = config.init.or(handed);
         if init.is_none() {
@@ -157,9 +173,10 @@ impl Session<'_> {
     /// How the smoke can be run for this service.
     fn smoke_mode(&self, config: &Config, stack: &Stack, env: &[CString]) -> SmokeMode {
         // Commands of the manifest's own run by themselves in any case.
-        if config.smoke != SmokeMode::Handoff || smoke::builtins(stack).is_empty() {
-            return match config.smoke {
-                SmokeMode::Off => SmokeMode::Off,
+        let mode = config.smoke.mode;
+        if mode != SmokeMode::Handoff || smoke::builtins(stack).is_empty() {
+            return match mode {
+                SmokeMode::Off | SmokeMode::Native => mode,
                 _ => SmokeMode::Separate,
             };
         }

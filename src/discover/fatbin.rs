@@ -230,6 +230,34 @@ impl Fatbins {
     }
 }
 
+/// A fat binary with kernels, and where it lies.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Place {
+    /// of its container, in the file
+    pub offset: u64,
+    /// with the container's header, in bytes
+    pub size: u64,
+    /// some of its SASS is compressed
+    pub packed: bool,
+    set: BTreeSet<Held>,
+}
+
+impl Place {
+    /// What a device of this capability has of it, with a driver that compiles PTX up to `newest`; `None` where it has
+    /// nothing.
+    pub fn usable(&self, device: ComputeCapability, newest: Option<PtxVersion>) -> Option<CodeKind> {
+        let runs = |held: &&Held| held.code.runs_on(device);
+        let compiles = |held: &Held| match (held.isa, newest) {
+            (Some(isa), Some(newest)) => isa <= newest,
+            _ => true,
+        };
+        let found = self.set.iter().filter(runs);
+        let kinds = found.filter(|held| held.code.kind == CodeKind::Sass || compiles(held));
+        // SASS comes first: the driver prefers it.
+        kinds.map(|held| held.code.kind).min()
+    }
+}
+
 /// What a section is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Linkage {
@@ -250,6 +278,26 @@ pub fn scan(
     size: u64,
     linkage: Linkage,
 ) -> Result<Fatbins, FatbinError> {
+    scan_with(reader, offset, size, linkage, None)
+}
+
+/// The same, with the place of each fat binary that holds kernels.
+///
+/// # Errors
+/// As [`scan`].
+pub fn places(reader: &mut Reader<'_>, offset: u64, size: u64) -> Result<Vec<Place>, FatbinError> {
+    let mut found = Vec::new();
+    scan_with(reader, offset, size, Linkage::Loadable, Some(&mut found))?;
+    Ok(found)
+}
+
+fn scan_with(
+    reader: &mut Reader<'_>,
+    offset: u64,
+    size: u64,
+    linkage: Linkage,
+    places: Option<&mut Vec<Place>>,
+) -> Result<Fatbins, FatbinError> {
     let end = offset
         .checked_add(size)
         .ok_or_else(|| malformed("a section without end", offset))?;
@@ -258,6 +306,7 @@ pub fn scan(
         linkage,
         entries: 0,
         found: Fatbins::default(),
+        places,
     };
     let mut at = offset;
     let mut padding = 0;
@@ -380,6 +429,7 @@ struct Scan<'r, 's> {
     linkage: Linkage,
     entries: u64,
     found: Fatbins,
+    places: Option<&'r mut Vec<Place>>,
 }
 
 /// What one container has told so far.
@@ -388,6 +438,7 @@ struct Container {
     set: BTreeSet<Held>,
     seen: bool,
     unread: bool,
+    packed: bool,
 }
 
 impl Container {
@@ -436,6 +487,14 @@ impl Scan<'_, '_> {
         if container.seen || container.unread {
             self.found.with_kernels += 1;
             self.found.unread += u64::from(!container.seen);
+            if let Some(places) = &mut self.places {
+                places.push(Place {
+                    offset: at,
+                    size: last - at,
+                    packed: container.packed,
+                    set: container.set.clone(),
+                });
+            }
             *self.found.sets.entry(container.set).or_default() += 1;
         }
         Ok(last)
@@ -467,6 +526,7 @@ impl Scan<'_, '_> {
         if entry.header_size < ENTRY_HEADER {
             return Err(malformed("an entry whose header is shorter than 64 bytes", at));
         }
+        container.packed |= entry.compressed() && entry.kind != KIND_PTX;
         let payload = at.saturating_add(entry.header_size);
         let next = payload
             .checked_add(entry.payload_size)

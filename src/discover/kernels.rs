@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use super::bytes::{BytesError, RandomFile, Reader, Source};
 use super::elf::{self, ElfError, Section};
-use super::fatbin::{self, FatbinError, Fatbins, Linkage, Served, Target};
+use super::fatbin::{self, FatbinError, Fatbins, Linkage, Place, Served, Target};
 use super::reading::{self, Reading};
 use super::{threads, unread};
 use crate::facts::ComputeCapability;
@@ -238,6 +238,30 @@ pub fn cuda_sections(source: &dyn Source) -> Result<Vec<CudaSection>, Reason> {
 /// What is damaged.
 pub fn scan_sections(source: &dyn Source, sections: &[CudaSection]) -> Result<KernelTable, Reason> {
     scan_with(&mut Reader::new(source), sections)
+}
+
+/// Where the fat binaries with kernels of a file lie, in the order of their offsets.
+///
+/// # Errors
+/// As [`scan`].
+pub fn places(path: &Path) -> Result<Vec<Place>, KernelsError> {
+    let wrong = |reason| KernelsError {
+        path: path.to_path_buf(),
+        reason,
+    };
+    let file = RandomFile::open(path).map_err(|e| wrong(e.into()))?;
+    places_of(&file).map_err(wrong)
+}
+
+fn places_of(source: &dyn Source) -> Result<Vec<Place>, Reason> {
+    let mut reader = Reader::new(source);
+    let mut found = Vec::new();
+    for CudaSection { section, linkage } in sections_of(&mut reader)? {
+        if linkage == Linkage::Loadable {
+            found.extend(fatbin::places(&mut reader, section.offset, section.size)?);
+        }
+    }
+    Ok(found)
 }
 
 fn scan_with(reader: &mut Reader<'_>, sections: &[CudaSection]) -> Result<KernelTable, Reason> {

@@ -3,11 +3,15 @@
 use serde::Serialize;
 use serde_json::Value;
 
+use super::native::NativeRun;
 use super::read::{Fields, FromJson, ReadError, lines, object, tagged, words};
 
 /// Everything that is known of a smoke.
 #[derive(Clone, PartialEq, Debug, Default, Serialize)]
 pub struct SmokeFacts {
+    /// the native proof, where one was asked for
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub native: Option<NativeRun>,
     /// the entries that come with this program: one Python process for all of them
     pub builtin: SmokeRun,
     /// the manifest's own commands, in its order
@@ -278,7 +282,11 @@ pub struct SmokeJit {
     pub kernels: Vec<String>,
 }
 
-object!(SmokeFacts { builtin, commands });
+object!(SmokeFacts {
+    native,
+    builtin,
+    commands
+});
 object!(SmokeRun { python, modules, devices, steps, skipped, jit; or_default said, ms; flat end });
 object!(SmokeCommand { name; or_default said, ms; flat end });
 tagged!(SmokeEnd by "end" {

@@ -40,7 +40,8 @@ impl Run<'_> {
         }
         let may_be_known = self.may_know_devices();
         if asks_driver && !may_be_known {
-            self.start_helper(supervisor, Request::Driver);
+            let native = self.smoke.as_mut().is_some_and(|smoke| smoke.native().is_some());
+            self.start_helper(supervisor, Request::Driver { native });
         }
         // Without a process for libcuda there is none for NVML either; one finding says it.
         let wants_nvml = plan.health || (plan.device && (may_be_known || self.driver_is_open()));
@@ -75,12 +76,15 @@ impl Run<'_> {
             .helper
             .start(supervisor, &request, self.task.config.device_timeout)
         {
-            Ok(id) => match request {
-                Request::Driver => self.driver = Some(id),
-                Request::Nvml { .. } => self.nvml.push(id),
+            Ok(started) => match request {
+                Request::Driver { .. } => {
+                    self.driver = Some(started.id);
+                    self.attach_native(started);
+                }
+                Request::Nvml { .. } => self.nvml.push(started.id),
                 Request::Libraries(copies) => {
                     let positions = copies.iter().map(|copy| copy.position).collect();
-                    self.libraries.push((id, positions));
+                    self.libraries.push((started.id, positions));
                 }
             },
             Err(HelperEnd::NotStarted { detail }) if self.may_find_room(supervisor, &detail) => {
@@ -90,7 +94,7 @@ impl Run<'_> {
             Err(end) => {
                 let run = HelperRun { end, ms: 0.0 };
                 match request {
-                    Request::Driver => self.facts.device.helper = run,
+                    Request::Driver { .. } => self.facts.device.helper = run,
                     Request::Nvml { .. } => self.facts.device.nvml_helper.add(run),
                     Request::Libraries(_) => self.facts.image.helper.add(run),
                 }
@@ -124,7 +128,8 @@ impl Run<'_> {
     }
 
     pub(super) fn driver_is_open(&self) -> bool {
-        self.driver.is_some() || self.postponed.contains(&Request::Driver)
+        let is_postponed = |request: &Request| matches!(request, Request::Driver { .. });
+        self.driver.is_some() || self.postponed.iter().any(is_postponed)
     }
 
     pub(super) fn nvml_is_open(&self) -> bool {
@@ -175,7 +180,9 @@ impl Run<'_> {
                 }
                 HelperLine::Node(node) if !self.nodes.contains(&node.path) => {}
                 HelperLine::Node(node) => self.facts.device.opened.push(node),
-                HelperLine::Step(_) | HelperLine::Done => {}
+                // Of the native proof, which takes its lines itself.
+                HelperLine::NativeDevice(_) | HelperLine::NativeLoad(_) => {}
+                HelperLine::Step(_) | HelperLine::Ready | HelperLine::Done => {}
             }
         }
     }

@@ -16,7 +16,7 @@ use crate::process::launch;
 use crate::process::supervisor::{Ended, Exit, Start, Supervisor};
 use crate::smoke::handoff;
 use crate::sys::Program;
-use crate::{capture, checks, helper, sys};
+use crate::{capture, checks, helper, smoke, sys};
 
 use super::survey::{Discovered, Survey, Told};
 use super::thread::{Awaited, in_thread};
@@ -60,6 +60,7 @@ impl Run<'_> {
         if !plan.image && !judges_devices && self.smoke.is_none() {
             return;
         }
+        let loads_kernels = smoke::native_extent(self.task.stack, config).is_some() && self.smoke.is_some();
         let (image_sender, image) = mpsc::channel();
         let (kernels_sender, kernels) = mpsc::channel();
         self.image = Some(image);
@@ -72,6 +73,7 @@ impl Run<'_> {
             listed: archs.map(|list| list.iter().map(|a| a.capability).collect()),
             everything: plan.image,
             kernels: judges_devices
+                || loads_kernels
                 || (plan.image
                     && (archs.is_some()
                         || self.keeps()
@@ -111,6 +113,8 @@ impl Run<'_> {
     /// Reads the image once more, and begins with what rests on it anew.
     pub(super) fn read_image_again(&mut self, supervisor: &mut Supervisor) {
         self.facts.image = ImageFacts::default();
+        self.located = None;
+        self.native_libraries = None;
         self.runtimes.clear();
         // The architecture was judged by its libraries.
         self.device_findings = None;
@@ -137,6 +141,7 @@ impl Run<'_> {
                 self.facts.image.kernels = found.kernels;
                 self.facts.image.extensions = found.extensions;
                 self.timing.push(("kernels", self.started.elapsed()));
+                self.begin_to_locate(supervisor);
             }
         }
         while let Some(Ok(told)) = self.image.as_ref().map(mpsc::Receiver::try_recv) {

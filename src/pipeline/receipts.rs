@@ -13,7 +13,7 @@ use super::{Run, Task};
 use crate::check::{Finding, Findings, Stage};
 use crate::cli::config::{Gpu, SmokeMode};
 use crate::facts::smoke::SmokeEnd;
-use crate::facts::{Facts, HelperEnd, ImageFacts, Python};
+use crate::facts::{Facts, HelperEnd, ImageFacts, Python, SmokeFacts};
 use crate::process::launch;
 use crate::process::supervisor::Supervisor;
 use crate::receipt::device::{DeviceBasis, DevicePart, Recognised};
@@ -24,6 +24,7 @@ use crate::receipt::key::{self, KeyKind, Texts};
 use crate::receipt::own::UserCommands;
 use crate::receipt::{Now, Part, ReceiptSummary, Written};
 use crate::smoke;
+use crate::stack::SmokeEntry;
 
 /// The receipt of a run.
 pub(super) struct Receipts {
@@ -107,9 +108,39 @@ fn is_complete(task: &Task<'_>, facts: &Facts, findings: &[Finding]) -> bool {
     if findings.iter().any(|f| f.stage == Stage::Smoke && f.problem) {
         return false;
     }
-    let Some(smoke) = &facts.smoke else { return false };
+    facts
+        .smoke
+        .as_ref()
+        .is_some_and(|smoke| is_proof(task, smoke).is_ok())
+}
+
+/// Whether a smoke has proven what is asked for. One that has proven more has, too.
+///
+/// # Errors
+/// What it has not.
+fn is_proof(task: &Task<'_>, smoke: &SmokeFacts) -> Result<(), String> {
+    if let Some(wanted) = smoke::native_extent(task.stack, task.config) {
+        match &smoke.native {
+            Some(run) if run.passed() && run.extent >= wanted => {}
+            Some(run) if run.passed() => {
+                return Err(
+                    "its native proof loaded a sample of the kernels, and all are asked for".to_string(),
+                );
+            }
+            _ => return Err("it holds no native proof".to_string()),
+        }
+    }
+    if task.config.smoke.mode == SmokeMode::Native {
+        return Ok(());
+    }
     let builtins = smoke.builtin.end == SmokeEnd::Done || smoke::builtins(task.stack).is_empty();
-    builtins && smoke.commands.iter().all(|command| command.end == SmokeEnd::Done)
+    let own = |entry: &&SmokeEntry| matches!(entry, SmokeEntry::Command { .. });
+    let commands = smoke.commands.len() == task.stack.smoke.iter().filter(own).count()
+        && smoke.commands.iter().all(|command| command.end == SmokeEnd::Done);
+    match builtins && commands {
+        true => Ok(()),
+        false => Err("it holds the native proof alone".to_string()),
+    }
 }
 
 impl Run<'_> {
@@ -286,7 +317,10 @@ impl Run<'_> {
             return self.start_smoke(supervisor);
         };
         let options = &self.facts.image.python.options;
-        match smoke.holds(receipt.state.as_deref(), options, receipt.now.at) {
+        let holds = smoke
+            .holds(receipt.state.as_deref(), options, receipt.now.at)
+            .and_then(|()| is_proof(self.task, &smoke.facts));
+        match holds {
             Ok(()) => {
                 receipt.account.used(Part::Smoke, &smoke.written, &receipt.now);
                 self.smoke = None;

@@ -5,10 +5,12 @@ use std::ffi::{CString, OsString};
 use crate::check::{Finding, Findings, Stage, Status};
 use crate::cli::config::{Gpu, SmokeMode};
 use crate::facts::SmokeFacts;
+use crate::facts::smoke::SmokeEnd;
 use crate::process::launch;
 use crate::process::supervisor::{Ended, JobId, Supervisor};
 use crate::report::SmokeReport;
 use crate::smoke::{GpuDecision, Started, handoff};
+use crate::stack::{NATIVE, SmokeEntry};
 use crate::{checks, smoke};
 
 use super::survey::with_query;
@@ -36,10 +38,27 @@ pub(super) fn smoke_skipped(smoke: SmokeMode, findings: &Findings) -> String {
     }
 }
 
+/// The entries of the smoke that is asked for.
+pub(super) fn names<'a>(task: &Task<'a>) -> Vec<&'a str> {
+    let entries = task.stack.smoke.iter().map(SmokeEntry::name);
+    let is_listed = entries.clone().any(|name| name == NATIVE);
+    let native = smoke::native_extent(task.stack, task.config).filter(|_| !is_listed);
+    native.map(|_| NATIVE).into_iter().chain(entries).collect()
+}
+
+/// Whether anything of it was.
+fn was_run(facts: &SmokeFacts) -> bool {
+    let is_run = |end: &SmokeEnd| !matches!(end, SmokeEnd::NotRun { .. });
+    facts.native.as_ref().is_some_and(|native| is_run(&native.end))
+        || is_run(&facts.builtin.end)
+        || facts.commands.iter().any(|command| is_run(&command.end))
+}
+
 /// The report's `smoke` key.
 pub fn smoke_report(task: &Task<'_>, gathered: &Gathered) -> SmokeReport {
     let of_smoke = || gathered.findings.iter().filter(|f| f.stage == Stage::Smoke);
-    let (status, reason) = if task.stack.smoke.is_empty() {
+    let native = smoke::native_extent(task.stack, task.config).filter(|_| task.smoke != SmokeMode::Off);
+    let (status, reason) = if task.stack.smoke.is_empty() && native.is_none() {
         let why = match task.stack.as_found {
             true => "--stack none has no smoke",
             false => "the manifest has no smoke",
@@ -48,7 +67,7 @@ pub fn smoke_report(task: &Task<'_>, gathered: &Gathered) -> SmokeReport {
     } else if let Some(finding) = gathered.findings.worst_of(Stage::Smoke) {
         // Also under an override: what is only tolerated has not passed.
         ("failed", finding.message.clone())
-    } else if gathered.facts.smoke.is_some() {
+    } else if gathered.facts.smoke.as_ref().is_some_and(was_run) {
         ("passed", String::new())
     } else {
         (
@@ -60,6 +79,7 @@ pub fn smoke_report(task: &Task<'_>, gathered: &Gathered) -> SmokeReport {
     };
     SmokeReport {
         mode: gathered.smoke,
+        native,
         status,
         reason,
     }
@@ -116,8 +136,14 @@ impl Run<'_> {
         let word = self.word();
         let Some(smoke) = &mut self.smoke else { return };
         if let Some(word) = word.filter(|_| smoke.awaits_decision()) {
-            smoke.tell(supervisor, self.task.env, word);
+            // Where the kernels lie is told by a thread that is still looking.
+            let Some(planned) = self.native_plan() else { return };
+            if let Some(smoke) = &mut self.smoke {
+                smoke.tell(supervisor, self.task.env, word, planned);
+            }
+            self.attend_native(supervisor);
         }
+        let Some(smoke) = &self.smoke else { return };
         if smoke.is_open() {
             return;
         }
@@ -175,7 +201,11 @@ impl Run<'_> {
     }
 
     pub(super) fn judged_smoke(&self, facts: &SmokeFacts) -> Findings {
-        let mut findings = checks::smoke::judge(self.task.stack, facts, &self.facts.image);
+        let native = facts.native.as_ref();
+        let mut findings = native.map_or_else(Vec::new, |run| {
+            checks::smoke::native::judge(run, &self.facts.device)
+        });
+        findings.extend(checks::smoke::judge(self.task.stack, facts, &self.facts.image));
         findings.extend(checks::smoke::imported(facts, &self.facts.image.distributions));
         // Where the device stage is judged, it is the one to say so.
         let required = self.task.config.gpu == Gpu::Required && !self.task.plan.device;

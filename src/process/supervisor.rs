@@ -143,8 +143,10 @@ struct Job {
     seen: Instant,
     /// set once SIGKILL was sent, with what it was sent for
     killed: Option<(Instant, Exit)>,
-    /// it is the service, whose every word ends [`Supervisor::next`]
+    /// it is the service
     service: bool,
+    /// every word of its ends [`Supervisor::next`]
+    awaited: bool,
 }
 
 /// A child to be started.
@@ -395,6 +397,7 @@ impl Supervisor {
             seen: now,
             killed: None,
             service,
+            awaited: service,
         });
         id
     }
@@ -457,6 +460,27 @@ impl Supervisor {
         if let Some(job) = self.jobs.iter_mut().find(|j| j.id == id) {
             job.in_all = Some((in_all, job.started + in_all));
         }
+    }
+
+    /// Sets anew, from now, how long a child may take for each thing that it says, and for all of them.
+    pub fn grant(&mut self, id: JobId, time: Duration, in_all: Duration) {
+        self.extend(id, time);
+        if let Some(job) = self.jobs.iter_mut().find(|j| j.id == id) {
+            job.in_all = Some((in_all, Instant::now() + in_all));
+        }
+    }
+
+    /// Whether each thing that a child says ends [`Supervisor::next`] with [`Event::Woken`].
+    pub fn await_words(&mut self, id: JobId, awaited: bool) {
+        if let Some(job) = self.jobs.iter_mut().find(|j| j.id == id) {
+            job.awaited = awaited;
+        }
+    }
+
+    /// How long a child has been running.
+    pub fn age(&self, id: JobId) -> Duration {
+        let job = self.jobs.iter().find(|j| j.id == id);
+        job.map_or(Duration::ZERO, |job| job.started.elapsed())
     }
 
     /// Gives a child less time, from now and for each thing that it says.
@@ -553,7 +577,7 @@ impl Supervisor {
         for job in &mut self.jobs {
             let before = (job.out.len(), job.stdout.is_some());
             job.drain();
-            self.heard |= job.service && before != (job.out.len(), job.stdout.is_some());
+            self.heard |= job.awaited && before != (job.out.len(), job.stdout.is_some());
             // This process stood still (stopped, frozen, swapped out), and what it waits for most likely as well. When that
             // began is not known, so that none of this time counts.
             let unseen = now.saturating_duration_since(job.seen);

@@ -453,6 +453,17 @@ fn renumbered(mut facts: SmokeFacts, ordinals: &[i32]) -> SmokeFacts {
         .builtin
         .steps
         .retain_mut(|result| result.step.device.as_mut().is_none_or(renumber));
+    if let Some(native) = &mut facts.native {
+        let renumber = |ordinal: &mut i32| {
+            let place = ordinals.iter().position(|known| known == ordinal);
+            *ordinal = place
+                .and_then(|place| i32::try_from(place).ok())
+                .unwrap_or_default();
+            place.is_some()
+        };
+        native.devices.retain_mut(|device| renumber(&mut device.ordinal));
+        native.loads.retain_mut(|load| renumber(&mut load.ordinal));
+    }
     facts
 }
 

@@ -32,7 +32,7 @@ impl UserCommands {
     pub fn of(stack: &Stack, path: Option<&OsStr>) -> Self {
         let argv = |entry: &SmokeEntry| match entry {
             SmokeEntry::Command { argv, .. } => Some(argv.clone()),
-            SmokeEntry::Builtin(_) => None,
+            SmokeEntry::Builtin(_) | SmokeEntry::Native(_) => None,
         };
         Self {
             argvs: stack.smoke.iter().filter_map(argv).collect(),

@@ -459,6 +459,19 @@ fn proven(report: &Report<'_>) -> Vec<(Weight, String)> {
     let smoked = |f: &&Finding| f.code == Code::SmokeForward && f.status == Status::Pass;
     let smoked = report.findings.iter().filter(smoked).map(|f| f.message.clone());
     proven.extend(smoked.map(|text| (Weight::Proof, text)));
+    if let Some(run) = facts
+        .smoke
+        .as_ref()
+        .and_then(|smoke| smoke.native.as_ref())
+        .filter(|run| run.passed())
+    {
+        let loaded: u64 = run.loads.iter().map(|load| load.loaded).sum();
+        let text = match loaded {
+            0 => "GPU computes".to_string(),
+            _ => format!("GPU computes, {loaded} fatbins load"),
+        };
+        proven.push((Weight::Proof, text));
+    }
     let receipt = report.receipt.and_then(ReceiptSummary::proven);
     proven.extend(receipt.map(|text| (Weight::Receipt, text)));
     proven.extend(judged(report).map(|python| (Weight::Python, format!("Python {python}"))));

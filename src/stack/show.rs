@@ -69,7 +69,7 @@ pub fn table(stack: &Stack, source: &str) -> String {
 
 fn smoke(entry: &SmokeEntry) -> (String, String) {
     let what = match entry {
-        SmokeEntry::Builtin(_) => "built in".to_string(),
+        SmokeEntry::Builtin(_) | SmokeEntry::Native(_) => "built in".to_string(),
         SmokeEntry::Command {
             argv, timeout, gpu, ..
         } => {

@@ -10,6 +10,7 @@ use serde::{Serialize, Serializer};
 use super::error::{Problem, quoted};
 use super::json::{Flag, Object, Text, Texts, read_object};
 use super::names::check_label;
+use crate::facts::native::NativeExtent;
 use crate::packages::PACKAGES;
 use crate::text::sanitize;
 
@@ -35,7 +36,7 @@ impl Builtin {
         if let Some(found) = Self::all().find(|b| b.name() == text) {
             return Ok(found);
         }
-        let names: Vec<&str> = Self::all().map(Self::name).collect();
+        let names: Vec<&str> = Self::all().map(Self::name).chain([NATIVE, NATIVE_ALL]).collect();
         let hint = match crate::nearest(text, names.iter().copied()) {
             Some(meant) => format!("did you mean `{meant}`?"),
             None => format!(
@@ -50,11 +51,18 @@ impl Builtin {
     }
 }
 
+/// The native proof's name, in manifests and reports.
+pub const NATIVE: &str = "native";
+/// The same that loads every kernel.
+pub const NATIVE_ALL: &str = "native=all";
+
 /// One entry of a manifest's `smoke`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum SmokeEntry {
     /// comes with this program and needs a GPU
     Builtin(Builtin),
+    /// the native proof, which comes before all others wherever it stands
+    Native(NativeExtent),
     /// a command of the manifest's author
     Command {
         /// how reports call it; no other entry has this name
@@ -73,6 +81,7 @@ impl SmokeEntry {
     pub fn name(&self) -> &str {
         match self {
             Self::Builtin(builtin) => builtin.name(),
+            Self::Native(_) => NATIVE,
             Self::Command { name, .. } => name,
         }
     }
@@ -80,7 +89,7 @@ impl SmokeEntry {
     /// Whether it is skipped where no GPU is used.
     pub fn needs_gpu(&self) -> bool {
         match self {
-            Self::Builtin(_) => true,
+            Self::Builtin(_) | Self::Native(_) => true,
             Self::Command { gpu, .. } => *gpu,
         }
     }
@@ -99,6 +108,8 @@ impl Serialize for SmokeEntry {
         }
         match self {
             Self::Builtin(builtin) => serializer.serialize_str(builtin.name()),
+            Self::Native(NativeExtent::Sample) => serializer.serialize_str(NATIVE),
+            Self::Native(NativeExtent::All) => serializer.serialize_str(NATIVE_ALL),
             Self::Command {
                 name,
                 argv,
@@ -177,7 +188,11 @@ impl<'de> Visitor<'de> for EntryVisitor {
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<SmokeEntry, E> {
-        Builtin::parse(text).map(SmokeEntry::Builtin).map_err(E::custom)
+        match text {
+            NATIVE => Ok(SmokeEntry::Native(NativeExtent::Sample)),
+            NATIVE_ALL => Ok(SmokeEntry::Native(NativeExtent::All)),
+            _ => Builtin::parse(text).map(SmokeEntry::Builtin).map_err(E::custom),
+        }
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<SmokeEntry, A::Error> {
@@ -251,7 +266,8 @@ impl Object for CommandForm {
 /// A report that says `torch OK` has to mean the smoke that comes with this program.
 fn check_own_name(text: &str) -> Result<String, Problem> {
     let name = check_label(text)?;
-    match Builtin::all().any(|b| b.name() == name) {
+    let is_taken = Builtin::all().any(|b| b.name() == name) || [NATIVE, NATIVE_ALL].contains(&name.as_str());
+    match is_taken {
         false => Ok(name),
         true => Err(Problem::value(
             format!("{} is the name of a built-in smoke", quoted(&name)),

@@ -218,7 +218,8 @@ fn the_schema_names_what_the_parser_knows() {
         known.sort_unstable();
         assert_eq!(named, known, "{place}");
     }
-    let builtins: Vec<&str> = Builtin::all().map(Builtin::name).collect();
+    let natives = ["native", "native=all"];
+    let builtins: Vec<&str> = Builtin::all().map(Builtin::name).chain(natives).collect();
     for place in ["0/enum", "1/properties/name/not/enum"] {
         let listed = schema
             .pointer(&format!("/properties/smoke/items/oneOf/{place}"))

@@ -9,7 +9,7 @@ use cuda_entrypoint::facts::LibraryKind;
 pub fn usage() -> String {
     let name = "cuda-helper [--fd N]";
     format!(
-        "usage: {name} libraries {{{}}}=PATH...\n       {name} driver\n       {name} nvml [BYTES] [PART/PARTS]",
+        "usage: {name} libraries {{{}}}=PATH...\n       {name} driver [native]\n       {name} nvml [BYTES] [PART/PARTS]",
         kinds()
     )
 }
@@ -31,8 +31,11 @@ pub struct Arguments {
 pub enum Request {
     /// each copy of a runtime library
     Libraries(Vec<Wanted>),
-    /// libcuda
-    Driver,
+    /// libcuda; and whether it is to wait for a native proof's plan
+    Driver {
+        /// it is
+        native: bool,
+    },
     /// libnvidia-ml, and with a number of bytes whether each GPU has so much free memory
     Nvml(Option<u64>, Part),
 }
@@ -68,7 +71,8 @@ impl Arguments {
             (Some("libraries"), rest) => {
                 Request::Libraries(rest.iter().map(|arg| wanted(arg)).collect::<Result<_, _>>()?)
             }
-            (Some("driver"), []) => Request::Driver,
+            (Some("driver"), []) => Request::Driver { native: false },
+            (Some("driver"), [word]) if word == "native" => Request::Driver { native: true },
             (Some("nvml"), rest) => nvml(rest)?,
             (Some("driver"), [.., extra]) => return Err(format!("unexpected argument {extra:?}")),
             _ => return Err(format!("unknown request {request:?}")),

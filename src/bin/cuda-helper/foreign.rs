@@ -8,6 +8,7 @@ pub mod abi;
 pub mod driver;
 pub mod glibc;
 pub mod libraries;
+pub mod native;
 pub mod nvml;
 pub mod process;
 mod zeroed;
@@ -174,16 +175,28 @@ impl<'a> Foreign<'a> {
     pub fn check<F: Function>(&self, subject: &str, call: impl FnOnce(F) -> c_int) -> Result<(), CallError> {
         match self.call(subject, call) {
             Some(0) => Ok(()),
-            Some(code) => {
-                let Explanation { name, description } = (self.explain)(self, code);
-                Err(CallError {
-                    call: F::NAME.to_string_lossy().into_owned(),
-                    code,
-                    name,
-                    description,
-                })
-            }
+            Some(code) => Err(self.error::<F>(code)),
             None => Err(nonsense::<F>("the library does not export this function".into())),
+        }
+    }
+
+    /// Function `F` itself, for many calls of which one step is announced.
+    pub fn function<F: Function>(&self) -> Result<F, CallError> {
+        // SAFETY: `Function` promises that F is the type of what NAME names.
+        let found = unsafe { self.library.get::<F>(F::NAME) };
+        found
+            .map(|function| *function)
+            .map_err(|_| nonsense::<F>("the library does not export this function".into()))
+    }
+
+    /// What `code`, which function `F` returned, means.
+    pub fn error<F: Function>(&self, code: c_int) -> CallError {
+        let Explanation { name, description } = (self.explain)(self, code);
+        CallError {
+            call: F::NAME.to_string_lossy().into_owned(),
+            code,
+            name,
+            description,
         }
     }
 }

@@ -6,6 +6,8 @@
 //! ```text
 //! cuda-helper [--fd N] libraries KIND=PATH...   each copy's own version, such as cudart=PATH
 //! cuda-helper [--fd N] driver                   libcuda.so.1 and the devices that it shows
+//! cuda-helper [--fd N] driver native            the same; then it waits for a plan on standard input, has each device of it run
+//!                                               a kernel, and has the driver load fat binaries of the plan's libraries
 //! cuda-helper [--fd N] nvml [BYTES] [PART/PARTS]
 //!                                               libnvidia-ml.so.1, the GPUs that it shows, their nodes; how much memory
 //!                                               each has free, and where that is less than BYTES, who holds it. With
@@ -26,7 +28,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use arguments::{Arguments, Request};
-use foreign::{driver, glibc, libraries, nvml, process};
+use foreign::{driver, glibc, libraries, native, nvml, process};
 use output::Output;
 
 /// `EX_USAGE` of sysexits(3).
@@ -61,7 +63,14 @@ fn main() -> ExitCode {
     };
     match arguments.request {
         Request::Libraries(wanted) => libraries::ask(&out, &wanted),
-        Request::Driver => driver::ask(&out),
+        Request::Driver { native } => {
+            if native {
+                native::prepare();
+            }
+            if let Some(driver) = driver::ask(&out).filter(|_| native) {
+                native::prove(&out, &driver);
+            }
+        }
         Request::Nvml(free, part) => {
             nvml::ask(&out, free, part);
             // While NVML holds the GPUs: without persistence mode the first who opens one waits for its initialisation.

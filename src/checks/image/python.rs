@@ -15,6 +15,7 @@ fn needs_interpreter(scene: &ImageContext<'_>) -> bool {
     scene.stack.python.is_some()
         || scene.stack.smoke.iter().any(|entry| match entry {
             SmokeEntry::Builtin(_) => true,
+            SmokeEntry::Native(_) => false,
             SmokeEntry::Command { argv, .. } => argv
                 .first()
                 .and_then(|program| program.rsplit('/').next())

@@ -46,6 +46,7 @@ fn failed(error: &str, message: &str) -> SmokeOutcome {
 /// torch and spconv on one GPU, the last step of spconv as given.
 fn run(last: SmokeOutcome, end: SmokeEnd) -> SmokeFacts {
     SmokeFacts {
+        native: None,
         builtin: SmokeRun {
             end,
             steps: vec![
@@ -903,6 +904,7 @@ fn how_the_process_ended_is_judged_by_where_it_was() {
         assert!(found[0].1.contains(part), "{end:?}: {}", found[0].1);
     }
     let nothing = SmokeFacts {
+        native: None,
         builtin: SmokeRun {
             end: SmokeEnd::Crashed { signal: 11 },
             ..SmokeRun::default()

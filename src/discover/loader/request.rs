@@ -79,7 +79,7 @@ pub fn ask(stack: &Stack, python: &Python) -> Asked {
 fn modules_of(stack: &Stack, python: &Python) -> Vec<PathBuf> {
     let smoke = stack.smoke.iter().filter_map(|entry| match entry {
         SmokeEntry::Builtin(builtin) => Some(builtin.name()),
-        SmokeEntry::Command { .. } => None,
+        SmokeEntry::Command { .. } | SmokeEntry::Native(_) => None,
     });
     let rules = stack.packages.iter().map(|rule| rule.normalized.as_str());
     let all = packages::PACKAGES.iter().filter(|_| stack.as_found);

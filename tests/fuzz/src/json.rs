@@ -324,7 +324,7 @@ pub mod judged {
         findings.extend(checks::arch::judge(stack, archs, found));
         match &found.smoke {
             Some(smoke) => findings.extend(checks::smoke::judge(stack, smoke, &found.image)),
-            None => findings.extend(checks::smoke::skipped(stack, "of no reason")),
+            None => findings.extend(checks::smoke::skipped(vec!["torch"], "of no reason")),
         }
         findings.extend(checks::smoke::without_gpu(stack, findings.first()));
         findings
@@ -343,6 +343,7 @@ pub mod judged {
             receipt: None,
             smoke: SmokeReport {
                 mode: SmokeMode::Separate,
+                native: None,
                 status: "passed",
                 reason: String::new(),
             },

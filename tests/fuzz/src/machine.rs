@@ -140,6 +140,7 @@ pub mod smoke_lines {
             ms: run.ms,
         };
         let found = SmokeFacts {
+            native: None,
             builtin: run,
             commands: vec![command],
         };

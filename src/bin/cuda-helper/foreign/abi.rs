@@ -67,6 +67,43 @@ functions! {
     CuDeviceGetPciBusId = c"cuDeviceGetPCIBusId" (*mut c_char, c_int, CuDevice);
 }
 
+/// `CUcontext`, `CUmodule`, `CUfunction`, `CUstream` or `CUevent`
+pub type CuHandle = *mut c_void;
+/// `CUdeviceptr`
+pub type CuAddress = c_ulonglong;
+
+/// `CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK`
+pub const MAX_THREADS_PER_BLOCK: c_int = 0;
+/// `CU_STREAM_NON_BLOCKING`
+pub const STREAM_NON_BLOCKING: c_uint = 1;
+/// `CU_EVENT_DISABLE_TIMING`
+pub const EVENT_DISABLE_TIMING: c_uint = 2;
+
+functions! {
+    CuPrimaryCtxRetain = c"cuDevicePrimaryCtxRetain" (*mut CuHandle, CuDevice);
+    CuPrimaryCtxRelease = c"cuDevicePrimaryCtxRelease_v2" (CuDevice);
+    CuCtxSetCurrent = c"cuCtxSetCurrent" (CuHandle);
+    CuMemAlloc = c"cuMemAlloc_v2" (*mut CuAddress, usize);
+    CuMemFree = c"cuMemFree_v2" (CuAddress);
+    CuMemcpyHtoDAsync = c"cuMemcpyHtoDAsync_v2" (CuAddress, *const c_void, usize, CuHandle);
+    CuMemcpyDtoHAsync = c"cuMemcpyDtoHAsync_v2" (*mut c_void, CuAddress, usize, CuHandle);
+    CuStreamCreate = c"cuStreamCreate" (*mut CuHandle, c_uint);
+    CuStreamSynchronize = c"cuStreamSynchronize" (CuHandle);
+    CuStreamWaitEvent = c"cuStreamWaitEvent" (CuHandle, CuHandle, c_uint);
+    CuEventCreate = c"cuEventCreate" (*mut CuHandle, c_uint);
+    CuEventRecord = c"cuEventRecord" (CuHandle, CuHandle);
+    CuModuleLoadData = c"cuModuleLoadData" (*mut CuHandle, *const c_void);
+    CuModuleUnload = c"cuModuleUnload" (CuHandle);
+    CuModuleGetFunction = c"cuModuleGetFunction" (*mut CuHandle, CuHandle, *const c_char);
+    CuModuleGetFunctionCount = c"cuModuleGetFunctionCount" (*mut c_uint, CuHandle); // since CUDA 12.4
+    CuModuleEnumerateFunctions = c"cuModuleEnumerateFunctions" (*mut CuHandle, c_uint, CuHandle); // likewise
+    CuFuncLoad = c"cuFuncLoad" (CuHandle); // likewise
+    CuFuncGetAttribute = c"cuFuncGetAttribute" (*mut c_int, c_int, CuHandle);
+    CuLaunchKernel = c"cuLaunchKernel" (
+        CuHandle, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, CuHandle, *mut *mut c_void, *mut *mut c_void
+    );
+}
+
 /// `nvmlDevice_t`
 pub type NvmlHandle = *mut c_void;
 

@@ -24,14 +24,15 @@ impl FirstError {
     }
 }
 
-/// Loads `libcuda.so.1` as any CUDA program would and asks it.
-pub fn ask(out: &Output) {
+/// Loads `libcuda.so.1` as any CUDA program would and asks it. Returns it where it shows a device.
+pub fn ask(out: &Output) -> Option<Foreign<'_>> {
     let mut answer = DriverAnswer::default();
     let driver = match Foreign::open(out, OsStr::new("libcuda.so.1"), explain) {
         Ok(driver) => driver,
         Err(problem) => {
             answer.load_error = Some(problem);
-            return out.line(&HelperLine::Driver(answer));
+            out.line(&HelperLine::Driver(answer));
+            return None;
         }
     };
     answer.path = driver.path();
@@ -53,6 +54,7 @@ pub fn ask(out: &Output) {
     for ordinal in 0..count.min(MOST_DEVICES) {
         out.line(&HelperLine::Device(ask_device(&driver, ordinal)));
     }
+    (count > 0).then_some(driver)
 }
 
 fn explain(driver: &Foreign, code: c_int) -> Explanation {

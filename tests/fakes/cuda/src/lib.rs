@@ -4,6 +4,8 @@
 //! after cuInit, and honours `CUDA_VISIBLE_DEVICES`. A GPU with MIG on is shown as its first instance, or not at all
 //! if it has none.
 
+mod compute;
+
 use std::env;
 use std::ffi::{CStr, c_char, c_int, c_uint};
 use std::process;

@@ -12,7 +12,7 @@
 //!     {"repeat": 8, "name": "NVIDIA H200", "cc": "9.0", "brand": 14, "memory": 150754820096, "uuid": "GPU-…",
 //!      "pci": "00000000:3B:00.0", "minor": 0, "compute_mode": 0, "mig": false, "mig_instances": 0, "ecc": 0,
 //!      "remap_pending": false, "remap_failed": false, "recovery_action": 0,
-//!      "fabric": {"state": 3, "status": 0, "health": 0}, "free": 1073741824, "holders": [[4242, 2147483648]]}
+//!      "fabric": {"state": 3, "status": 0, "health": 0}, "computes_wrongly": false, "free": 1073741824, "holders": [[4242, 2147483648]]}
 //!   ],
 //!   "calls": {
 //!     "cuInit": {"returns": 999, "delay_ms": 100, "signal": 11, "hang": true, "print": "chatter", "flood": 1048576,
@@ -57,7 +57,7 @@ use std::{env, fs, thread};
 use serde::{Deserialize, Deserializer};
 
 /// Functions that the fakes export, and so the keys that `calls` may have.
-pub const FUNCTIONS: [&str; 38] = [
+pub const FUNCTIONS: [&str; 58] = [
     "load libcuda",
     "exit libcuda",
     "load libnvidia-ml",
@@ -74,6 +74,26 @@ pub const FUNCTIONS: [&str; 38] = [
     "cuDeviceGetAttribute",
     "cuDeviceTotalMem_v2",
     "cuDeviceGetPCIBusId",
+    "cuDevicePrimaryCtxRetain",
+    "cuDevicePrimaryCtxRelease_v2",
+    "cuCtxSetCurrent",
+    "cuMemAlloc_v2",
+    "cuMemFree_v2",
+    "cuMemcpyHtoDAsync_v2",
+    "cuMemcpyDtoHAsync_v2",
+    "cuStreamCreate",
+    "cuStreamSynchronize",
+    "cuStreamWaitEvent",
+    "cuEventCreate",
+    "cuEventRecord",
+    "cuModuleLoadData",
+    "cuModuleUnload",
+    "cuModuleGetFunction",
+    "cuModuleGetFunctionCount",
+    "cuModuleEnumerateFunctions",
+    "cuFuncLoad",
+    "cuFuncGetAttribute",
+    "cuLaunchKernel",
     "nvmlInit_v2",
     "nvmlErrorString",
     "nvmlSystemGetDriverVersion",
@@ -180,6 +200,8 @@ pub struct Gpu {
     pub recovery_action: Option<c_uint>,
     /// its place in the NVLink fabric
     pub fabric: Option<Fabric>,
+    /// a kernel's first value is wrong
+    pub computes_wrongly: bool,
 }
 
 /// `nvmlGpuFabricInfo_v2_t`, as far as it is filled in.
@@ -217,6 +239,7 @@ impl Default for Gpu {
             remap_failed: Some(false),
             recovery_action: Some(0),
             fabric: None,
+            computes_wrongly: false,
         }
     }
 }

@@ -1,0 +1,600 @@
+//! `--smoke native` through the binary: the helper lets the fake driver's GPUs compute, and load the kernels of spconv's
+//! published wheel and of libraries built here.
+#![cfg(feature = "entrypoint")]
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::{Value, json};
+
+use crate::support::fakes;
+use crate::support::image::{Image, demo_manifest, entrypoint};
+use crate::support::testing::{Entry, container, library};
+
+const SPCONV: &str = "spconv/core_cc.cpython-311-x86_64-linux-gnu.so";
+
+/// An image, a manifest and a machine.
+struct Scene {
+    image: Image,
+    manifest: Value,
+}
+
+/// What a run said.
+struct Proven {
+    exit: i32,
+    report: Value,
+    stderr: String,
+}
+
+impl Scene {
+    fn spconv() -> Self {
+        Self {
+            image: Image::real(),
+            manifest: demo_manifest(),
+        }
+    }
+
+    /// One package with one library, of these fat binaries.
+    fn own(fatbins: &[&[Entry]]) -> Self {
+        let image = Image::empty();
+        let file = image.root().join("built.so");
+        let fatbins: Vec<_> = fatbins.iter().map(|entries| container(entries)).collect();
+        fs::write(&file, library(&fatbins)).unwrap();
+        image.put("own/ops.so", &file);
+        image.wheel("own", "1.0", "cp311-cp311-linux_x86_64");
+        Self {
+            image,
+            manifest: json!({"schema": 1, "name": "t", "packages": {"own": "*"}}),
+        }
+    }
+
+    fn command(&self, verb: &str, script: &Value, options: &[&str]) -> Command {
+        let root = self.image.root();
+        let (machine, stack) = (root.join("machine.json"), self.image.manifest(&self.manifest));
+        fs::write(&machine, script.to_string()).unwrap();
+        let mut command = entrypoint();
+        command.arg(verb).args(options).arg("--termination-log");
+        command.arg(root.join("termination"));
+        command
+            .arg("--stack")
+            .arg(stack)
+            .arg("--python")
+            .arg(self.image.env());
+        // The code in the working folder counts for a receipt.
+        command.current_dir(root);
+        command
+            .env("LD_LIBRARY_PATH", fakes::fake_driver_dir())
+            .env("FAKE_GPU_SCRIPT", machine);
+        command
+    }
+
+    fn check(&self, script: Value, options: &[&str]) -> Proven {
+        let options = [&["--report", "-"], options].concat();
+        let output = self.command("check", &script, &options).output().unwrap();
+        Proven {
+            exit: output.status.code().unwrap_or(-1),
+            report: serde_json::from_slice(&output.stdout)
+                .unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&output.stderr))),
+            stderr: text(&output),
+        }
+    }
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+impl Proven {
+    fn smoke(&self) -> Vec<&Value> {
+        let findings = self.report["findings"].as_array().unwrap();
+        findings.iter().filter(|f| f["stage"] == "smoke").collect()
+    }
+
+    /// The one finding of the smoke that failed.
+    fn failure(&self) -> &Value {
+        let failed: Vec<&Value> = self
+            .smoke()
+            .into_iter()
+            .filter(|f| f["status"] == "fail")
+            .collect();
+        assert_eq!(failed.len(), 1, "{:#}", self.report["findings"]);
+        failed[0]
+    }
+
+    fn native(&self) -> &Value {
+        &self.report["facts"]["smoke"]["native"]
+    }
+
+    fn fails(&self, exit: i32, code: &str, parts: &[&str]) {
+        let failure = self.failure();
+        assert_eq!(
+            (self.exit, failure["code"].as_str()),
+            (exit, Some(code)),
+            "{failure}"
+        );
+        for part in parts {
+            assert!(failure.to_string().contains(part), "{part}: {failure}");
+        }
+    }
+}
+
+const NATIVE: [&str; 2] = ["--smoke", "native"];
+const ALONE: [&str; 4] = ["--stage", "smoke", "--smoke", "native"];
+
+#[test]
+fn spconv_s_own_kernels_load_and_the_gpu_computes() {
+    let proven = Scene::spconv().check(json!({}), &NATIVE);
+    assert_eq!(proven.exit, 0, "{:#}", proven.report["findings"]);
+    let native = proven.native();
+    assert_eq!(native["end"], "done");
+    assert_eq!(native["libraries"][0]["usable"], 363);
+    // None of its SASS is compressed, so that all of it is loaded.
+    assert_eq!(native["loads"][0]["loaded"], 363);
+    assert_eq!(proven.report["smoke"]["mode"], "native");
+    assert_eq!(proven.report["smoke"]["native"], "sample");
+    assert_eq!(proven.report["smoke"]["status"], "passed");
+    let said: Vec<&str> = proven
+        .smoke()
+        .iter()
+        .filter_map(|f| f["message"].as_str())
+        .collect();
+    assert!(said.iter().any(|s| s.contains("computes: 4 MiB")), "{said:?}");
+    assert!(
+        said.iter()
+            .any(|s| s.contains("the driver loads 363 fatbins for 9.0")),
+        "{said:?}"
+    );
+}
+
+#[test]
+fn a_service_starts_behind_it_and_the_line_says_what_was_proven() {
+    let scene = Scene::spconv();
+    let mut command = scene.command("run", &json!({}), &NATIVE);
+    let output = command.args(["--", "sh", "-c", "echo served"]).output().unwrap();
+    let stderr = text(&output);
+    assert_eq!(output.stdout, b"served\n", "{stderr}");
+    assert!(stderr.contains("smoke: native on 1 GPU"), "{stderr}");
+    assert!(stderr.contains("GPU computes, 363 fatbins load"), "{stderr}");
+}
+
+#[test]
+fn where_the_manifest_has_no_smoke_run_says_that_native_exists() {
+    let scene = Scene::own(&[&[Entry::sass(90, true)]]);
+    let mut command = scene.command("run", &json!({}), &[]);
+    let output = command.args(["--", "true"]).output().unwrap();
+    assert_eq!(
+        text(&output).matches("--smoke native").count(),
+        1,
+        "{}",
+        text(&output)
+    );
+    let mut command = scene.command("run", &json!({}), &["--smoke", "off"]);
+    let output = command.args(["--", "true"]).output().unwrap();
+    assert!(!text(&output).contains("--smoke native"), "{}", text(&output));
+}
+
+#[test]
+fn a_gpu_that_computes_wrongly_is_taken_out_of_service() {
+    let proven = Scene::spconv().check(json!({"devices": [{"computes_wrongly": true}]}), &NATIVE);
+    proven.fails(
+        82,
+        "smoke-device",
+        &[
+            "this GPU computes wrongly",
+            "of 1048576 values",
+            "drain the node",
+            "GPU-",
+        ],
+    );
+    // Nothing more is asked of it.
+    assert_eq!(proven.native()["loads"], Value::Null);
+}
+
+#[test]
+fn each_visible_gpu_is_proven_where_all_are_asked_for() {
+    let machine =
+        || json!({"devices": [{"repeat": 2}, {"computes_wrongly": true, "name": "NVIDIA L4", "cc": "8.9"}]});
+    let scene = Scene::spconv();
+    let first = scene.check(machine(), &NATIVE);
+    assert_eq!(first.exit, 0, "{:#}", first.report["findings"]);
+    assert_eq!(first.native()["devices"].as_array().unwrap().len(), 1);
+    let all = scene.check(machine(), &["--smoke", "native", "--smoke-devices", "all"]);
+    all.fails(
+        82,
+        "smoke-device",
+        &["GPU 2 (NVIDIA L4): this GPU computes wrongly"],
+    );
+    let native = all.native();
+    assert_eq!(native["devices"].as_array().unwrap().len(), 3);
+    // Two capabilities, so that the library is listed for each; the one that computes wrongly loads nothing.
+    assert_eq!(native["libraries"].as_array().unwrap().len(), 2);
+    assert_eq!(native["loads"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn a_damaged_cubin_is_the_image_s_fault_and_told_with_its_place() {
+    let scene = Scene::spconv();
+    let mut bytes = fs::read(scene.image.site().join(SPCONV)).unwrap();
+    // A cubin for 9.0: machine 190 is CUDA, and the low byte of its flags the architecture.
+    let is_of_hopper =
+        |at: &usize| bytes[*at..].starts_with(b"\x7fELF") && bytes[at + 18] == 190 && bytes[at + 48] == 90;
+    let cubins: Vec<usize> = (0..bytes.len() - 64).step_by(8).filter(is_of_hopper).collect();
+    assert_eq!(cubins.len(), 411);
+    let place = cubins[200];
+    let damaged = scene.image.root().join("damaged.so");
+    bytes[place] = 0;
+    fs::write(&damaged, bytes).unwrap();
+    scene.image.put(SPCONV, &damaged);
+    let proven = scene.check(json!({}), &ALONE);
+    proven.fails(
+        81,
+        "kernel-load",
+        &["core_cc", "offset 0x", "its kernels could not be loaded"],
+    );
+}
+
+#[test]
+fn code_for_another_architecture_is_another_node_s_business() {
+    let scene = Scene::own(&[&[Entry::sass(80, true)]]);
+    scene.check(json!({}), &ALONE).fails(
+        83,
+        "kernel-load",
+        &["no code for compute capability 9.0", "209", "own (ops.so)"],
+    );
+    // The architecture's own check comes first where it is made.
+    let all = scene.check(json!({}), &NATIVE);
+    assert_eq!(all.exit, 83);
+}
+
+#[test]
+fn ptx_that_is_newer_than_the_driver_is_told() {
+    let scene = Scene::own(&[&[Entry::ptx(80, ".version 9.9\n.target sm_80\n.entry k").isa(9, 9)]]);
+    scene
+        .check(json!({}), &ALONE)
+        .fails(83, "kernel-load", &["newer than this driver", "222"]);
+}
+
+#[test]
+fn what_the_driver_refuses_has_its_party() {
+    let scene = Scene::own(&[&[Entry::sass(90, true)]]);
+    for (call, behaviour, exit, code, parts) in [
+        (
+            "cuDevicePrimaryCtxRetain",
+            json!({"returns": 2}),
+            82,
+            "smoke-device",
+            &["out of memory"][..],
+        ),
+        (
+            "cuDevicePrimaryCtxRetain",
+            json!({"returns": 46}),
+            82,
+            "smoke-device",
+            &["busy"],
+        ),
+        (
+            "cuMemAlloc_v2",
+            json!({"returns": 2}),
+            82,
+            "smoke-device",
+            &["cuMemAlloc_v2"],
+        ),
+        (
+            "cuCtxSetCurrent",
+            json!({"returns": 201}),
+            82,
+            "smoke-device",
+            &["201"],
+        ),
+        (
+            "cuStreamCreate",
+            json!({"returns": 999}),
+            82,
+            "smoke-device",
+            &["999"],
+        ),
+        (
+            "cuEventCreate",
+            json!({"returns": 304}),
+            82,
+            "smoke-device",
+            &["304"],
+        ),
+        (
+            "cuEventRecord",
+            json!({"returns": 999}),
+            82,
+            "smoke-device",
+            &["cuEventRecord"],
+        ),
+        (
+            "cuStreamWaitEvent",
+            json!({"returns": 999}),
+            82,
+            "smoke-device",
+            &["cuStreamWaitEvent"],
+        ),
+        (
+            "cuMemcpyHtoDAsync_v2",
+            json!({"returns": 999}),
+            82,
+            "smoke-device",
+            &["cuMemcpyHtoDAsync_v2"],
+        ),
+        (
+            "cuMemcpyDtoHAsync_v2",
+            json!({"returns": 999}),
+            82,
+            "smoke-device",
+            &["cuMemcpyDtoHAsync_v2"],
+        ),
+        (
+            "cuModuleGetFunction",
+            json!({"returns": 500}),
+            82,
+            "smoke-device",
+            &["cuModuleGetFunction"],
+        ),
+        (
+            "cuLaunchKernel",
+            json!({"returns": 719}),
+            82,
+            "smoke-device",
+            &["719"],
+        ),
+        (
+            "cuStreamSynchronize",
+            json!({"returns": 214}),
+            82,
+            "smoke-device",
+            &["ECC"],
+        ),
+        (
+            "cuMemFree_v2",
+            json!({"returns": 999}),
+            82,
+            "smoke-device",
+            &["cuMemFree_v2"],
+        ),
+        (
+            "cuFuncLoad",
+            json!({"returns": 200}),
+            81,
+            "kernel-load",
+            &["cuFuncLoad", "damaged"],
+        ),
+        (
+            "cuFuncLoad",
+            json!({"returns": 2}),
+            82,
+            "kernel-load",
+            &["memory"],
+        ),
+        (
+            "cuModuleGetFunctionCount",
+            json!({"returns": 999}),
+            82,
+            "kernel-load",
+            &["999"],
+        ),
+        (
+            "cuModuleEnumerateFunctions",
+            json!({"returns": 200}),
+            81,
+            "kernel-load",
+            &["200"],
+        ),
+        (
+            "cuFuncGetAttribute",
+            json!({"returns": 200}),
+            81,
+            "kernel-load",
+            &["cuFuncGetAttribute"],
+        ),
+        (
+            "cuModuleLoadData",
+            json!({"returns": 221}),
+            82,
+            "smoke-device",
+            &["libnvidia-ptxjitcompiler"],
+        ),
+        (
+            "cuLaunchKernel",
+            json!({"signal": 11}),
+            82,
+            "smoke-device",
+            &["SIGSEGV", "cuLaunchKernel"],
+        ),
+        (
+            "cuFuncLoad",
+            json!({"signal": 7}),
+            81,
+            "kernel-load",
+            &["SIGBUS", "own/ops.so"],
+        ),
+        (
+            "cuStreamSynchronize",
+            json!({"exit": 3}),
+            82,
+            "smoke-device",
+            &["exit status 3"],
+        ),
+        (
+            "cuModuleUnload",
+            json!({"hang": true}),
+            85,
+            "smoke-timeout",
+            &["own/ops.so"],
+        ),
+        (
+            "cuDevicePrimaryCtxRetain",
+            json!({"hang": true}),
+            85,
+            "smoke-timeout",
+            &["cuDevicePrimaryCtxRetain"],
+        ),
+    ] {
+        let script = json!({"calls": {call: behaviour}});
+        let options = [&NATIVE[..], &["--device-timeout", "2s"]].concat();
+        let proven = scene.check(script, &options);
+        let failure = proven.failure();
+        assert_eq!(
+            (proven.exit, failure["code"].as_str()),
+            (exit, Some(code)),
+            "{call}: {failure}"
+        );
+        for part in parts {
+            assert!(failure.to_string().contains(part), "{call}: {part}: {failure}");
+        }
+    }
+}
+
+#[test]
+fn a_driver_before_cuda_12_4_loads_without_listing() {
+    let scene = Scene::own(&[&[Entry::sass(90, true)]]);
+    let folder = scene.image.root().join("driver");
+    fs::create_dir(&folder).unwrap();
+    let nvml = "libnvidia-ml.so.1";
+    fs::copy(fakes::fake_driver_dir().join(nvml), folder.join(nvml)).unwrap();
+    fs::write(
+        folder.join("libcuda.so.1"),
+        fakes::without("libcuda.so.1", "cuModuleGetFunctionCount"),
+    )
+    .unwrap();
+    let options = [&["--report", "-"], &NATIVE[..]].concat();
+    let mut command = scene.command("check", &json!({}), &options);
+    let output = command.env("LD_LIBRARY_PATH", &folder).output().unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{:#}", report["findings"]);
+    let load = &report["facts"]["smoke"]["native"]["loads"][0];
+    assert_eq!((&load["loaded"], &load["kernels"]), (&json!(1), &json!(0)));
+}
+
+#[test]
+fn of_many_compressed_fatbins_a_sample_is_loaded_and_all_by_request() {
+    let entry = || vec![Entry::packed_sass(90)];
+    let fatbins: Vec<Vec<Entry>> = (0..100).map(|_| entry()).collect();
+    let slices: Vec<&[Entry]> = fatbins.iter().map(Vec::as_slice).collect();
+    let scene = Scene::own(&slices);
+    let sample = scene.check(json!({}), &NATIVE);
+    assert_eq!(
+        sample.native()["loads"][0]["loaded"],
+        64,
+        "{:#}",
+        sample.report["findings"]
+    );
+    let said = sample.smoke().iter().map(|f| f.to_string()).collect::<String>();
+    assert!(said.contains("64 of 100 fatbins for 9.0, a sample"), "{said}");
+    let all = scene.check(json!({}), &["--smoke", "native=all"]);
+    assert_eq!(all.native()["loads"][0]["loaded"], 100);
+    assert_eq!(all.report["smoke"]["native"], "all");
+}
+
+#[test]
+fn the_manifest_can_ask_for_it_and_own_commands_wait_for_it() {
+    let mut scene = Scene::own(&[&[Entry::sass(90, true)]]);
+    scene.manifest["smoke"] = json!(["native", {"name": "own", "argv": ["true"], "gpu": true}]);
+    let proven = scene.check(json!({}), &[]);
+    assert_eq!(proven.exit, 0, "{:#}", proven.report["findings"]);
+    assert_eq!(proven.report["smoke"]["mode"], "separate");
+    assert_eq!(proven.native()["end"], "done");
+    assert_eq!(proven.report["facts"]["smoke"]["commands"][0]["end"], "done");
+    let wrong = scene.check(json!({"devices": [{"computes_wrongly": true}]}), &[]);
+    wrong.fails(82, "smoke-device", &["computes wrongly"]);
+    let command = &wrong.report["facts"]["smoke"]["commands"][0];
+    assert_eq!(command["reason"], "the native proof failed", "{command}");
+    // Alone it leaves the commands out.
+    let alone = scene.check(json!({}), &NATIVE);
+    assert_eq!(alone.report["facts"]["smoke"]["commands"], Value::Null);
+    let off = scene.check(json!({}), &["--smoke", "off"]);
+    assert_eq!(off.native(), &Value::Null);
+    assert_eq!(off.report["smoke"]["status"], "not-run");
+}
+
+#[test]
+fn without_a_gpu_it_is_left_out_with_the_reason() {
+    let scene = Scene::own(&[&[Entry::sass(90, true)]]);
+    let machine = || json!({"calls": {"cuInit": {"returns": 100}}});
+    let optional = scene.check(machine(), &["--smoke", "native", "--gpu", "optional"]);
+    assert_eq!(optional.exit, 0, "{:#}", optional.report["findings"]);
+    assert_eq!(optional.native()["end"], "not-run");
+    assert_eq!(optional.report["smoke"]["status"], "not-run");
+    let off = scene.check(machine(), &["--smoke", "native", "--gpu", "off"]);
+    assert_eq!((off.exit, &off.native()["reason"]), (0, &json!("--gpu off")));
+    let required = scene.check(machine(), &NATIVE);
+    assert_eq!(required.exit, 82);
+}
+
+#[test]
+fn a_busy_gpu_is_tried_again_under_wait() {
+    let scene = Scene::own(&[&[Entry::sass(90, true)]]);
+    let state = scene.image.root().join("state");
+    let script = json!({
+        "calls": {"cuDevicePrimaryCtxRetain": [{"returns": 46}, {}]},
+        "state": state,
+    });
+    let proven = scene.check(script, &["--smoke", "native", "--wait", "20s"]);
+    assert_eq!(proven.exit, 0, "{:#}", proven.report["findings"]);
+    assert!(proven.stderr.contains("waiting up to"), "{}", proven.stderr);
+}
+
+#[test]
+fn a_receipt_never_stands_for_a_stronger_proof() {
+    let entries: Vec<Vec<Entry>> = (0..80).map(|_| vec![Entry::packed_sass(90)]).collect();
+    let slices: Vec<&[Entry]> = entries.iter().map(Vec::as_slice).collect();
+    let mut scene = Scene::own(&slices);
+    scene.manifest["smoke"] = json!([{"name": "own", "argv": ["true"], "gpu": true}]);
+    let receipt = scene.image.root().join("receipt.json");
+    let start = |smoke: &str| {
+        let options = ["--smoke", smoke, "--receipt", receipt.to_str().unwrap()];
+        let mut command = scene.command("run", &json!({}), &options);
+        let output = command.args(["--", "true"]).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+        text(&output)
+    };
+    let used = |said: &str| said.contains("smoke as proven");
+    assert!(!used(&start("native")));
+    assert!(used(&start("native")), "the same proof is taken");
+    let more = start("native=all");
+    assert!(!used(&more) && more.contains("loaded a sample"), "{more}");
+    assert!(used(&start("native")), "a stronger one stands for a weaker");
+    let other = start("separate");
+    assert!(
+        !used(&other) && other.contains("the native proof alone"),
+        "{other}"
+    );
+    let native = start("native");
+    assert!(!used(&native) && native.contains("no native proof"), "{native}");
+    assert!(!used(&start("native,separate")));
+    for smoke in ["separate", "native", "native,separate"] {
+        assert!(used(&start(smoke)), "{smoke}");
+    }
+}
+
+#[test]
+fn a_library_that_shrinks_meanwhile_is_told() {
+    let scene = Scene::own(&[&[Entry::sass(90, true)]]);
+    let file = scene.image.site().join("own/ops.so");
+    let whole = fs::read(&file).unwrap();
+    // The image stage reads it whole; the driver is asked for long enough to take half of it away.
+    let script = json!({"calls": {"cuInit": {"delay_ms": 1500}}});
+    let options = [&["--report", "-"], &NATIVE[..]].concat();
+    let mut command = scene.command("check", &script, &options);
+    let child = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(800));
+    truncate(&file, whole.len() as u64 / 4);
+    let output = child.wait_with_output().unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(81), "{:#}", report["findings"]);
+    assert!(
+        report.to_string().contains("it ends before the fatbin at"),
+        "{:#}",
+        report["findings"]
+    );
+}
+
+fn truncate(file: &Path, length: u64) {
+    let file = fs::File::options().write(true).open(file).unwrap();
+    file.set_len(length).unwrap();
+}
