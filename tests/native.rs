@@ -485,7 +485,7 @@ fn of_many_compressed_fatbins_a_sample_is_loaded_and_all_by_request() {
         sample.report["findings"]
     );
     let said = sample.smoke().iter().map(|f| f.to_string()).collect::<String>();
-    assert!(said.contains("64 of 100 fatbins for 9.0, a sample"), "{said}");
+    assert!(said.contains("32 of 100 fatbins for 9.0, a sample"), "{said}");
     let all = scene.check(json!({}), &["--smoke", "native=all"]);
     assert_eq!(all.native()["loads"][0]["loaded"], 100);
     assert_eq!(all.report["smoke"]["native"], "all");

@@ -9,6 +9,7 @@ use crate::cli::config::SmokeDevices;
 use crate::discover::kernels::places;
 use crate::facts::{ComputeCapability, HelperEnd, HelperLine, HelperRun, PtxVersion};
 use crate::helper::{self, Request, Started};
+use crate::order;
 use crate::process::supervisor::Supervisor;
 use crate::smoke;
 use crate::smoke::native::Planned;
@@ -91,7 +92,7 @@ impl Run<'_> {
             .filter(|module| is_ours(self.task.stack, module.package.as_deref()))
             .map(|module| (module.path.clone(), module.package.clone()))
             .collect();
-        libraries.sort();
+        order::sort(&mut libraries);
         self.located = Some(in_thread(supervisor, "places", move || {
             let find = |(path, package): &(String, Option<String>)| {
                 let found = places(Path::new(path));

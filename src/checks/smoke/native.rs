@@ -9,6 +9,7 @@ use crate::exit_code::ExitCode;
 use crate::facts::native::{NativeDevice, NativeExtent, NativeLibrary, NativeLoad, NativeRun, Refusal};
 use crate::facts::smoke::SmokeEnd;
 use crate::facts::{CallError, DeviceFacts};
+use crate::order;
 use crate::process::limits::ResourceLimit;
 use crate::stack::NATIVE;
 use crate::text::milliseconds;
@@ -124,7 +125,7 @@ fn loaded(name: &str, all: &[(&NativeLibrary, &NativeLoad)], extent: NativeExten
     let ms: f64 = all.iter().map(|(_, load)| load.ms).sum();
     let capabilities: Vec<String> = {
         let mut all: Vec<_> = all.iter().map(|(library, _)| library.capability).collect();
-        all.sort_unstable();
+        order::sort(&mut all);
         all.dedup();
         all.iter().map(ToString::to_string).collect()
     };

@@ -5,10 +5,11 @@ use crate::discover::fatbin::Place;
 use crate::facts::kernels::CodeKind;
 use crate::facts::native::{NativeExtent, NativeLibrary, PlannedGroup, PlannedLibrary};
 use crate::facts::{ComputeCapability, PtxVersion};
+use crate::order;
 
 /// Most fat binaries of one library that a sample loads where they are compressed: libtorch_cuda.so takes 1.4 ms for each,
 /// spconv's, which are not, 0.1 ms (tests/gpu/results.md).
-const MOST_PACKED: usize = 64;
+const MOST_PACKED: usize = 32;
 /// The same where they are not.
 const MOST_PLAIN: usize = 1024;
 /// Of those that the driver has to compile first.
@@ -47,7 +48,7 @@ pub fn plan(
 ) -> Planned {
     let mut planned = Planned::default();
     let mut known: Vec<Option<ComputeCapability>> = devices.iter().map(|device| device.capability).collect();
-    known.sort_unstable();
+    order::sort(&mut known);
     known.dedup();
     for capability in known {
         let of_kind = devices.iter().filter(|device| device.capability == capability);
@@ -91,7 +92,7 @@ fn choose(
     if extent == NativeExtent::Sample {
         plain = spread(&plain, MOST_PLAIN);
         packed = spread(&packed, MOST_PACKED);
-        ptx.sort_by_key(|place| place.size);
+        order::sort_by_key(&mut ptx, |place| place.size);
         ptx.truncate(MOST_PTX);
     }
     let compiled = ptx.len();
@@ -102,7 +103,7 @@ fn choose(
     if chosen.is_empty() && library.unread.is_none() {
         return None;
     }
-    chosen.sort_by_key(|place| place.offset);
+    order::sort_by_key(&mut chosen, |place| place.offset);
     let told = NativeLibrary {
         path: library.path.clone(),
         package: library.package.clone(),
