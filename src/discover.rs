@@ -21,6 +21,7 @@ pub mod loader;
 pub mod machine;
 pub mod modules;
 pub mod named_files;
+pub mod named_libraries;
 pub mod nvidia_require;
 pub mod opened;
 pub mod owners;

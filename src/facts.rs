@@ -815,6 +815,9 @@ pub struct ImageFacts {
     pub owned: Vec<OwnedFile>,
     /// the manifest's files
     pub files: Vec<NamedFile>,
+    /// the manifest's libraries, by pattern
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub named_libraries: Vec<NamedLibraries>,
     /// what makes spconv or cumm compile at import
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub editable: Vec<EditableTrap>,
@@ -842,6 +845,15 @@ pub struct ImageFacts {
     /// libraries of forward compatibility, and folders for them
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub compat: Vec<Compat>,
+}
+
+/// The files that a pattern of the manifest's `libraries` names.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct NamedLibraries {
+    /// as the manifest has it
+    pub pattern: String,
+    /// regular files, links followed, in order
+    pub paths: Vec<String>,
 }
 
 /// A file or folder that is there and could not be read.
@@ -1075,7 +1087,7 @@ tagged!(LoaderEnd by "end" {
 });
 object!(LoaderRun { modules, missing_versions, refused, stubs, searched, notes; or_default ms; flat end });
 object!(Unread { path, errno });
-object!(ImageFacts { python, distributions, owned, files, editable, libraries, helper, loaded, kernels, extensions, surroundings, unread, compat; or_default loader });
+object!(ImageFacts { python, distributions, owned, files, named_libraries, editable, libraries, helper, loaded, kernels, extensions, surroundings, unread, compat; or_default loader });
 object!(DeviceFacts {
     driver,
     devices,
@@ -1092,6 +1104,7 @@ object!(Limits {
     shm_bytes,
     memlock_bytes
 });
+object!(NamedLibraries { pattern, paths });
 object!(Facts {
     image,
     device,

@@ -76,6 +76,8 @@ pub struct Stack {
     pub packages: Vec<PackageRule>,
     /// files relative to site-packages
     pub files: Vec<String>,
+    /// libraries and programs with kernels outside of Python, absolute paths with patterns
+    pub libraries: Vec<String>,
     /// what to run, in order
     pub smoke: Vec<SmokeEntry>,
     /// how many GPUs CUDA must show
@@ -187,6 +189,7 @@ struct Manifest {
     python: Option<VersionSpecifiers>,
     packages: Vec<PackageRule>,
     files: Vec<String>,
+    libraries: Vec<String>,
     smoke: Vec<SmokeEntry>,
     gpus: Option<GpuRule>,
     limits: LimitRules,
@@ -196,8 +199,20 @@ struct Manifest {
 impl Object for Manifest {
     type Output = Stack;
     const KEYS: &'static [&'static str] = &[
-        "$schema", "schema", "name", "cuda", "archs", "env", "python", "packages", "files", "smoke", "gpus",
-        "limits", "accept",
+        "$schema",
+        "schema",
+        "name",
+        "cuda",
+        "archs",
+        "env",
+        "python",
+        "packages",
+        "files",
+        "libraries",
+        "smoke",
+        "gpus",
+        "limits",
+        "accept",
     ];
     const EXPECTING: &'static str = "a stack manifest, which is an object";
 
@@ -233,6 +248,13 @@ impl Object for Manifest {
                 self.files = map.next_value_seed(Texts {
                     expecting: "an array of file names",
                     parse: |_, name: &str| names::check_file(&mut seen, name),
+                })?;
+            }
+            "libraries" => {
+                let mut seen = BTreeSet::new();
+                self.libraries = map.next_value_seed(Texts {
+                    expecting: "an array of absolute paths, such as [\"/opt/app/lib/*.so\"]",
+                    parse: |_, pattern: &str| names::check_library(&mut seen, pattern),
                 })?;
             }
             "smoke" => self.smoke = map.next_value_seed(smoke::SmokeSeed)?,
@@ -271,6 +293,7 @@ impl Object for Manifest {
             python: self.python,
             packages: self.packages,
             files: self.files,
+            libraries: self.libraries,
             smoke: self.smoke,
             gpus: self.gpus,
             limits: self.limits,
@@ -389,6 +412,9 @@ impl Serialize for Stack {
         }
         if !self.files.is_empty() {
             map.serialize_entry("files", &self.files)?;
+        }
+        if !self.libraries.is_empty() {
+            map.serialize_entry("libraries", &self.libraries)?;
         }
         if !self.smoke.is_empty() {
             map.serialize_entry("smoke", &self.smoke)?;

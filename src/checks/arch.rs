@@ -99,7 +99,7 @@ fn judge_kernels(stack: &Stack, facts: &Facts, kinds: &[(&Device, Vec<i32>)]) ->
     let rules = &stack.packages;
     let ours = |package: &Package<'_>| {
         let name = package.name;
-        name.is_some_and(|name| rules.iter().any(|rule| rule.normalized == name))
+        package.is_named() || name.is_some_and(|name| rules.iter().any(|rule| rule.normalized == name))
     };
     let mut packages = kernels::packages(&facts.image.kernels, &facts.image.python.site_packages);
     packages.retain(ours);

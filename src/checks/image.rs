@@ -64,7 +64,8 @@ pub fn judge(stack: &Stack, archs: Option<&ArchList>, facts: &Facts) -> Vec<Find
     if scene.has_folders() {
         findings.extend(extensions::judge(&scene));
     }
-    if let Some(archs) = archs.filter(|_| scene.has_folders()) {
+    findings.extend(named_files::libraries(&scene));
+    if let Some(archs) = archs.filter(|_| scene.has_folders() || !stack.libraries.is_empty()) {
         findings.extend(kernels::judge(&scene, archs));
     }
     findings.extend(super::floor::of_image(stack, archs, facts));

@@ -55,6 +55,8 @@ pub(crate) fn packages<'a>(kernels: &'a [ModuleKernels], site_packages: &[String
         let (folder, below) = below(&module.path, site_packages);
         let name = module.package.as_deref();
         let title = match (name, below.split_once('/')) {
+            // By itself.
+            _ if module.named => module.path.clone(),
             (Some(ALL_NEEDED), _) => format!("{ALL_NEEDED} ({below})"),
             (Some(name), _) => name.to_string(),
             // A path that lies elsewhere begins with a slash.
@@ -84,6 +86,11 @@ pub(crate) fn below<'p>(path: &'p str, site_packages: &[String]) -> (usize, &'p 
 }
 
 impl<'a> Package<'a> {
+    /// Whether the manifest's `libraries` name it.
+    pub(crate) fn is_named(&self) -> bool {
+        self.modules.iter().any(|module| module.named)
+    }
+
     /// What a device of this capability can use, with a driver that compiles PTX up to `newest`.
     ///
     /// Its greater part lacks code where the libraries without any hold more fat binaries with kernels than those that

@@ -61,9 +61,12 @@ const VENDOR_NAMES: [&str; 20] = [
 /// installers leave them, and links to folders where a package itself is one; others may lead to data without end.
 /// `listed` are the capabilities that are counted.
 ///
+/// With `named`, also of these files, whose names may be any.
+///
 /// With `symbols`, likewise what each library asks of others; `library_path` is LD_LIBRARY_PATH.
 pub fn scan(
     python: &Python,
+    named: &[PathBuf],
     listed: &[ComputeCapability],
     reading: &Reading,
     symbols: bool,
@@ -74,10 +77,10 @@ pub fn scan(
         mut objects,
         mut unscanned,
         ..
-    } = find(&python.site_packages, reading);
+    } = find(&python.site_packages, named, reading);
     // Of several names of one file one is shown, rather its own than a link's.
     order::sort_by(&mut unscanned, |a, b| {
-        (a.linked, &a.path).cmp(&(b.linked, &b.path))
+        (!a.named, a.linked, &a.path).cmp(&(!b.named, b.linked, &b.path))
     });
     let mut seen = HashSet::new();
     unscanned.retain(|library| seen.insert(library.identity));
@@ -120,7 +123,7 @@ pub fn scan(
 }
 
 /// Lists the folders and opens each library.
-fn find(site_packages: &[String], reading: &Reading) -> State {
+fn find(site_packages: &[String], named: &[PathBuf], reading: &Reading) -> State {
     let search = Search {
         reading,
         state: Mutex::new(State::default()),
@@ -134,6 +137,16 @@ fn find(site_packages: &[String], reading: &Reading) -> State {
             linked: false,
             depth: 0,
             path: root,
+        }));
+    }
+    for path in named {
+        let name = path.file_name().unwrap_or_default();
+        search.lock().work.push(Work::Library(Library {
+            path: path.clone(),
+            linked: false,
+            vendor: is_vendors(name),
+            cpu_builds: false,
+            named: true,
         }));
     }
     threads::on_several(&|| search.run());
@@ -170,6 +183,7 @@ struct Unscanned {
     size: u64,
     /// NVIDIA's own, which are not read
     vendor: bool,
+    named: bool,
     sections: Vec<CudaSection>,
 }
 
@@ -180,6 +194,7 @@ impl Unscanned {
             return ModuleKernels {
                 path,
                 vendor: true,
+                named: self.named,
                 ..ModuleKernels::default()
             };
         }
@@ -189,9 +204,13 @@ impl Unscanned {
         match file.and_then(|file| kernels::scan_sections(&file, &self.sections)) {
             Ok(table) => ModuleKernels {
                 path,
+                named: self.named,
                 ..module_of(&table, listed)
             },
-            Err(reason) => unreadable(&self.path, &reason),
+            Err(reason) => ModuleKernels {
+                named: self.named,
+                ..unreadable(&self.path, &reason)
+            },
         }
     }
 }
@@ -222,6 +241,8 @@ struct Library {
     linked: bool,
     vendor: bool,
     cpu_builds: bool,
+    /// by the manifest, so that what it is not is an error
+    named: bool,
 }
 
 enum Work {
@@ -333,6 +354,7 @@ impl Search<'_> {
                     linked: folder.linked || kind.is_symlink(),
                     vendor: folder.vendor || is_vendors(&name),
                     cpu_builds: folder.cpu_builds,
+                    named: false,
                 }));
             }
         }
@@ -356,7 +378,13 @@ impl Search<'_> {
     }
 
     fn open(&self, library: &Library) -> Done {
-        let wrong = |reason: Reason| Done::error(&library.path, &reason);
+        let wrong = |reason: Reason| {
+            let mut done = Done::error(&library.path, &reason);
+            if let Some(found) = &mut done.found {
+                found.named = library.named;
+            }
+            done
+        };
         self.reading.at(&library.path);
         let _going = reading::begin(&library.path);
         let file = match RandomFile::open(&library.path) {
@@ -376,11 +404,12 @@ impl Search<'_> {
                     path: library.path.clone(),
                     size: file.size(),
                     vendor: library.vendor,
+                    named: library.named,
                     sections,
                 })
             }
             Ok(_) => None,
-            Err(reason) if is_other_file(&reason, &library.path) => return Done::default(),
+            Err(reason) if !library.named && is_other_file(&reason, &library.path) => return Done::default(),
             // Its dynamic section may be whole all the same.
             Err(reason) => {
                 return Done {

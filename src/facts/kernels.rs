@@ -207,6 +207,9 @@ pub struct ModuleKernels {
     /// listed, and neither counted nor judged
     #[serde(skip_serializing_if = "is_false")]
     pub vendor: bool,
+    /// the manifest's `libraries` name it, so that it is needed by itself
+    #[serde(skip_serializing_if = "is_false")]
+    pub named: bool,
     /// fat binaries
     pub fatbins: u64,
     /// how many of them hold kernels
@@ -295,7 +298,7 @@ object!(PtxIsa {
     fatbins
 });
 object!(ModuleKernels { path, package, fatbins, with_kernels, sass, ptx, ptx_isa, served, error,
-    errno; or_default vendor });
+    errno; or_default vendor, named });
 
 #[cfg(test)]
 mod tests {

@@ -78,6 +78,7 @@ impl Run<'_> {
                     && (archs.is_some()
                         || self.keeps()
                         || self.task.stack.as_found
+                        || !self.task.stack.libraries.is_empty()
                         || !self.task.stack.packages.is_empty())),
             // The image stage judges that there is one, wherever the smoke is to run.
             smoke: self.smoke.is_some()
@@ -85,7 +86,7 @@ impl Run<'_> {
             offer,
             reading: self.reading.clone(),
         };
-        if !survey.asks_for_python() {
+        if !survey.reads() {
             // There is nothing to read, and a thread costs more than all the rest of such a start.
             survey.make(&image_sender, kernels_sender, &|| ());
             return;

@@ -89,7 +89,7 @@ impl Run<'_> {
             .filter(|module| !module.vendor && module.error.is_some());
         let mut libraries: Vec<(String, Option<String>)> = whole
             .chain(damaged)
-            .filter(|module| is_ours(self.task.stack, module.package.as_deref()))
+            .filter(|module| module.named || is_ours(self.task.stack, module.package.as_deref()))
             .map(|module| (module.path.clone(), module.package.clone()))
             .collect();
         order::sort(&mut libraries);

@@ -10,10 +10,10 @@ use nix::errno::Errno;
 use crate::discover::modules::Scanned;
 use crate::discover::reading::Reading;
 use crate::discover::{
-    editable, extras, forward, installed, libraries, loader, modules, named_files, opened, python,
-    surroundings, threads, torch_abi, unread, wheels,
+    editable, extras, forward, installed, libraries, loader, modules, named_files, named_libraries, opened,
+    python, surroundings, threads, torch_abi, unread, wheels,
 };
-use crate::facts::{ComputeCapability, ImageFacts, Library, Python, Unread};
+use crate::facts::{ComputeCapability, ImageFacts, Library, NamedLibraries, Python, Unread};
 use crate::stack::Stack;
 use crate::{capture, sys};
 
@@ -78,12 +78,14 @@ impl Survey {
         to_kernels: mpsc::Sender<Scanned>,
         wake: &dyn Fn(),
     ) {
+        let (named, mut of_named) = unread::collect(|| named_libraries::find(&self.stack.libraries));
         let (python, mut unread) = unread::collect(|| self.python());
+        unread.append(&mut of_named);
         unread.retain(|unread| !may_not(unread.errno));
         let mut refused = None;
         let mut read = None;
         if let Some(offer) = &self.offer {
-            let (mut found, changes) = self.read_and_hold(offer, python.clone());
+            let (mut found, changes) = self.read_and_hold(offer, python.clone(), &named);
             found.facts.unread.append(&mut unread);
             let taken = match changes {
                 changes if changes.is_empty() => offer.take(&found),
@@ -115,7 +117,7 @@ impl Survey {
                 let _ = to_image.send(told);
                 wake();
             };
-            self.questions(&python, &tell)
+            self.questions(&python, &named, &tell)
         });
         let site = python.site_packages.clone();
         let listed = self.listed.clone().unwrap_or_default();
@@ -125,10 +127,20 @@ impl Survey {
                 .env
                 .get("LD_LIBRARY_PATH")
                 .map(|path| path.to_string_lossy().into_owned());
-            move || modules::scan(&python, &listed, &reading, everything, library_path.as_deref())
+            let named = named_libraries::paths(&named);
+            move || {
+                modules::scan(
+                    &python,
+                    &named,
+                    &listed,
+                    &reading,
+                    everything,
+                    library_path.as_deref(),
+                )
+            }
         };
         let scanning = self.kernels.then(|| sys::thread("kernels").spawn(scan.clone()));
-        let read = read.unwrap_or_else(|| self.read(python, self.everything, questions));
+        let read = read.unwrap_or_else(|| self.read(python, &named, self.everything, questions));
         let mut found = self.reduced(read);
         found.facts.unread.append(&mut unread);
         found.taken = refused;
@@ -159,7 +171,12 @@ impl Survey {
     }
 
     /// Reads the texts anew, and beside that holds what a receipt rests on against the files.
-    fn read_and_hold(&self, offer: &Candidate, python: Option<Python>) -> (Discovered, Vec<String>) {
+    fn read_and_hold(
+        &self,
+        offer: &Candidate,
+        python: Option<Python>,
+        named: &[NamedLibraries],
+    ) -> (Discovered, Vec<String>) {
         let known = python.clone().unwrap_or_default();
         let python = Mutex::new(python);
         let (next, changes, found) = (AtomicBool::new(true), Mutex::default(), Mutex::default());
@@ -169,7 +186,7 @@ impl Survey {
                 if next.swap(false, Ordering::Relaxed) {
                     set(&changes, offer.changes(&known));
                 } else if let Some(python) = python.lock().ok().and_then(|mut python| python.take()) {
-                    set(&found, self.read(python, true, None));
+                    set(&found, self.read(python, named, true, None));
                 }
             }
         });
@@ -222,7 +239,8 @@ impl Survey {
     /// The interpreter; `None` where nothing asks for one.
     pub(super) fn python(&self) -> Option<Python> {
         if !self.asks_for_python() {
-            return None;
+            // Libraries outside of Python are read all the same.
+            return (!self.stack.libraries.is_empty()).then(Python::default);
         }
         Some(with_query(
             self.explicit.as_deref(),
@@ -232,7 +250,12 @@ impl Survey {
         ))
     }
 
-    pub(super) fn asks_for_python(&self) -> bool {
+    /// Whether there is anything to read.
+    pub(super) fn reads(&self) -> bool {
+        self.asks_for_python() || !self.stack.libraries.is_empty()
+    }
+
+    fn asks_for_python(&self) -> bool {
         let stack = &self.stack;
         !stack.packages.is_empty()
             || !stack.files.is_empty()
@@ -245,22 +268,34 @@ impl Survey {
     }
 
     /// Reads the texts, with what of them could not be read.
-    fn read(&self, python: Python, everything: bool, questions: Option<Questions>) -> Discovered {
+    fn read(
+        &self,
+        python: Python,
+        named: &[NamedLibraries],
+        everything: bool,
+        questions: Option<Questions>,
+    ) -> Discovered {
         let sites = python.site_packages.clone();
-        let (mut found, mut unread) = unread::collect(|| self.read_texts(python, everything, questions));
+        let (mut found, mut unread) =
+            unread::collect(|| self.read_texts(python, named, everything, questions));
         // A folder of another user's, such as his home, is looked into in case it is there.
-        let is_ours = |path: &str| sites.iter().any(|site| path.starts_with(site.as_str()));
+        let is_named = |path: &str| {
+            named
+                .iter()
+                .any(|named| named.paths.iter().any(|known| known == path))
+        };
+        let is_ours = |path: &str| is_named(path) || sites.iter().any(|site| path.starts_with(site.as_str()));
         unread.retain(|unread| !may_not(unread.errno) || is_ours(&unread.path));
         found.facts.unread = unread;
         found
     }
 
     /// Looks for what is to be asked, and tells it at once: the helper takes longer than the loader.
-    fn questions(&self, python: &Python, tell: &dyn Fn(Told)) -> Questions {
+    fn questions(&self, python: &Python, named: &[NamedLibraries], tell: &dyn Fn(Told)) -> Questions {
         self.begin(python);
         let (libraries, for_libraries) = unread::collect(|| libraries::of_environment(&self.stack, python));
         tell(Told::Libraries(python.clone(), libraries.clone()));
-        let (of_loader, for_loader) = unread::collect(|| loader::ask(&self.stack, python));
+        let (of_loader, for_loader) = unread::collect(|| loader::ask(&self.stack, python, named));
         tell(Told::Loader(of_loader.clone()));
         Questions {
             of_loader,
@@ -276,7 +311,13 @@ impl Survey {
         }
     }
 
-    fn read_texts(&self, python: Python, everything: bool, questions: Option<Questions>) -> Discovered {
+    fn read_texts(
+        &self,
+        python: Python,
+        named: &[NamedLibraries],
+        everything: bool,
+        questions: Option<Questions>,
+    ) -> Discovered {
         let site = &python.site_packages;
         self.begin(&python);
         let mut distributions = wheels::distributions(site);
@@ -309,7 +350,7 @@ impl Survey {
         opened::look(&mut distributions, &names, &python, library_path);
         let surroundings = surroundings::look(&distributions, &python, &self.env);
         let compat = forward::look(library_path, None);
-        let questions = questions.unwrap_or_else(|| self.questions(&python, &|_| ()));
+        let questions = questions.unwrap_or_else(|| self.questions(&python, named, &|_| ()));
         let [for_loader, for_libraries] = questions.unread;
         unread::note_again(for_loader);
         let files = named_files::find(site, &self.stack.files);
@@ -319,6 +360,7 @@ impl Survey {
             distributions,
             owned,
             files,
+            named_libraries: named.to_vec(),
             editable,
             libraries: questions.libraries,
             surroundings,

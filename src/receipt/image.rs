@@ -19,7 +19,7 @@ use crate::discover::{files, modules, tree};
 use crate::facts::read::object;
 use crate::facts::{
     Extensions, FoundBy, HelperEnd, HelperRun, ImageFacts, Library, LibraryAnswer, LibraryOrigin,
-    LoadedObject, LoaderEnd, LoaderRun, ModuleKernels, Python,
+    LoadedObject, LoaderEnd, LoaderRun, ModuleKernels, NamedLibraries, Python,
 };
 
 /// The image part of a receipt.
@@ -96,6 +96,7 @@ impl CachedFacts {
             distributions: _,
             owned: _,
             files: _,
+            named_libraries: _,
             editable: _,
             surroundings: _,
             unread: _,
@@ -197,6 +198,7 @@ impl Basis {
                 path,
                 package: _, // told anew
                 vendor: _,  // by the path
+                named: _,   // asked
                 // Read from the file, for the list in force. Which files there are is the tree's matter.
                 fatbins: _,
                 with_kernels: _,
@@ -417,7 +419,7 @@ impl Basis {
 
 /// What the libraries and the loader are asked: copies of the runtime that were found, before any of them answered, and
 /// the modules of the stack.
-pub fn asked(copies: &[Library], modules: &Asked) -> Texts {
+pub fn asked(copies: &[Library], modules: &Asked, named: &[NamedLibraries]) -> Texts {
     let mut all = Texts::new();
     let lines = copies
         .iter()
@@ -429,11 +431,16 @@ pub fn asked(copies: &[Library], modules: &Asked) -> Texts {
         Asked::Run(request) => [&request.modules[..], &request.notes].concat().join(", "),
     };
     all.insert(MODULES.to_string(), modules);
+    // A file that holds no CUDA code may be replaced by one that does.
+    let files = named.iter().flat_map(|named| &named.paths);
+    let files = files.map(|path| format!("{path} {}", stamp(Path::new(path))));
+    all.insert(NAMED.to_string(), files.collect::<Vec<_>>().join(", "));
     all
 }
 
 const COPIES: &str = "the list of CUDA libraries";
 const MODULES: &str = "the list of the stack's modules";
+const NAMED: &str = "the manifest's libraries";
 
 impl ImageKey {
     /// Looks at everything that these facts rest on: names, sizes, times, and a few bytes of each file.
@@ -570,7 +577,7 @@ impl ImagePart {
         let mut wrong = Vec::new();
         each(
             &self.key.asked,
-            &asked(&fresh.libraries, modules),
+            &asked(&fresh.libraries, modules, &fresh.named_libraries),
             &mut |what, was, is| {
                 wrong.push(changed(what, was, is, ""));
             },

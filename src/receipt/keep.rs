@@ -120,7 +120,8 @@ impl WriteRequest {
     fn image_key(&self, facts: &image::CachedFacts) -> Result<ImageKey, String> {
         let python = &self.image.facts.python;
         let copies = libraries::of_environment(&self.stack, python);
-        let asked = image::asked(&copies, &loader::ask(&self.stack, python));
+        let named = &self.image.facts.named_libraries;
+        let asked = image::asked(&copies, &loader::ask(&self.stack, python, named), named);
         ImageKey::of(self.image.in_force.clone(), asked, facts, python)
     }
 

@@ -74,6 +74,7 @@ fn texts(facts: &ImageFacts) -> Vec<String> {
         distributions,
         owned,
         files: named,
+        named_libraries: _, // the image's key has them
         editable,
         // Of no smoke's proof: it compiles nothing.
         surroundings: _,

@@ -146,6 +146,37 @@ pub(super) fn check_file(seen: &mut BTreeSet<String>, text: &str) -> Result<Stri
     Ok(text.to_string())
 }
 
+/// A library or program by its absolute path, in which `*`, `?` and `[…]` stand for parts of one name.
+pub(super) fn check_library(seen: &mut BTreeSet<String>, text: &str) -> Result<String, Problem> {
+    let refuse = |reason: &str, hint: &str| Err(Problem::value(format!("{} {reason}", quoted(text)), hint));
+    let absolute = "name it by its absolute path, such as \"/opt/app/lib/*.so\"";
+    if text.chars().any(char::is_control) {
+        return refuse("holds a control character", "remove it");
+    }
+    if !text.starts_with('/') {
+        return refuse("is not an absolute path", absolute);
+    }
+    if text.split('/').any(|part| part == "..") {
+        return refuse("holds `..`", absolute);
+    }
+    if text.contains("**") {
+        return refuse(
+            "searches folders inside folders",
+            "name each folder: `*` stands for a part of one name",
+        );
+    }
+    if let Err(error) = glob::Pattern::new(text) {
+        return refuse(
+            &format!("is not a pattern: {}", error.msg),
+            "write `[*]` for a `*` that is part of the name",
+        );
+    }
+    if !seen.insert(text.to_string()) {
+        return refuse("is listed twice", "remove one of the two");
+    }
+    Ok(text.to_string())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -36,6 +36,7 @@ pub fn table(stack: &Stack, source: &str) -> String {
     });
     out.part("packages", columns(packages));
     out.part("files", stack.files.iter().cloned());
+    out.part("libraries", stack.libraries.iter().cloned());
     out.part("smoke", columns(stack.smoke.iter().map(smoke)));
     // As with `accept`, nothing is asked for where it is left out.
     if let Some(gpus) = stack.gpus {

@@ -202,12 +202,12 @@ fn note(
         package.title,
         parts.join("; ")
     );
-    let finding = match !mostly.is_empty() && is_ours(scene, package.name) {
+    let finding = match !mostly.is_empty() && is_ours(scene, package.name, package.is_named()) {
         true => Finding::problem_as(Code::KernelsMissing, Severity::Warn, &package.title)
             .with(package.name)
             .hint(format!(
                 "If the service uses what these libraries do: {}",
-                rebuild(scene, archs, package.name, mostly)
+                rebuild(scene, archs, package.name, package.is_named(), mostly)
             )),
         false => Finding::info(Code::KernelsMissing, &package.title),
     };
@@ -217,13 +217,13 @@ fn note(
         .message(message)
 }
 
-fn is_ours(scene: &ImageContext<'_>, name: Option<&str>) -> bool {
-    name.is_some_and(|name| scene.rule(name).is_some())
+fn is_ours(scene: &ImageContext<'_>, name: Option<&str>, is_named: bool) -> bool {
+    is_named || name.is_some_and(|name| scene.rule(name).is_some())
 }
 
 /// A failure for a package of the manifest, a warning for what the manifest does not name.
-fn missing(scene: &ImageContext<'_>, name: Option<&str>, subject: String) -> Finding {
-    let severity = match is_ours(scene, name) {
+fn missing(scene: &ImageContext<'_>, name: Option<&str>, is_named: bool, subject: String) -> Finding {
+    let severity = match is_ours(scene, name, is_named) {
         true => Code::KernelsMissing.severity(),
         false => Severity::Warn,
     };
@@ -254,11 +254,17 @@ fn lacking(
         owner(scene, package),
         texts(missing_archs)
     );
-    missing(scene, package.name, subject(scene, package))
+    missing(scene, package.name, package.is_named(), subject(scene, package))
         .observed(holds(package))
         .required(archs.to_string())
         .message(message)
-        .hint(rebuild(scene, archs, package.name, missing_archs))
+        .hint(rebuild(
+            scene,
+            archs,
+            package.name,
+            package.is_named(),
+            missing_archs,
+        ))
 }
 
 fn by_ptx(
@@ -282,7 +288,7 @@ fn by_ptx(
         .observed(holds(package))
         .required(archs.to_string())
         .message(message)
-        .hint(rebuild(scene, archs, package.name, ptx_archs))
+        .hint(rebuild(scene, archs, package.name, package.is_named(), ptx_archs))
 }
 
 /// `, of version 8.7` and `a driver for CUDA 12.8 or newer`: what the PTX for these architectures asks for, where each
@@ -307,7 +313,7 @@ fn unreadable(scene: &ImageContext<'_>, archs: &ArchList, module: &ModuleKernels
     };
     let place = short(scene, module);
     let message = format!("the kernels in {place} cannot be determined: {error}");
-    missing(scene, module.package.as_deref(), place.to_string())
+    missing(scene, module.package.as_deref(), module.named, place.to_string())
         .observed(error)
         .required(archs.to_string())
         .message(message)
@@ -336,7 +342,7 @@ fn cpu_builds(scene: &ImageContext<'_>, archs: &ArchList) -> Vec<Finding> {
                     .message(format!(
                         "{name} is built for the CPU alone: none of its libraries holds CUDA code"
                     ))
-                    .hint(rebuild(scene, archs, Some(name), &[]))
+                    .hint(rebuild(scene, archs, Some(name), false, &[]))
             })
         })
         .collect()
@@ -347,6 +353,7 @@ fn rebuild(
     scene: &ImageContext<'_>,
     archs: &ArchList,
     name: Option<&str>,
+    is_named: bool,
     lacking: &[ComputeCapability],
 ) -> String {
     // cumm/common.py reads a variable of its own, for what pccm compiles.
@@ -354,6 +361,17 @@ fn rebuild(
         .and_then(packages::of)
         .is_some_and(|package| package.pccm.get().is_some());
     let build = match is_of_pccm {
+        // Of the manifest's `libraries`, which nvcc or CMake makes.
+        _ if is_named => {
+            let list: Vec<String> = capabilities(archs)
+                .map(|cc| format!("{}{}", cc.major, cc.minor))
+                .collect();
+            let first = list.first().map_or("", String::as_str);
+            format!(
+                "CMAKE_CUDA_ARCHITECTURES=\"{}\", or nvcc -gencode arch=compute_{first},code=sm_{first} and one for each other",
+                list.join(";")
+            )
+        }
         true => format!("CUMM_CUDA_ARCH_LIST=\"{archs}\" in a -devel image"),
         false => format!("TORCH_CUDA_ARCH_LIST=\"{archs}\" FORCE_CUDA=1 in a -devel image"),
     };
@@ -366,7 +384,7 @@ fn rebuild(
         }
     };
     match name {
-        Some(name) if is_ours(scene, Some(name)) => {
+        Some(name) if is_ours(scene, Some(name), false) => {
             format!("Install a build of {name} that has {wanted}, or compile it with {build}.{otherwise}")
         }
         _ => format!("Compile it with {build}.{otherwise}"),

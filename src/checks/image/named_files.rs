@@ -24,6 +24,39 @@ pub fn judge(scene: &ImageContext<'_>) -> Vec<Finding> {
         .collect()
 }
 
+/// The manifest's `libraries`: each pattern has to name a file.
+pub fn libraries(scene: &ImageContext<'_>) -> Vec<Finding> {
+    let named = &scene.image.named_libraries;
+    let empty = named.iter().filter(|named| named.paths.is_empty());
+    let mut findings: Vec<Finding> = empty
+        .map(|named| {
+            let pattern = &named.pattern;
+            Finding::problem(Code::FileMissing, pattern)
+                .observed("no file")
+                .required("a library or program by this path")
+                .message(format!("no file matches {pattern}"))
+                .hint("Correct the path in the manifest's `libraries`, or put the file into the image.")
+        })
+        .collect();
+    let paths: Vec<String> = named
+        .iter()
+        .flat_map(|named| named.paths.iter().cloned())
+        .collect();
+    if findings.is_empty() && !paths.is_empty() {
+        findings.push(
+            Finding::pass(Code::FileMissing, "libraries")
+                .observed(listed(&paths, 8))
+                .required("a library or program for each pattern")
+                .message(format!(
+                    "libraries: {} {} there",
+                    paths.len(),
+                    if paths.len() == 1 { "is" } else { "are" }
+                )),
+        );
+    }
+    findings
+}
+
 fn missing(scene: &ImageContext<'_>, name: &str) -> Finding {
     let folders = listed(&scene.image.python.site_packages, 8);
     // The import name is as near as a path comes to the package that should have brought it.

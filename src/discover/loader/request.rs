@@ -10,8 +10,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::discover::bytes::RandomFile;
-use crate::discover::{elf, files};
-use crate::facts::Python;
+use crate::discover::{elf, files, named_libraries};
+use crate::facts::{NamedLibraries, Python};
 use crate::order;
 use crate::packages::{self, Package};
 use crate::stack::{SmokeEntry, Stack};
@@ -22,8 +22,11 @@ pub const DRIVER: &str = "libcuda.so.1";
 /// A run of the loader, ready to be started.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Request {
-    /// the interpreter with symbolic links followed, as the loader expands `$ORIGIN`
+    /// the program with symbolic links followed, as the loader expands `$ORIGIN`: the interpreter, or one of the manifest's
+    /// libraries
     pub program: PathBuf,
+    /// the loader that is started in the program's place, where the program would run or is a library
+    pub loader: Option<PathBuf>,
     /// what is asked about, in the order of the imports
     pub modules: Vec<String>,
     /// what could not be asked
@@ -43,10 +46,13 @@ pub enum Asked {
 }
 
 /// What to ask about the manifest's packages.
-pub fn ask(stack: &Stack, python: &Python) -> Asked {
+pub fn ask(stack: &Stack, python: &Python, named: &[NamedLibraries]) -> Asked {
     let mut modules = Vec::new();
     let mut notes = Vec::new();
-    for module in modules_of(stack, python) {
+    let named = named_libraries::paths(named);
+    let (programs, libraries): (Vec<PathBuf>, Vec<PathBuf>) =
+        named.into_iter().partition(|path| is_program(path));
+    for module in modules_of(stack, python).into_iter().chain(libraries) {
         // LD_PRELOAD is a list without any quoting, and `$` starts a token such as $LIB.
         match module.to_str() {
             Some(text) if !text.contains([' ', ':', '$', '\t', '\n']) => modules.push(text.to_string()),
@@ -56,8 +62,16 @@ pub fn ask(stack: &Stack, python: &Python) -> Asked {
             )),
         }
     }
-    if modules.is_empty() && notes.is_empty() {
+    // A program cannot be preloaded into another one.
+    let mut programs = programs.into_iter();
+    let is_alone = python.interpreter.is_none() && python.site_packages.is_empty();
+    let first = if is_alone { programs.next() } else { None };
+    notes.extend(programs.map(|path| format!("{}: the loader lists one program in a run", path.display())));
+    if modules.is_empty() && notes.is_empty() && first.is_none() {
         return Asked::Nothing;
+    }
+    if is_alone {
+        return ask_loader(first, modules, notes);
     }
     if modules.is_empty() {
         return Asked::Refused(notes.join("; "));
@@ -68,11 +82,48 @@ pub fn ask(stack: &Stack, python: &Python) -> Asked {
     match traceable(Path::new(interpreter)) {
         Ok(program) => Asked::Run(Request {
             program,
+            loader: None,
             modules,
             notes,
         }),
         Err(why) => Asked::Refused(why),
     }
+}
+
+/// The loader itself lists what a program would map, or without one the first library.
+fn ask_loader(program: Option<PathBuf>, mut modules: Vec<String>, notes: Vec<String>) -> Asked {
+    let main = match program {
+        Some(program) => {
+            modules.insert(0, program.to_string_lossy().into_owned());
+            Some(program)
+        }
+        None => modules.first().map(PathBuf::from),
+    };
+    let Some(main) = main else {
+        return Asked::Refused(notes.join("; "));
+    };
+    let (Ok(program), loader) = (main.canonicalize(), Path::new(LOADER)) else {
+        return Asked::Refused(format!("{} cannot be followed", main.display()));
+    };
+    match is_glibcs(loader) {
+        Ok(true) => Asked::Run(Request {
+            program,
+            loader: Some(loader.to_path_buf()),
+            modules,
+            notes,
+        }),
+        Ok(false) => Asked::Refused(format!("{LOADER} is not glibc's")),
+        Err(why) => Asked::Refused(format!("{LOADER}: {why}")),
+    }
+}
+
+/// glibc's for x86-64, where the ABI has it.
+const LOADER: &str = "/lib64/ld-linux-x86-64.so.2";
+
+fn is_program(path: &Path) -> bool {
+    let file = RandomFile::open(path).ok();
+    let dynamic = file.and_then(|file| elf::dynamic(&file).ok());
+    dynamic.is_some_and(|dynamic| dynamic.interpreter.is_some())
 }
 
 /// The installed modules: torch's first, then in the order of the smoke, then those of other packages.
@@ -134,24 +185,13 @@ fn traceable(interpreter: &Path) -> Result<PathBuf, String> {
             "{name} is set-user-ID or set-group-ID, which makes its loader deaf to LD_PRELOAD"
         ));
     }
-    let read = |path: &Path| {
-        let _going = crate::discover::reading::begin(path);
-        let file = RandomFile::open(path).map_err(|e| e.to_string())?;
-        elf::dynamic(&file).map_err(|e| e.to_string())
-    };
     let dynamic =
         read(&program).map_err(|e| format!("{name} is not a dynamically linked executable: {e}"))?;
     let Some(loader) = dynamic.interpreter else {
         return Err(format!("{name} is statically linked and has no loader"));
     };
-    let loader_facts =
-        read(Path::new(&loader)).map_err(|e| format!("the loader of {name}, {loader}: {e}"))?;
-    // glibc's needs nothing. gcompat's of the same name is a program that hands over to musl's.
-    let is_glibc = loader_facts
-        .soname
-        .is_some_and(|soname| soname.starts_with("ld-linux"))
-        && loader_facts.needed.is_empty()
-        && loader_facts.interpreter.is_none();
+    let is_glibc =
+        is_glibcs(Path::new(&loader)).map_err(|e| format!("the loader of {name}, {loader}: {e}"))?;
     if is_glibc {
         Ok(program)
     } else {
@@ -159,10 +199,29 @@ fn traceable(interpreter: &Path) -> Result<PathBuf, String> {
     }
 }
 
+fn read(path: &Path) -> Result<elf::Dynamic, String> {
+    let _going = crate::discover::reading::begin(path);
+    let file = RandomFile::open(path).map_err(|e| e.to_string())?;
+    elf::dynamic(&file).map_err(|e| e.to_string())
+}
+
+/// glibc's needs nothing. gcompat's of the same name is a program that hands over to musl's.
+fn is_glibcs(loader: &Path) -> Result<bool, String> {
+    let facts = read(loader)?;
+    Ok(facts.soname.is_some_and(|soname| soname.starts_with("ld-linux"))
+        && facts.needed.is_empty()
+        && facts.interpreter.is_none())
+}
+
 impl Request {
     /// The arguments.
     pub fn argv(&self) -> Vec<CString> {
-        [self.program.as_os_str().as_bytes(), b"--version"]
+        let program = self.program.as_os_str().as_bytes();
+        let words = match &self.loader {
+            Some(loader) => [loader.as_os_str().as_bytes(), program],
+            None => [program, b"--version"],
+        };
+        words
             .into_iter()
             .filter_map(|word| CString::new(word).ok())
             .collect()
@@ -176,7 +235,8 @@ impl Request {
             !name.starts_with(b"LD_") || name == b"LD_LIBRARY_PATH"
         };
         let mut preload = b"LD_PRELOAD=".to_vec();
-        for module in &self.modules {
+        // The first is the program itself.
+        for module in self.modules.iter().skip(usize::from(self.loader.is_some())) {
             preload.extend_from_slice(module.as_bytes());
             preload.push(b':');
         }
@@ -192,7 +252,8 @@ impl Request {
     /// The program for execve.
     pub fn path(&self) -> CString {
         // A path with a NUL byte cannot come from the file system.
-        CString::new(self.program.clone().into_os_string().into_vec()).unwrap_or_default()
+        let program = self.loader.as_ref().unwrap_or(&self.program);
+        CString::new(program.clone().into_os_string().into_vec()).unwrap_or_default()
     }
 }
 
@@ -252,7 +313,7 @@ mod tests {
             [ALL[0], ALL[1], ALL[2], ALL[7], ALL[5]]
         );
         assert_eq!(
-            ask(&stack(r#""packages": {"numpy": "*"}"#), &python),
+            ask(&stack(r#""packages": {"numpy": "*"}"#), &python, &[]),
             Asked::Nothing
         );
     }
@@ -296,13 +357,13 @@ mod tests {
         let stack = stack(r#""packages": {"mmcv": "*"}"#);
         for name in ["a b", "a:b", "$LIB"] {
             let python = python(&dir.path().join(name), &["mmcv/_ext.so"]);
-            match ask(&stack, &python) {
+            match ask(&stack, &python, &[]) {
                 Asked::Refused(why) => assert!(why.contains(name) && why.contains("_ext.so"), "{why}"),
                 other => panic!("{name}: {other:?}"),
             }
         }
         let python = python(&dir.path().join("good"), &["mmcv/_ext.so"]);
-        assert!(matches!(ask(&stack, &python), Asked::Refused(why) if why.contains("no interpreter")));
+        assert!(matches!(ask(&stack, &python, &[]), Asked::Refused(why) if why.contains("no interpreter")));
     }
 
     /// An ELF file that names this interpreter and nothing else.

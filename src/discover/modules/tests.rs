@@ -15,7 +15,7 @@ fn kernels(folders: Vec<String>) -> Vec<ModuleKernels> {
         site_packages: folders,
         ..Python::default()
     };
-    scan(&python, &[cc(9, 0)], &Reading::default(), false, None).kernels
+    scan(&python, &[], &[cc(9, 0)], &Reading::default(), false, None).kernels
 }
 
 struct Site(tempfile::TempDir);

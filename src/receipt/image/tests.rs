@@ -135,7 +135,7 @@ impl World {
         let python = self.python("bin/python");
         ImagePart {
             written: Written::default(),
-            key: ImageKey::of(self.in_force(), asked(&[], &Asked::Nothing), &facts, &python).unwrap(),
+            key: ImageKey::of(self.in_force(), asked(&[], &Asked::Nothing, &[]), &facts, &python).unwrap(),
             facts,
         }
     }
@@ -432,7 +432,7 @@ fn an_image_of_which_nothing_is_asked_has_a_key_too() {
         written: Written::default(),
         key: ImageKey::of(
             Texts::new(),
-            asked(&[], &Asked::Nothing),
+            asked(&[], &Asked::Nothing, &[]),
             &CachedFacts::default(),
             &none,
         )
@@ -493,7 +493,13 @@ fn the_source_of_torch_counts_where_a_copy_in_front_was_compared() {
         let python = world.python("bin/python");
         let part = ImagePart {
             written: Written::default(),
-            key: ImageKey::of(world.in_force(), asked(&[], &Asked::Nothing), &facts, &python).unwrap(),
+            key: ImageKey::of(
+                world.in_force(),
+                asked(&[], &Asked::Nothing, &[]),
+                &facts,
+                &python,
+            )
+            .unwrap(),
             facts,
         };
         world.write(SOURCE, "123456");

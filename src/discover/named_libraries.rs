@@ -1,0 +1,111 @@
+//! The manifest's `libraries`: which files their patterns name; and the libraries of a program, where nobody names them.
+
+use std::path::{Path, PathBuf};
+
+use super::bytes::RandomFile;
+use super::{elf, files, kernels};
+use crate::facts::NamedLibraries;
+use crate::order;
+
+/// Most files that a pattern may name.
+const MOST: usize = 1_000;
+
+/// What the patterns name, in their order. Folders and what cannot be examined are left out.
+pub fn find(patterns: &[String]) -> Vec<NamedLibraries> {
+    let find_one = |pattern: &String| {
+        let found = glob::glob(pattern).into_iter().flatten().flatten();
+        let files = found.filter(|path| path.metadata().is_ok_and(|facts| facts.is_file()));
+        NamedLibraries {
+            pattern: pattern.clone(),
+            paths: files
+                .take(MOST)
+                .map(|path| path.to_string_lossy().into_owned())
+                .collect(),
+        }
+    };
+    patterns.iter().map(find_one).collect()
+}
+
+/// All of their files, each once.
+pub fn paths(named: &[NamedLibraries]) -> Vec<PathBuf> {
+    let mut seen = order::set([]);
+    let all = named.iter().flat_map(|named| &named.paths);
+    all.filter(|path| seen.insert(path.as_str()))
+        .map(PathBuf::from)
+        .collect()
+}
+
+/// The program that a service starts, and the libraries in its folder and in the `lib` beside that which hold CUDA code, as
+/// patterns that name each. None where it is no program of its own, such as a script.
+pub fn of_program(program: &Path) -> Vec<String> {
+    let Ok(program) = program.canonicalize() else {
+        return Vec::new();
+    };
+    let is_program = RandomFile::open(&program).is_ok_and(|file| elf::dynamic(&file).is_ok());
+    let Some(folder) = program.parent().filter(|_| is_program) else {
+        return Vec::new();
+    };
+    let mut found = vec![program.clone()];
+    let beside = ["lib", "lib64"].map(|name| folder.parent().unwrap_or(folder).join(name));
+    let is_systems = |folder: &Path| ["/", "/usr", "/usr/local"].map(Path::new).contains(&folder);
+    let own = [folder.to_path_buf()].into_iter().chain(beside);
+    for folder in own.filter(|folder| folder.parent().is_none_or(|parent| !is_systems(parent))) {
+        let entries = files::list(&folder).unwrap_or_default().into_iter();
+        let libraries = entries.filter(|entry| kernels::is_library(&entry.name));
+        found.extend(
+            libraries
+                .map(|entry| folder.join(entry.name))
+                .filter(|path| has_code(path))
+                .take(MOST),
+        );
+    }
+    found
+        .iter()
+        .filter_map(|path| Some(glob::Pattern::escape(path.to_str()?)))
+        .collect()
+}
+
+fn has_code(path: &Path) -> bool {
+    let file = RandomFile::open(path).ok();
+    let sections = file.and_then(|file| kernels::cuda_sections(&file).ok());
+    sections.is_some_and(|sections| !sections.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::discover::testing::{Entry, container, library};
+    use std::fs;
+
+    fn write(folder: &Path, names: &[&str]) {
+        let bytes = library(&[container(&[Entry::sass(90, true)])]);
+        for name in names {
+            let path = folder.join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, &bytes).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_pattern_names_files_of_one_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().to_str().unwrap();
+        write(
+            dir.path(),
+            &["lib/a.so", "lib/b.so.1", "lib/deep/c.so", "lib[1]/d.so"],
+        );
+        let patterns = ["lib/*.so", "lib/*.so.*", "lib/none*", "lib", "lib[[]1]/d.so"];
+        let patterns = patterns.map(|pattern| format!("{root}/{pattern}"));
+        let found = find(&patterns);
+        let counts: Vec<usize> = found.iter().map(|named| named.paths.len()).collect();
+        assert_eq!(counts, [1, 1, 0, 0, 1]);
+        assert_eq!(paths(&found).len(), 3);
+    }
+
+    #[test]
+    fn a_program_without_a_dynamic_section_has_no_libraries() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("server"), "#!/bin/sh\n").unwrap();
+        assert_eq!(of_program(&dir.path().join("server")), Vec::<String>::new());
+    }
+}
