@@ -625,7 +625,7 @@ pub struct OwnedFile {
     pub owners: Vec<FileOwner>,
 }
 
-/// A file that the manifest names, relative to site-packages.
+/// A file that the manifest names: relative to site-packages, or the program of a command.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct NamedFile {
     /// as the manifest writes it
@@ -818,6 +818,9 @@ pub struct ImageFacts {
     /// the manifest's libraries, by pattern
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub named_libraries: Vec<NamedLibraries>,
+    /// the programs of the manifest's own commands; empty where the smoke is off
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub programs: Vec<NamedFile>,
     /// what makes spconv or cumm compile at import
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub editable: Vec<EditableTrap>,
@@ -1087,7 +1090,7 @@ tagged!(LoaderEnd by "end" {
 });
 object!(LoaderRun { modules, missing_versions, refused, stubs, searched, notes; or_default ms; flat end });
 object!(Unread { path, errno });
-object!(ImageFacts { python, distributions, owned, files, named_libraries, editable, libraries, helper, loaded, kernels, extensions, surroundings, unread, compat; or_default loader });
+object!(ImageFacts { python, distributions, owned, files, named_libraries, programs, editable, libraries, helper, loaded, kernels, extensions, surroundings, unread, compat; or_default loader });
 object!(DeviceFacts {
     driver,
     devices,

@@ -6,7 +6,7 @@
 //! it touches a GPU. The manifest's own commands follow, one after the other.
 
 use std::collections::VecDeque;
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::{CString, OsString};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::cli::config::{Config, SmokeDevices, SmokeMode};
+use crate::discover::named_files;
 use crate::facts::native::{NativeExtent, NativeRun};
 use crate::facts::smoke::{SmokeCommand, SmokeEnd, SmokeFacts};
 use crate::facts::{DeviceFacts, Python, SmokeFacts as Facts};
@@ -87,6 +88,8 @@ pub struct Smoke {
     word: Option<GpuDecision>,
     /// somebody was told how to skip it
     announced: bool,
+    /// the interpreter that is judged
+    interpreter: Option<String>,
     facts: SmokeFacts,
 }
 
@@ -180,6 +183,7 @@ impl Smoke {
             command: None,
             word: None,
             announced: false,
+            interpreter: None,
             facts,
         })
     }
@@ -264,14 +268,17 @@ impl Smoke {
         self.native.as_mut()
     }
 
-    /// Says whether GPUs may be used, and what the native proof is to prove on them. From here on the smoke's deadline counts.
+    /// Says whether GPUs may be used, once it is known which Python is judged, and what the native proof is to prove on them.
+    /// From here on the smoke's deadline counts.
     pub fn tell(
         &mut self,
         supervisor: &mut Supervisor,
+        python: &Python,
         env: &[CString],
         word: GpuDecision,
         planned: Planned,
     ) {
+        self.interpreter.clone_from(&python.interpreter);
         if let Some(native) = &mut self.native {
             match &word {
                 GpuDecision::Go { .. } => native.go(supervisor, planned),
@@ -483,7 +490,8 @@ impl Smoke {
                     reason: reason.clone(),
                 },
                 _ => {
-                    match start_command(supervisor, &own, env, self.builtins.is_empty() && !self.announced) {
+                    let is_first = self.builtins.is_empty() && !self.announced;
+                    match start_command(supervisor, &own, self.interpreter.as_deref(), env, is_first) {
                         Ok(id) => {
                             self.announced = true;
                             self.command = Some((id, own));
@@ -602,15 +610,23 @@ fn with_eager_imports(env: &[CString]) -> Vec<CString> {
 fn start_command(
     supervisor: &mut Supervisor,
     own: &UserCommand,
+    interpreter: Option<&str>,
     env: &[CString],
     first: bool,
 ) -> Result<JobId, String> {
     let name = own.argv.first().map_or("", String::as_str);
-    let path = launch::resolve(OsStr::new(name), launch::lookup(env, "PATH")).map_err(|e| e.message)?;
+    let path = named_files::program(name, interpreter, launch::lookup(env, "PATH")).map_err(|e| e.message)?;
+    let mut argv: Vec<&str> = own.argv.iter().map(String::as_str).collect();
+    if let (Some(first), Some(interpreter)) = (argv.first_mut(), interpreter)
+        && path == Path::new(interpreter)
+    {
+        // By its own name a Python looks for itself on PATH, and finds the environment of the one that it finds there.
+        *first = interpreter;
+    }
     let path = CString::new(OsString::from(path).into_vec()).map_err(|_| "its path has a NUL byte")?;
     let start = Start {
         program: Program::Path(&path),
-        argv: &strings(own.argv.iter().map(String::as_str).collect()),
+        argv: &strings(argv),
         envp: &with_eager_imports(env),
         time: own.timeout,
     };

@@ -3,7 +3,7 @@
 #![cfg(feature = "entrypoint")]
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -355,11 +355,24 @@ fn an_image_of_a_program_needs_no_python() {
     fs::create_dir(&folder).unwrap();
     fs::copy(cuda::cudart("12.4"), folder.join("libcudart.so.12")).unwrap();
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("docker/examples/cpp/stack.json");
-    for stack in [Path::new("none"), &example] {
+    let check = |stack: &Path| {
         let mut command = entrypoint();
         command.args(["check", "--stage", "image", "--stack"]).arg(stack);
         command.env("LD_LIBRARY_PATH", &folder);
-        let checked = image.run_check(command);
+        image.run_check(command)
+    };
+    // Its smoke runs a program of the image.
+    let program = folder.join("my-app");
+    let text = fs::read_to_string(&example).unwrap();
+    let manifest = text.replace("/usr/local/bin/my-app", program.to_str().unwrap());
+    assert_ne!(text, manifest);
+    let own = image.root().join("own.json");
+    fs::write(&own, manifest).unwrap();
+    assert!(check(&own).exit == 81 && check(&example).exit == 81);
+    fs::write(&program, "").unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    for stack in [Path::new("none"), &own] {
+        let checked = check(stack);
         assert_eq!(checked.exit, 0, "{}", checked.table);
         checked.says("is CUDA 12.4");
         checked.says("this image needs driver >= ");

@@ -39,12 +39,12 @@ pub(super) fn entries(
         all.any(|dist| row(dist).is_some_and(|p| p.name == builtin.name()) && is_for_cuda(dist))
     });
     let mut entries: Vec<SmokeEntry> = builtins.map(SmokeEntry::Builtin).collect();
-    let Some(interpreter) = &image.python.interpreter else {
+    if image.python.interpreter.is_none() {
         if !entries.is_empty() || !with_kernels.is_empty() {
             notes.push("smoke is left out: there is no interpreter to run it with".to_string());
         }
         return Vec::new();
-    };
+    }
     for dist in with_kernels.iter().filter(|dist| row(dist).is_none()) {
         if NEED_VIDEO.contains(&dist.name.as_str()) {
             notes.push(format!(
@@ -61,8 +61,8 @@ pub(super) fn entries(
             ));
             continue;
         }
-        // The path, since a `python` would be the first one on PATH.
-        let mut argv = vec![interpreter.clone()];
+        // The interpreter that is judged, wherever the image has it.
+        let mut argv = vec!["python".to_string()];
         argv.extend(image.python.options.iter().cloned());
         argv.extend(["-c".to_string(), format!("import {}", modules.join(", "))]);
         entries.push(SmokeEntry::Command {

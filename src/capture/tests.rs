@@ -157,7 +157,7 @@ fn a_manifest_of_what_is_there() {
         },
         "smoke": [
             "torch",
-            {"name": "own-kernels", "argv": ["/opt/venv/bin/python", "-c", "import own_kernels"], "gpu": true},
+            {"name": "own-kernels", "argv": ["python", "-c", "import own_kernels"], "gpu": true},
         ],
     });
     assert_eq!(json, expected);
@@ -496,7 +496,7 @@ fn what_is_known_has_its_smoke_and_the_rest_is_imported() {
         i.distributions.push(dist("torchvision", "0.20.0"));
     });
     let import = |name: &str, module: &str| {
-        let argv = ["/opt/venv/bin/python", "-E", "-c", &format!("import {module}")];
+        let argv = ["python", "-E", "-c", &format!("import {module}")];
         serde_json::json!({"name": name, "argv": argv, "gpu": true})
     };
     let expected = serde_json::json!([

@@ -81,7 +81,7 @@ catalogue! {
     RequiresDist "requires-dist" Image Fail Image "warn if the dependency is absent and no extra asks for it";
     /// a file beside spconv or cumm makes them believe that they are editable, so that an import compiles C++
     EditableTrap "editable-trap" Image Fail Image "warn if the manifest sets both JIT variables";
-    /// a file that the manifest names is not there
+    /// a file that the manifest names, or the program of a command in its smoke, is not there
     FileMissing "file-missing" Image Fail Image;
     /// a copy of libcudart is not the manifest's CUDA
     CudartVersion "cudart-version" Image Fail Image;

@@ -57,6 +57,7 @@ pub fn judge(stack: &Stack, archs: Option<&ArchList>, facts: &Facts) -> Vec<Find
     } else {
         findings.extend(python::skipped(&scene));
     }
+    findings.extend(named_files::programs(&scene));
     let is_unknown = facts.image.python.undetermined.is_some();
     let of_libraries = libraries::judge(&scene).into_iter().chain(loaded::judge(&scene));
     // What was not looked for in the service's environment is not missing.

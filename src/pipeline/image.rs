@@ -83,6 +83,7 @@ impl Run<'_> {
             // The image stage judges that there is one, wherever the smoke is to run.
             smoke: self.smoke.is_some()
                 || ((plan.image || self.keeps()) && !self.task.stack.smoke.is_empty()),
+            programs: !matches!(config.smoke.mode, SmokeMode::Off | SmokeMode::Native),
             offer,
             reading: self.reading.clone(),
         };

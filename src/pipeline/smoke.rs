@@ -135,11 +135,12 @@ impl Run<'_> {
         self.attend_handoff(supervisor);
         let word = self.word();
         let Some(smoke) = &mut self.smoke else { return };
-        if let Some(word) = word.filter(|_| smoke.awaits_decision()) {
+        // Commands of the manifest may name the Python that is judged.
+        if let Some(word) = word.filter(|_| smoke.awaits_decision() && self.image.is_none()) {
             // Where the kernels lie is told by a thread that is still looking.
             let Some(planned) = self.native_plan() else { return };
             if let Some(smoke) = &mut self.smoke {
-                smoke.tell(supervisor, self.task.env, word, planned);
+                smoke.tell(supervisor, &self.facts.image.python, self.task.env, word, planned);
             }
             self.attend_native(supervisor);
         }

@@ -64,6 +64,8 @@ pub(super) struct Survey {
     pub(super) kernels: bool,
     /// a smoke wants a Python
     pub(super) smoke: bool,
+    /// the programs of the manifest's own commands are looked for
+    pub(super) programs: bool,
     /// a receipt's image part
     pub(super) offer: Option<Candidate>,
     pub(super) reading: Reading,
@@ -354,6 +356,10 @@ impl Survey {
         let [for_loader, for_libraries] = questions.unread;
         unread::note_again(for_loader);
         let files = named_files::find(site, &self.stack.files);
+        let programs = match self.programs {
+            true => named_files::programs(&self.stack, python.interpreter.as_deref(), self.env.get("PATH")),
+            false => Vec::new(),
+        };
         let editable = editable::traps(site);
         unread::note_again(for_libraries);
         let facts = ImageFacts {
@@ -361,6 +367,7 @@ impl Survey {
             owned,
             files,
             named_libraries: named.to_vec(),
+            programs,
             editable,
             libraries: questions.libraries,
             surroundings,

@@ -97,6 +97,7 @@ impl CachedFacts {
             owned: _,
             files: _,
             named_libraries: _,
+            programs: _,
             editable: _,
             surroundings: _,
             unread: _,

@@ -10,10 +10,9 @@ use std::path::{Path, PathBuf};
 
 use super::key::digest;
 use crate::discover::sample::stamp;
-use crate::discover::{editable, files, wheels};
+use crate::discover::{editable, files, named_files, wheels};
 use crate::facts::{Distribution, EditableTrap, ImageFacts, NamedFile, Python};
 use crate::order;
-use crate::process::launch;
 use crate::stack::{SmokeEntry, Stack};
 
 /// Most entries of the working folder that are looked at, and the deepest folder.
@@ -43,19 +42,20 @@ impl UserCommands {
     /// Names a state of the image and of this code. Not for the main thread: a file system may hang.
     pub fn state(&self, image: &str, facts: &ImageFacts) -> String {
         let image = digest([image, &digest(texts(facts).iter().map(String::as_str))]);
+        let interpreter = facts.python.interpreter.as_deref();
         match std::env::current_dir() {
             _ if self.argvs.is_empty() => image,
-            Ok(folder) => self.state_in(&image, &folder),
-            Err(_) => self.state_in(&image, Path::new("/")),
+            Ok(folder) => self.state_in(&image, &folder, interpreter),
+            Err(_) => self.state_in(&image, Path::new("/"), interpreter),
         }
     }
 
-    fn state_in(&self, image: &str, folder: &Path) -> String {
+    fn state_in(&self, image: &str, folder: &Path, interpreter: Option<&str>) -> String {
         let mut texts = vec![image.to_string()];
         let mut add = |path: &Path| texts.push(format!("{} {}", path.display(), stamp(path)));
         for argv in &self.argvs {
-            let program = argv.first().map_or(OsStr::new(""), OsStr::new);
-            if let Ok(program) = launch::resolve(program, self.path.as_deref()) {
+            let program = argv.first().map_or("", String::as_str);
+            if let Ok(program) = named_files::program(program, interpreter, self.path.as_deref()) {
                 add(&program);
             }
             let named = argv.iter().skip(1).map(|word| folder.join(word));
@@ -78,6 +78,8 @@ fn texts(facts: &ImageFacts) -> Vec<String> {
         editable,
         // Of no smoke's proof: it compiles nothing.
         surroundings: _,
+        // `UserCommands` has them.
+        programs: _,
         // The image's key has them.
         libraries: _,
         helper: _,
@@ -240,12 +242,12 @@ mod tests {
             fs::write(path, text).unwrap();
         };
         let own = own("sh weights.bin");
-        let state = || own.state_in("image", folder.path());
+        let state = || own.state_in("image", folder.path(), None);
         write("weights.bin", "1");
         write("svc/deep/selftest.py", "1");
         let mut before = state();
         assert_eq!(before, state());
-        assert_ne!(before, own.state_in("another image", folder.path()));
+        assert_ne!(before, own.state_in("another image", folder.path(), None));
         for (name, counts) in [
             ("weights.bin", true),
             ("svc/deep/selftest.py", true),

@@ -79,6 +79,8 @@ const FACTS: &[(&str, &[&str])] = &[
     ("image.owned.owners", &["a second owner of a library"]),
     ("image.files.name", &["another manifest"]),
     ("image.files.path", &["a named file that is gone"]),
+    ("image.programs.name", &["another manifest"]),
+    ("image.programs.path", &["a program of a command that is gone"]),
     ("image.editable.package", &["a leftover of an editable build"]),
     ("image.editable.path", &["a leftover of an editable build"]),
     ("image.editable.kind", &["a leftover of an editable build"]),
@@ -452,8 +454,11 @@ impl Stage {
         let text = json!({
             "schema": 1, "name": "t", "cuda": {"runtime": "12.4"}, "archs": archs, "python": ">=3.8", "files": ["ext/a.h"],
             "packages": {"ext": "==1.0", "torchvision": "*", "mmcv": "==1.0", "nvidia-cuda-runtime-cu12": "*",
-                "tensorflow": "*"}
+                "tensorflow": "*"},
+            "smoke": [{"name": "own", "argv": [self.path("selftest")]}]
         });
+        self.write("selftest", "#!/bin/sh\n");
+        fs::set_permissions(self.path("selftest"), fs::Permissions::from_mode(0o755)).unwrap();
         self.write("stack.json", &text.to_string());
     }
 
@@ -615,6 +620,9 @@ const IMAGE: &[Change] = &[
     Change { name: "a named file that is gone", then: Finds("file-missing"), make: |s, _| {
         fs::remove_file(s.site("ext/a.h")).unwrap();
         age(&s.site("ext"));
+    } },
+    Change { name: "a program of a command that is gone", then: Finds("file-missing"), make: |s, _| {
+        fs::remove_file(s.path("selftest")).unwrap();
     } },
     Change { name: "a leftover of an editable build", then: Refuses("spconv is new"), make: |s, _| {
         s.write_site("spconv/__init__.py", "");

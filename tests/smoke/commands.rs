@@ -1,5 +1,7 @@
 //! The manifest's own commands.
 
+use std::fs;
+
 use serde_json::{Value, json};
 
 use crate::support::device::Checked;
@@ -64,20 +66,6 @@ fn every_way_to_fail_is_told_with_what_was_said() {
             "model: the manifest's own command failed",
         ),
         (
-            json!({"name": "model", "argv": ["no-such-program"]}),
-            84,
-            "smoke-forward",
-            "no-such-program",
-            "model: the manifest's own command cannot be started",
-        ),
-        (
-            json!({"name": "model", "argv": ["./stack.json"]}),
-            84,
-            "smoke-forward",
-            "./stack.json",
-            "model: the manifest's own command cannot be started",
-        ),
-        (
             json!({"name": "model", "argv": ["sh", "-c", "echo half; sleep 3600"], "timeout": "2s"}),
             85,
             "smoke-timeout",
@@ -123,6 +111,52 @@ fn every_way_to_fail_is_told_with_what_was_said() {
             "{}",
             scene.last_words()
         );
+    }
+}
+
+/// At build time, where the image builder can still put it in.
+#[test]
+fn a_program_that_is_not_there_fails_the_image_stage() {
+    for (program, place) in [
+        (
+            "no-such-program",
+            "no folder of PATH has an executable file of this name",
+        ),
+        ("./stack.json", "there is no such executable file"),
+        (
+            "/home/somebody/.venv/bin/python",
+            "there is no such executable file",
+        ),
+    ] {
+        let scene = Scene::new().smoke(json!([{"name": "model", "argv": [program], "gpu": true}]));
+        assert_eq!(scene.run(&[]).exit(), 81, "{program}");
+        let found = scene.check(&[]);
+        assert_eq!(found.exit(), 81, "{program}");
+        let message = format!("{program}, which the smoke model runs, is not in the image: {place}");
+        found.says("file-missing", "fail", [place, "", message.as_str(), ""]);
+        assert_eq!(scene.check(&["--stage", "image"]).exit(), 81, "{program}");
+        assert_eq!(scene.check(&["--smoke", "off"]).exit(), 0, "{program}");
+        assert_eq!(scene.check(&["--stage", "smoke"]).exit(), 84, "{program}");
+    }
+}
+
+/// It stands for the environment that is checked, wherever that is: a captured manifest names no path.
+#[test]
+fn python_is_the_interpreter_that_is_judged() {
+    for name in ["python", "python3"] {
+        let prefix = "import sys; open('prefix', 'w').write(sys.prefix)";
+        let own = json!({"name": "own", "argv": [name, "-c", prefix]});
+        let scene = Scene::new().smoke(json!([own]));
+        scene.install("other");
+        for stage in ["all", "smoke"] {
+            let _ = fs::remove_file(scene.world.path("prefix"));
+            let other = scene.world.path("other");
+            let other = other.to_str().unwrap();
+            let found = scene.check(&["--stage", stage, "--python", other]);
+            assert_eq!(found.exit(), 0, "{found}");
+            let prefix = fs::read_to_string(scene.world.path("prefix")).unwrap();
+            assert_eq!(prefix, other, "{name} {stage}");
+        }
     }
 }
 

@@ -1,8 +1,53 @@
-//! `file-missing`.
+//! `file-missing`: the manifest's files, and the programs of its own commands.
 
 use super::{ImageContext, listed};
 use crate::check::{Code, Finding};
+use crate::facts::NamedFile;
+use crate::stack::SmokeEntry;
 
+/// Programs that are not there. That there is no interpreter at all is told by `python-missing`.
+pub fn programs(scene: &ImageContext<'_>) -> Vec<Finding> {
+    let python = &scene.image.python;
+    let is_told = |name: &str| python.interpreter.is_none() && super::python::is_interpreter(name);
+    let programs = scene.image.programs.iter();
+    programs
+        .filter(|program| program.path.is_none() && !is_told(&program.name))
+        .map(|program| without_program(scene, program))
+        .collect()
+}
+
+fn without_program(scene: &ImageContext<'_>, program: &NamedFile) -> Finding {
+    let name = &program.name;
+    let runs_it = |entry: &&SmokeEntry| match entry {
+        SmokeEntry::Command { argv, .. } => argv.first() == Some(name),
+        SmokeEntry::Builtin(_) | SmokeEntry::Native(_) => false,
+    };
+    let entries = scene.stack.smoke.iter().filter(runs_it);
+    let entries: Vec<String> = entries.map(|entry| entry.name().to_string()).collect();
+    let place = match name.contains('/') {
+        true => "there is no such executable file",
+        false => "no folder of PATH has an executable file of this name",
+    };
+    let hint = match super::python::is_interpreter(name) {
+        true => {
+            "Write \"python\" as the first word of its argv: it stands for the interpreter of the environment that is \
+             checked, wherever the image has it."
+        }
+        false => {
+            "Put the program into the image, or correct the argv of the entry in the manifest's `smoke`."
+        }
+    };
+    Finding::problem(Code::FileMissing, name)
+        .observed(place)
+        .required("a program that can be executed")
+        .message(format!(
+            "{name}, which the smoke {} runs, is not in the image: {place}",
+            listed(&entries, 4)
+        ))
+        .hint(hint)
+}
+
+/// The manifest's `files`.
 pub fn judge(scene: &ImageContext<'_>) -> Vec<Finding> {
     scene
         .stack
@@ -97,5 +142,31 @@ mod tests {
             let expected = [(status, "cumm/include/tensorview/core/all.h")];
             assert_eq!(of(&findings, Code::FileMissing), expected);
         }
+    }
+
+    #[test]
+    fn the_program_of_a_command_has_to_be_there() {
+        let judged = |argv: &[&str], path: Option<&str>, interpreter: Option<&str>| {
+            let mut stack = stack();
+            stack.smoke = vec![command(argv)];
+            let facts = image(|i| {
+                i.python.interpreter = interpreter.map(String::from);
+                i.programs = vec![NamedFile {
+                    name: argv[0].to_string(),
+                    path: path.map(String::from),
+                }];
+            });
+            programs(&ImageContext::new(&stack, &facts.image))
+        };
+        let python = Some("/opt/venv/bin/python");
+        assert_eq!(judged(&["selftest"], Some("/usr/bin/selftest"), python), []);
+        let findings = judged(&["selftest", "--all"], None, python);
+        assert_eq!(of(&findings, Code::FileMissing), [(Status::Fail, "selftest")]);
+        assert!(findings[0].message.contains("in the image"), "{findings:?}");
+        // Captured on another machine.
+        let findings = judged(&["/home/a/.venv/bin/python", "-c", "import x"], None, python);
+        assert!(findings[0].hint.starts_with("Write \"python\""), "{findings:?}");
+        // That there is none is `python-missing`.
+        assert_eq!(judged(&["python", "-m", "x"], None, None), []);
     }
 }

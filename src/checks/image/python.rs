@@ -16,11 +16,14 @@ fn needs_interpreter(scene: &ImageContext<'_>) -> bool {
         || scene.stack.smoke.iter().any(|entry| match entry {
             SmokeEntry::Builtin(_) => true,
             SmokeEntry::Native(_) => false,
-            SmokeEntry::Command { argv, .. } => argv
-                .first()
-                .and_then(|program| program.rsplit('/').next())
-                .is_some_and(|name| name.starts_with("python")),
+            SmokeEntry::Command { argv, .. } => argv.first().is_some_and(|program| is_interpreter(program)),
         })
+}
+
+/// Whether the program of a command is a Python by its name.
+pub fn is_interpreter(program: &str) -> bool {
+    let name = program.rsplit('/').next();
+    name.is_some_and(|name| name.starts_with("python"))
 }
 
 fn needs_folders(scene: &ImageContext<'_>) -> bool {
