@@ -10,8 +10,8 @@ use std::ffi::CString;
 use pep440_rs::{Version, VersionSpecifiers};
 
 use crate::arch::ArchList;
-use crate::check::{Code, Finding, Overrides};
-use crate::checks::floor;
+use crate::check::{Code, Finding, Findings, Overrides, Status};
+use crate::checks::{floor, image};
 use crate::facts::{Distribution, Facts, ImageFacts};
 use crate::order;
 use crate::packages as known;
@@ -93,6 +93,7 @@ pub fn manifest(facts: &Facts, given: &Given<'_>) -> Result<Captured, (String, S
         return Err(nothing(image, &notes));
     }
     let packages = packages::rules(image, &mut notes);
+    notes.extend(packages::of_others(image));
     let stack = Stack {
         name: given.name.to_string(),
         cuda,
@@ -115,6 +116,15 @@ pub fn contradictions(
     facts: &Facts,
 ) -> Vec<Finding> {
     contradictions::find(captured, probed, overrides, facts)
+}
+
+/// The warnings of the image stage under the manifest.
+pub fn warnings(captured: &Captured, overrides: &Overrides, facts: &Facts) -> Vec<Finding> {
+    let stack = &captured.stack;
+    let findings = image::judge(stack, stack.archs.as_ref(), facts);
+    let findings = Findings::under(overrides, &stack.accept, findings);
+    let is_warning = |finding: &&Finding| finding.problem && finding.status == Status::Warn;
+    findings.iter().filter(is_warning).cloned().collect()
 }
 
 /// What `--stack none` judges by: the packages and the CUDA that are there, in any version, and the variables of the JIT that

@@ -6,6 +6,23 @@
 
 use std::time::Duration;
 
+/// `1 wheel`, `2 wheels`, `3 libraries`: a number with its noun.
+pub fn counted(count: usize, noun: &str) -> String {
+    format!("{count} {}", number_of(count, noun))
+}
+
+/// A noun in the number of what is counted: `library` of one, `libraries` of several.
+pub fn number_of(count: usize, noun: &str) -> String {
+    if count == 1 {
+        return noun.to_string();
+    }
+    match noun.strip_suffix('y') {
+        Some(stem) if !stem.ends_with(['a', 'e', 'o', 'u']) => format!("{stem}ies"),
+        _ if noun.ends_with("ch") || noun.ends_with(['s', 'x']) => format!("{noun}es"),
+        _ => format!("{noun}s"),
+    }
+}
+
 /// Takes what could steer a terminal or reorder a line out of text: control characters (C0, DEL, C1), line separators
 /// and bidirectional overrides are written as Rust would escape them, `\u{1b}` or `\n`.
 pub fn sanitize(text: &str) -> String {
@@ -136,6 +153,22 @@ pub fn wrap(paragraph: &str, width: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nouns_agree_with_their_numbers() {
+        for (count, noun, text) in [
+            (0, "wheel", "0 wheels"),
+            (1, "library", "1 library"),
+            (2, "library", "2 libraries"),
+            (2, "copy", "2 copies"),
+            (3, "process", "3 processes"),
+            (2, "GPU", "2 GPUs"),
+            (1, "GPU", "1 GPU"),
+            (2, "key", "2 keys"),
+        ] {
+            assert_eq!(counted(count, noun), text);
+        }
+    }
 
     #[test]
     fn long_texts_lose_their_middle() {

@@ -131,6 +131,22 @@ fn what_is_captured_starts_on_each_gpu_that_the_image_serves() {
     }
 }
 
+/// onnxruntime-gpu falls back to the CPU where a library of its provider is not found, and a check only warns.
+#[test]
+fn warnings_and_what_is_left_out_are_told() {
+    let image = image();
+    for name in ["jax", "jaxlib", "numpy"] {
+        image.wheel(name, "0.10.2", TAG);
+    }
+    let captured = capture(&image, &[]);
+    captured
+        .exits(0)
+        .says("cuda-entrypoint: warning: package-cuda-tag: jax runs on the CPU without an error")
+        .says("  hint: If jax is to use the GPU, in the Dockerfile: pip install 'jax[cuda12]==0.10.2'.\n")
+        .says("note: 1 package is left out of packages, since it is not of the CUDA stack: numpy\n");
+    assert_eq!(captured.manifest()["packages"]["jax"], "==0.10.2");
+}
+
 #[test]
 fn what_contradicts_itself_is_no_pair_of_pins() {
     let image = image();

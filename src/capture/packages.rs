@@ -1,6 +1,6 @@
 //! The packages of the CUDA stack, and the versions that they are pinned to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use pep440_rs::{Version, VersionSpecifiers};
 
@@ -8,6 +8,7 @@ use crate::facts::{Distribution, ImageFacts};
 use crate::order;
 use crate::packages::{self, untagged};
 use crate::stack::PackageRule;
+use crate::text::counted;
 
 /// Distributions of NVIDIA's that say nothing of the CUDA beside them: bindings of NVML, and a search for libraries.
 const ANY_CUDA: [&str; 2] = ["nvidia-ml-py", "cuda-pathfinder"];
@@ -40,14 +41,55 @@ pub(super) fn installed(image: &ImageFacts) -> BTreeMap<&str, &Distribution> {
     installed
 }
 
+/// The packages whose libraries hold CUDA code.
+fn with_code(image: &ImageFacts) -> BTreeSet<&str> {
+    order::set(image.kernels.iter().filter_map(|m| m.package.as_deref()))
+}
+
+fn is_of_stack(dist: &Distribution, with_code: &BTreeSet<&str>) -> bool {
+    belongs(&dist.name) || with_code.contains(dist.name.as_str())
+}
+
 /// A rule for each of them.
 pub(super) fn rules(image: &ImageFacts, notes: &mut Vec<String>) -> Vec<PackageRule> {
-    let with_code = order::set(image.kernels.iter().filter_map(|m| m.package.as_deref()));
+    let with_code = with_code(image);
     installed(image)
         .values()
-        .filter(|dist| belongs(&dist.name) || with_code.contains(dist.name.as_str()))
+        .filter(|dist| is_of_stack(dist, &with_code))
         .filter_map(|dist| rule(dist, notes))
         .collect()
+}
+
+/// Most packages outside of the stack that are named.
+const MAX_OTHERS: usize = 12;
+
+/// That the packages outside of the CUDA stack are left out.
+pub(super) fn of_others(image: &ImageFacts) -> Option<String> {
+    let with_code = with_code(image);
+    let others: Vec<&str> = installed(image)
+        .values()
+        .filter(|dist| !is_of_stack(dist, &with_code))
+        .map(|dist| dist.name.as_str())
+        .collect();
+    let shown = others
+        .iter()
+        .take(MAX_OTHERS)
+        .copied()
+        .collect::<Vec<_>>()
+        .join(", ");
+    let (are, they) = match others.len() {
+        0 => return None,
+        1 => ("is", "it is"),
+        _ => ("are", "they are"),
+    };
+    let more = match others.len().saturating_sub(MAX_OTHERS) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    Some(format!(
+        "{} {are} left out of packages, since {they} not of the CUDA stack: {shown}{more}",
+        counted(others.len(), "package")
+    ))
 }
 
 fn rule(dist: &Distribution, notes: &mut Vec<String>) -> Option<PackageRule> {

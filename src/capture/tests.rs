@@ -1,5 +1,5 @@
 use super::*;
-use crate::check::Status;
+use crate::check::Severity;
 use crate::facts::kernels::Target;
 use crate::facts::{
     CudaVersion, EditableTrap, HelperEnd, HelperRun, Library, LibraryAnswer, LibraryKind, LibraryOrigin,
@@ -57,6 +57,9 @@ pub(super) fn module(package: &str, sass: &[&str]) -> ModuleKernels {
         ..ModuleKernels::default()
     }
 }
+
+/// The note of [`facts`].
+const WITHOUT_NUMPY: &str = "1 package is left out of packages, since it is not of the CUDA stack: numpy";
 
 pub(super) fn facts(change: impl FnOnce(&mut ImageFacts)) -> Facts {
     let mut image = ImageFacts {
@@ -137,7 +140,7 @@ fn packages_of(captured: &Captured) -> Vec<String> {
 #[test]
 fn a_manifest_of_what_is_there() {
     let captured = captured(|_| ());
-    assert_eq!(captured.notes, Vec::<String>::new());
+    assert_eq!(captured.notes, [WITHOUT_NUMPY]);
     assert_eq!(failures(|_| ()), [""; 0]);
     let json = serde_json::to_value(&captured.stack).unwrap();
     let expected = serde_json::json!({
@@ -163,6 +166,46 @@ fn a_manifest_of_what_is_there() {
     assert_eq!(json, expected);
 }
 
+/// Who reads the manifest misses numpy, and a person does not know what else is not there.
+#[test]
+fn packages_outside_of_the_stack_are_left_out_with_a_word() {
+    let note = |others: usize| {
+        let captured = captured(|i| {
+            i.distributions
+                .extend((0..others).map(|n| dist(&format!("other-{n:02}"), "1.0")));
+        });
+        let of_others = |note: &String| note.contains("not of the CUDA stack");
+        captured.notes().find(of_others).unwrap()
+    };
+    assert_eq!(note(0), WITHOUT_NUMPY);
+    assert_eq!(
+        note(14),
+        "15 packages are left out of packages, since they are not of the CUDA stack: numpy, other-00, other-01, other-02, \
+         other-03, other-04, other-05, other-06, other-07, other-08, other-09, other-10 and 3 more"
+    );
+}
+
+/// The manifest is written, and a package of it will run on the CPU.
+#[test]
+fn warnings_under_the_manifest_are_told() {
+    let told = |overrides: &Overrides| {
+        let facts = facts(|i| {
+            i.distributions
+                .extend([dist("jax", "0.10.2"), dist("jaxlib", "0.10.2")]);
+        });
+        let captured = made(&facts, &BTreeMap::new()).unwrap();
+        let warnings = warnings(&captured, overrides, &facts);
+        warnings.iter().map(|f| f.message.clone()).collect::<Vec<_>>()
+    };
+    let all = told(&Overrides::default());
+    assert!(
+        all.len() == 1 && all[0].starts_with("jax runs on the CPU without an error"),
+        "{all:?}"
+    );
+    let allowed = Overrides(BTreeMap::from([(Code::PackageCudaTag, Severity::Info)]));
+    assert_eq!(told(&allowed), [""; 0]);
+}
+
 #[test]
 fn copies_that_disagree_are_a_range_or_left_out() {
     let disagree = |version| {
@@ -186,7 +229,7 @@ fn copies_that_disagree_are_a_range_or_left_out() {
         assert_eq!(captured.stack.cuda.driver.as_ref().unwrap().to_string(), ">=12.0");
         assert!(captured.stack.cuda.nvrtc.is_some());
         let notes: Vec<String> = captured.notes().collect();
-        assert!(notes.len() == 1 && notes[0].starts_with(note), "{notes:?}");
+        assert!(notes.len() == 2 && notes[0].starts_with(note), "{notes:?}");
         assert_eq!(failures(disagree(version)), [""; 0]);
     }
 }
@@ -241,7 +284,7 @@ fn odd_metadata_is_left_out_with_a_word() {
         "{names:?}"
     );
     assert_eq!(captured.stack.python, None);
-    assert_eq!(captured.notes.len(), 3, "{:?}", captured.notes);
+    assert_eq!(captured.notes.len(), 4, "{:?}", captured.notes);
     assert!(
         captured.notes().all(|note| !note.contains(char::is_control)),
         "{:?}",

@@ -15,7 +15,7 @@ use cuda_entrypoint::stack::Stack;
 use cuda_entrypoint::{capture, order, pipeline};
 
 use super::session::Session;
-use super::words::{complain, is_watched, print, say};
+use super::words::{complain, is_watched, print, say, warn};
 
 /// Findings that keep an image from being read. A manifest of the rest would ask for less than is there.
 const UNREAD: [Code; 5] = [
@@ -91,6 +91,11 @@ impl Session<'_> {
                     None => finding.hint.clone(),
                 },
             );
+        }
+        // A check shows them too, but nobody runs one at once: a package that falls back to the CPU is no more than that.
+        let warnings = capture::warnings(&captured, &config.overrides, &checked.facts);
+        for finding in warnings.iter().filter(|warning| !failures.contains(warning)) {
+            warn(&format!("{}: {}", finding.code, finding.message), &finding.hint);
         }
         if !failures.is_empty() {
             say("`check --stage image` fails here under the manifest below, for the reasons above");

@@ -180,6 +180,19 @@ pub fn complain(message: &str, hint: &str) {
         tracing::error!(hint, "{message}");
         return;
     }
+    tell(message, hint);
+}
+
+/// What does not keep anything from being done.
+pub fn warn(message: &str, hint: &str) {
+    if logging::is_json() {
+        tracing::warn!(hint, "{message}");
+        return;
+    }
+    tell(&format!("warning: {message}"), hint);
+}
+
+fn tell(message: &str, hint: &str) {
     let mut text = format!("cuda-entrypoint: {}\n", sanitize(message));
     if !hint.is_empty() {
         text.push_str(&format!("  hint: {}\n", sanitize(hint)));
