@@ -13,9 +13,13 @@ pub struct NvidiaWheel {
     pub wheel: &'static str,
     /// it has a CUDA tag for CUDA 13 as well
     is_tagged: bool,
+    /// it has no CUDA tag for any CUDA
+    is_plain: bool,
+    /// the runtime images of CUDA have its libraries as well
+    pub in_images: bool,
     /// the oldest CUDA that it is there for
     since: u16,
-    /// what conda-forge calls it
+    /// what conda-forge calls it; empty where it does not have it
     pub conda: &'static str,
     /// numbers of its SONAMEs, each with the CUDA that it says
     sonames: &'static [(u16, u16)],
@@ -25,6 +29,8 @@ const TOOLKIT: NvidiaWheel = NvidiaWheel {
     stems: &[],
     wheel: "",
     is_tagged: false,
+    is_plain: false,
+    in_images: true,
     since: 11,
     conda: "",
     sonames: &[],
@@ -138,6 +144,74 @@ static WHEELS: &[NvidiaWheel] = &[
         conda: "libnvshmem3",
         ..TOOLKIT
     },
+    NvidiaWheel {
+        stems: &["libnvjpeg."],
+        wheel: "nvidia-nvjpeg",
+        conda: "libnvjpeg",
+        sonames: SAME,
+        ..TOOLKIT
+    },
+    NvidiaWheel {
+        stems: &["libnpp"],
+        wheel: "nvidia-npp",
+        conda: "libnpp",
+        sonames: SAME,
+        ..TOOLKIT
+    },
+    NvidiaWheel {
+        stems: &["libcudss"],
+        wheel: "nvidia-cudss",
+        is_tagged: true,
+        in_images: false,
+        since: 12,
+        conda: "libcudss",
+        ..TOOLKIT
+    },
+    // cuQuantum and cuTENSOR are not called nvidia-*.
+    NvidiaWheel {
+        stems: &["libcutensornet"],
+        wheel: "cutensornet",
+        is_tagged: true,
+        in_images: false,
+        conda: "cutensornet",
+        ..TOOLKIT
+    },
+    NvidiaWheel {
+        stems: &["libcutensor"],
+        wheel: "cutensor",
+        is_tagged: true,
+        in_images: false,
+        conda: "cutensor",
+        ..TOOLKIT
+    },
+    NvidiaWheel {
+        stems: &["libcustatevec"],
+        wheel: "custatevec",
+        is_tagged: true,
+        in_images: false,
+        conda: "custatevec",
+        ..TOOLKIT
+    },
+    // The wheels of TensorRT 8 have no CUDA in their names.
+    NvidiaWheel {
+        stems: &[
+            "libnvinfer.so.8",
+            "libnvinfer_plugin.so.8",
+            "libnvonnxparser.so.8",
+            "libnvparsers.so",
+        ],
+        wheel: "tensorrt",
+        is_plain: true,
+        in_images: false,
+        ..TOOLKIT
+    },
+    NvidiaWheel {
+        stems: &["libnvinfer", "libnvonnxparser"],
+        wheel: "tensorrt",
+        is_tagged: true,
+        in_images: false,
+        ..TOOLKIT
+    },
 ];
 
 impl NvidiaWheel {
@@ -156,6 +230,7 @@ impl NvidiaWheel {
     /// The wheel's name for a major version of CUDA; `None` where there is no such wheel.
     pub fn name(&self, cuda: u16) -> Option<String> {
         match cuda {
+            _ if self.is_plain => Some(self.wheel.to_string()),
             ..11 => None,
             _ if cuda < self.since => None,
             13.. if !self.is_tagged => Some(self.wheel.to_string()),
@@ -191,12 +266,29 @@ mod tests {
             ("libnvJitLink.so.12", 11, None),
             ("libcudnn_graph.so.9", 13, Some("nvidia-cudnn-cu13")),
             ("libnccl.so.2", 14, Some("nvidia-nccl-cu14")),
+            ("libnvinfer.so.10", 12, Some("tensorrt-cu12")),
+            ("libnvinfer_plugin.so.10", 13, Some("tensorrt-cu13")),
+            ("libnvonnxparser.so.10", 12, Some("tensorrt-cu12")),
+            ("libnvinfer.so.8", 12, Some("tensorrt")),
+            ("libnvjpeg.so.12", 12, Some("nvidia-nvjpeg-cu12")),
+            ("libnppif.so.13", 13, Some("nvidia-npp")),
+            ("libcutensor.so.2", 12, Some("cutensor-cu12")),
+            ("libcutensornet.so.2", 12, Some("cutensornet-cu12")),
+            ("libcustatevec.so.1", 13, Some("custatevec-cu13")),
+            ("libcudss.so.0", 12, Some("nvidia-cudss-cu12")),
+            ("libcudss.so.0", 11, None),
             ("libcudart.so.10.2", 10, None),
         ] {
             let row = NvidiaWheel::of_library(library).unwrap();
             assert_eq!(row.name(cuda).as_deref(), wheel, "{library} {cuda}");
         }
-        for other in ["libcuda.so.1", "libc10.so", "libnvidia-ml.so.1", ""] {
+        for other in [
+            "libcuda.so.1",
+            "libc10.so",
+            "libnvidia-ml.so.1",
+            "libnvjpeg2k.so.0",
+            "",
+        ] {
             assert_eq!(NvidiaWheel::of_library(other), None, "{other}");
         }
     }

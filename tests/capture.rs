@@ -158,7 +158,7 @@ fn what_contradicts_itself_is_no_pair_of_pins() {
     captured
         .exits(81)
         .says("requires-dist: torch-other 0.21.0 requires own-ops==2.0, and own-ops is 1.0")
-        .says(r#""accept": [{"code":"requires-dist","package":"own-ops","reason":"#);
+        .says(r#""accept": [{"code": "requires-dist", "package": "own-ops", "reason": "#);
     // The manifest says it too.
     image
         .check(&captured.manifest())

@@ -5,7 +5,7 @@
 
 use super::Captured;
 use crate::arch::ArchList;
-use crate::check::{Code, Finding, Findings, Overrides};
+use crate::check::{Code, Finding, Findings, Overrides, accept};
 use crate::checks::{floor, image};
 use crate::facts::{CudaVersion, Facts, ImageFacts, Library, LibraryOrigin};
 use crate::packages;
@@ -200,8 +200,7 @@ pub(super) fn exception(finding: &Finding, image: &ImageFacts) -> Option<String>
         _ if keys.contains(&"library") => ("library", finding.subject.as_str()),
         _ => return None,
     };
-    let entry = serde_json::json!({"code": finding.code.name(), key: value, "reason": "why it works here"});
-    Some(format!("\"accept\": [{entry}]"))
+    Some(accept::written(finding.code, key, value, "why it works here"))
 }
 
 #[cfg(test)]

@@ -57,6 +57,16 @@ impl Accept {
     }
 }
 
+/// The manifest's `accept` with one entry, as a hint writes it.
+pub fn written(code: Code, key: &str, name: &str, reason: &str) -> String {
+    let text = |text: &str| serde_json::Value::from(text).to_string();
+    format!(
+        "\"accept\": [{{\"code\": \"{code}\", \"{key}\": {}, \"reason\": {}}}]",
+        text(name),
+        text(reason)
+    )
+}
+
 impl Code {
     /// The keys by which a manifest's `accept` can name its subject; none where it is about something else than a package
     /// or a library of the image.
@@ -74,12 +84,11 @@ impl Code {
             | Self::KernelsMissing
             | Self::KernelsPtxOnly
             | Self::KernelsUnusable
-            | Self::UndefinedSymbol => &["package", "library"],
-            Self::CudartVersion
-            | Self::NvrtcVersion
-            | Self::CudnnVersion
             | Self::LibraryMissing
-            | Self::LibraryShadowed => &["library"],
+            | Self::UndefinedSymbol => &["package", "library"],
+            Self::CudartVersion | Self::NvrtcVersion | Self::CudnnVersion | Self::LibraryShadowed => {
+                &["library"]
+            }
             _ => &[],
         }
     }

@@ -268,7 +268,7 @@ mod tests {
             one(json!({"code": "requires-dist", "package": "a", "reason": "x".repeat(501)})),
             one(json!({"code": "requires-dist", "package": "a b", "reason": "x"})),
             one(json!({"code": "requires-dist", "library": "liba.so", "reason": "x"})),
-            one(json!({"code": "library-missing", "package": "a", "reason": "x"})),
+            one(json!({"code": "library-shadowed", "package": "a", "reason": "x"})),
             one(json!({"code": "requires-dist", "package": "a", "library": "b", "reason": "x"})),
             one(json!({"code": "requires-dist", "package": "a", "reson": "x"})),
             json!([twice, {"code": "requires-dist", "package": "A", "reason": "y"}]),

@@ -49,7 +49,7 @@ fn a_pair_that_refuses_each_other_is_told_and_not_pinned() {
     assert_eq!(note.is_some(), version(&captured, "cumm-cu124") == "*");
     assert_eq!(
         exception(&found[0], &facts.image).unwrap(),
-        r#""accept": [{"code":"requires-dist","package":"cumm-cu124","reason":"why it works here"}]"#
+        r#""accept": [{"code": "requires-dist", "package": "cumm-cu124", "reason": "why it works here"}]"#
     );
 }
 
@@ -139,6 +139,6 @@ fn a_damaged_library_is_told_although_no_version_is_known() {
     assert!(
         exception(&found[0], &facts.image)
             .unwrap()
-            .contains(r#""library":"/sp/a/libcudart.so.12""#)
+            .contains(r#""library": "/sp/a/libcudart.so.12""#)
     );
 }

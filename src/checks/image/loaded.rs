@@ -6,10 +6,14 @@ use std::path::Path;
 
 use super::unread::Trouble;
 use super::{ImageContext, listed, remedy};
-use crate::check::{Code, Finding, Severity};
+use crate::check::{Code, Finding, Severity, accept};
 use crate::checks::forward;
 use crate::discover::loader::is_drivers;
-use crate::facts::{FoundBy, LoadedObject, LoaderEnd, MissingVersion, RefusedObject, ShadowedCopy};
+use crate::discover::requirement::normalize_name;
+use crate::facts::{
+    Distribution, FoundBy, LoadedObject, LoaderEnd, MissingVersion, RefusedObject, ShadowedCopy,
+};
+use crate::packages;
 
 const FOUND: &str = "a file that the loader finds and can use";
 
@@ -166,19 +170,23 @@ fn missing(scene: &ImageContext<'_>) -> Vec<Finding> {
                 "needs"
             };
             let (severity, message, hint) = match object.shadowed.first() {
-                Some(copy) => unreached(scene, name, copy),
+                Some(copy) => unreached(scene, object, copy),
                 None => {
                     let hint = wheels(object).unwrap_or_else(|| supplier(name));
                     (Severity::Fail, String::new(), hint)
                 }
             };
-            problem(
+            let finding = problem(
                 severity,
                 name,
                 "not found",
                 &format!("the loader does not find {name}, which {who} {verb}{message}"),
                 &hint,
-            )
+            );
+            match owner(scene, object) {
+                Some(package) => finding.with([name.as_str(), package]),
+                None => finding,
+            }
         })
         .collect()
 }
@@ -188,14 +196,43 @@ fn needs(object: &LoadedObject) -> Option<&str> {
     object.needed_by.first().map(String::as_str)
 }
 
+/// The distribution of the object on whose behalf the loader looked for it.
+fn owner<'a>(scene: &ImageContext<'a>, object: &LoadedObject) -> Option<&'a str> {
+    let path = needs(object)?;
+    let sites = scene.image.python.site_packages.iter();
+    let mut inside = sites.filter_map(|site| path.strip_prefix(site.as_str())?.strip_prefix('/'));
+    let folder = inside.next()?.split('/').next()?;
+    let is_its = |dist: &&&Distribution| {
+        let known = packages::of(&dist.name).is_some_and(|package| package.folder == folder);
+        known || dist.name == normalize_name(folder)
+    };
+    scene
+        .installed
+        .values()
+        .find(is_its)
+        .map(|dist| dist.name.as_str())
+}
+
 /// A wheel has a copy to which nothing leads the loader.
-fn unreached(scene: &ImageContext<'_>, name: &str, copy: &ShadowedCopy) -> (Severity, String, String) {
-    let path = &copy.path;
+fn unreached(
+    scene: &ImageContext<'_>,
+    object: &LoadedObject,
+    copy: &ShadowedCopy,
+) -> (Severity, String, String) {
+    let (name, path) = (&object.name, &copy.path);
+    // The package stands for all of its libraries, so that one entry ends the finding.
+    let accept = |how: &str| {
+        let (key, value) = match owner(scene, object) {
+            Some(package) => ("package", package),
+            None => ("library", name.as_str()),
+        };
+        accept::written(Code::LibraryMissing, key, value, how)
+    };
     let hint = format!("Install the package that brings {name} into the same site-packages as the module.");
     // torch/__init__.py, `_preload_cuda_deps`: it searches all of sys.path for the libraries of NVIDIA's wheels.
     let torch = copy.torch_opens;
     let is_onnxruntimes = scene.image.loaded.iter().any(|object| {
-        object.name == name
+        object.name == *name
             && object
                 .needed_by
                 .first()
@@ -213,12 +250,15 @@ fn unreached(scene: &ImageContext<'_>, name: &str, copy: &ShadowedCopy) -> (Seve
         let torchs = if has_torch { "" } else { " import torch before it," };
         let hint = format!(
             "Call onnxruntime.preload_dlls() before the first session,{torchs} or add that folder to LD_LIBRARY_PATH: \
-             otherwise onnxruntime uses the CPU."
+             otherwise onnxruntime uses the CPU. If the service does so, accept the finding in the manifest: {}.",
+            accept("preload_dlls() is called")
         );
         return (Severity::Warn, message, hint);
     }
     if torch && copy.wanted_by.is_none() {
         let message = format!("; torch looks for {path} itself when it is imported");
+        let entry = accept("torch finds it");
+        let hint = format!("{hint} Or, since torch finds it, accept the finding in the manifest: {entry}.");
         return (Severity::Warn, message, hint);
     }
     (Severity::Fail, format!("; {path} is not where it looks"), hint)
@@ -230,9 +270,16 @@ pub fn supplier(name: &str) -> String {
     if starts(&["libtorch", "libc10", "libshm.so"]) {
         "Install torch into the same site-packages; a module that was built for another torch does not fit."
             .into()
-    } else if starts(&["libcu", "libnv", "libnccl"]) {
+    } else if starts(&["libnvinfer", "libnvonnxparser"]) {
         format!(
-            "Install the nvidia-* wheel that brings {name} beside torch, or base the image on a CUDA runtime image."
+            "Install TensorRT, which brings {name}: pip install tensorrt-cu12, or tensorrt-cu13 for CUDA 13, in the release \
+             whose number {name} ends in."
+        )
+    } else if starts(&["libcudf", "libcuvs", "libcuml", "libcugraph", "libcuspatial"]) {
+        format!("Install the wheel of RAPIDS that brings {name}, with the tag of the image's CUDA.")
+    } else if starts(&["libcu", "libnv", "libnccl", "libnpp"]) {
+        format!(
+            "Install the wheel of NVIDIA's that brings {name} beside the module, or base the image on a CUDA runtime image."
         )
     } else if starts(&["libpython"]) {
         "Install the shared library of the interpreter that the module was built for.".into()

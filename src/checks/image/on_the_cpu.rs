@@ -41,6 +41,7 @@ fn unopened(scene: &ImageContext<'_>, dist: &Distribution) -> Option<Finding> {
     Some(
         Finding::problem(Code::LibraryMissing, first)
             .with(&dist.unopened)
+            .with([name])
             .observed(format!("not found: {list}"))
             .required(format!(
                 "the libraries that {name} {version} opens, in NVIDIA's wheels beside it or where the loader looks"

@@ -112,10 +112,16 @@ pub fn of_libraries(scene: &ImageContext<'_>, sonames: &[&str]) -> String {
         let name = wheel.split(['=', '<', '>', '~', '!']).next().unwrap_or_default();
         scene.installed.contains_key(name)
     };
+    let in_images = |name: &&str| NvidiaWheel::of_library(name).is_none_or(|row| row.in_images);
     match wheels.first() {
-        Some((_, cuda)) if !wheels.iter().any(|(wheel, _)| is_installed(wheel)) => format!(
-            "In the Dockerfile: pip install {quoted}, or base the image on a runtime image of CUDA {cuda}."
-        ),
+        Some((_, cuda)) if !wheels.iter().any(|(wheel, _)| is_installed(wheel)) => {
+            match sonames.iter().all(in_images) {
+                true => format!(
+                    "In the Dockerfile: pip install {quoted}, or base the image on a runtime image of CUDA {cuda}."
+                ),
+                false => format!("In the Dockerfile: pip install {quoted}."),
+            }
+        }
         _ => format!("In the Dockerfile: pip install --force-reinstall --no-deps {quoted}."),
     }
 }
@@ -248,6 +254,7 @@ fn into_conda(scene: &ImageContext<'_>, finding: &Finding, wanted: &[String]) ->
     for requirement in wanted {
         let (name, version) = split(requirement);
         match (name, NvidiaWheel::of_distribution(name)) {
+            (_, Some(row)) if row.conda.is_empty() => return None,
             (_, Some(row)) => {
                 add(row.conda.to_string());
                 add(of_cuda());
@@ -397,6 +404,15 @@ mod tests {
             plain("nvidia-cufile-cu12", 12)
         );
         assert_eq!(hint("libfoo.so.1", &stack, vec![]), None);
+        // Which no runtime image has.
+        for (soname, wheel) in [
+            ("libnvinfer.so.10", "tensorrt-cu12==10.*"),
+            ("libnvinfer_plugin.so.8", "tensorrt==8.*"),
+            ("libcutensor.so.2", "cutensor-cu12==2.*"),
+        ] {
+            let expected = format!("In the Dockerfile: pip install '{wheel}'.");
+            assert_eq!(hint(soname, &stack, vec![]).unwrap(), expected);
+        }
         assert_eq!(hint("libnccl.so.2", &Stack::default(), vec![]), None);
         let mut torch = dist("torch", "2.5.0");
         torch.requires = vec!["nvidia-nccl-cu12==2.21.5; platform_system == \"Linux\"".into()];

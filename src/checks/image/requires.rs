@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, VecDeque};
 use pep440_rs::Version;
 
 use super::{ImageContext, accepts, listed, shown_version, stated_versions};
-use crate::check::{Code, Finding, Severity, Status};
+use crate::check::{Code, Finding, Severity, Status, accept};
 use crate::discover::requirement::{MarkerEnvironment, Requirement, normalize_name};
 use crate::facts::Distribution;
 use crate::packages;
@@ -356,10 +356,8 @@ fn remedy(scene: &ImageContext<'_>, dist: &Distribution, name: &str, shown: &str
     let is_pinned = holds(&dist.name).is_some_and(|rule| rule.specifiers.is_some());
     let is_torch = name == "torch";
     let excepted = if is_torch { &dist.name } else { name };
-    let accept = format!(
-        "Or accept the pair, if it was tested, in the manifest: \"accept\": [{{\"code\": \"requires-dist\", \"package\": \
-         \"{excepted}\", \"reason\": \"…\"}}]."
-    );
+    let entry = accept::written(Code::RequiresDist, "package", excepted, "…");
+    let accept = format!("Or accept the pair, if it was tested, in the manifest: {entry}.");
     let follow = |name: &str| match is_pinned {
         true => format!(", and let the manifest ask for that {name}"),
         false => String::new(),

@@ -1,6 +1,6 @@
 use super::super::fixtures::{image, of, stack};
 use super::*;
-use crate::check::Status;
+use crate::check::{Findings, Overrides, Status};
 use crate::facts::{Facts, LoaderRun};
 
 const MODULE: &str = "/sp/torch_scatter/_scatter_cuda.so";
@@ -130,12 +130,16 @@ fn hints_name_who_brings_a_library() {
     for (name, hint) in [
         ("libcudnn.so.9", "pip install 'nvidia-cudnn-cu12==9.*'"),
         ("libc10_cuda.so", "Install torch"),
+        ("libnvinfer.so.10", "pip install 'tensorrt-cu12==10.*'."),
         ("libGL.so.1", "apt-file search libGL.so.1"),
         ("libpython3.11.so.1.0", "the interpreter"),
     ] {
         let findings = listed_as(vec![object(name, None)]);
         assert!(findings[0].hint.contains(hint), "{name}: {}", findings[0].hint);
     }
+    // Where no CUDA is known.
+    assert!(supplier("libnvinfer.so.10").contains("pip install tensorrt-cu12"));
+    assert!(!supplier("libcudf.so").contains("nvidia"));
 }
 
 #[test]
@@ -160,6 +164,43 @@ fn a_wheel_in_another_folder_is_torchs_own_business() {
         [(Status::Fail, "libcudart.so.12")]
     );
     assert!(findings[0].message.contains(WHEEL));
+}
+
+/// onnxruntime-gpu whose CUDA libraries lie in wheels that `preload_dlls` loads: the entry of the hint ends all of it.
+#[test]
+fn what_is_preloaded_is_accepted_by_the_entry_that_the_hint_names() {
+    const SITE: &str = "/opt/venv/lib/python3.11/site-packages";
+    let unreached = |name: &str| LoadedObject {
+        name: name.into(),
+        path: None,
+        needed_by: vec![format!(
+            "{SITE}/onnxruntime/capi/libonnxruntime_providers_cuda.so"
+        )],
+        ..shadowing(FoundBy::System, None)
+    };
+    let names = ["libcublasLt.so.12", "libcudnn.so.9"];
+    let facts: Facts = image(|i| {
+        i.distributions
+            .push(super::super::fixtures::dist("onnxruntime-gpu", "1.20.0"));
+        i.loader = listing();
+        i.loaded = names.map(unreached).into();
+    });
+    let judged = || judge(&ImageContext::new(&stack(), &facts.image));
+    let warned = names.map(|name| (Status::Warn, name));
+    assert_eq!(of(&judged(), Code::LibraryMissing), warned);
+    let findings = Findings::under(&Overrides::default(), &[], judged());
+    let warnings: Vec<&Finding> = findings.iter().filter(|f| f.status == Status::Warn).collect();
+    let [warning] = warnings.as_slice() else {
+        panic!("{warnings:?}")
+    };
+    let (_, entry) = warning.hint.split_once("in the manifest: ").unwrap();
+    let entry = entry.trim_end_matches('.');
+    let manifest = format!(r#"{{"schema": 1, "name": "t", {entry}}}"#);
+    let accepting = crate::stack::Stack::parse(&manifest).unwrap();
+    let findings = Findings::under(&Overrides::default(), &accepting.accept, judged());
+    assert!(findings.iter().all(|f| f.status != Status::Warn), "{findings:?}");
+    let accepted = findings.iter().filter(|f| !f.accepted.is_empty());
+    assert_eq!(accepted.count(), names.len());
 }
 
 #[test]
