@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use super::{ImageContext, listed, remedy, torch_tag};
+use super::{ImageContext, listed, remedy, requires, torch_tag};
 use crate::check::{Code, Finding, Severity};
 use crate::facts::{CudaVersion, Distribution};
 use crate::packages;
@@ -196,12 +196,15 @@ fn mismatch(
             Some(base) => {
                 format!("Run pip uninstall {name}, then install the build of {base} for CUDA {rule}.")
             }
-            None => remedy::of_pytorchs_index(name, version, rule).unwrap_or_else(|| {
-                format!(
-                    "Install the build of {name} for CUDA {rule}: from the package index of that CUDA, which its \
-                     documentation names, or from source beside that toolkit."
-                )
-            }),
+            // A build of this release for this CUDA need not exist, and would be one for another torch.
+            None => requires::for_this_torch(scene, dist)
+                .or_else(|| remedy::of_pytorchs_index(name, version, rule))
+                .unwrap_or_else(|| {
+                    format!(
+                        "Install the build of {name} for CUDA {rule}: from the package index of that CUDA, which its \
+                         documentation names, or from source beside that toolkit."
+                    )
+                }),
         },
     };
     let observed: Vec<String> = tags
@@ -411,6 +414,26 @@ mod tests {
             assert_eq!(findings[0].status, expected, "{name} {version}");
         }
         assert_eq!(with(vec![dist("numpy", "1.26.4")]), []);
+    }
+
+    /// torchaudio 2.11.0 has no build for CUDA 12.4, and torch 2.5.0 would not take it.
+    #[test]
+    fn a_package_of_another_torch_is_exchanged_for_this_ones() {
+        let torchaudio = Distribution {
+            requires: vec!["torch==2.11.0".into()],
+            ..dist("torchaudio", "2.11.0+cu130")
+        };
+        let hint = |dists| {
+            let findings = with(dists);
+            let of_audio = findings.into_iter().find(|f| f.subject == "torchaudio");
+            of_audio.unwrap().hint
+        };
+        assert_eq!(
+            hint(vec![dist("torch", "2.5.0"), torchaudio.clone()]),
+            "In the Dockerfile: pip install torchaudio 'torch==2.5.0', which finds the release of torchaudio for this torch."
+        );
+        let of_index = "In the Dockerfile: pip install --force-reinstall torchaudio==2.11.0 --index-url";
+        assert!(hint(vec![dist("torch", "2.11.0"), torchaudio]).starts_with(of_index));
     }
 
     #[test]

@@ -29,7 +29,10 @@ fn cuda_major(scene: &ImageContext<'_>) -> Option<u16> {
 
 /// What an installed package requires of this distribution: `nvidia-nccl-cu12==2.21.5`.
 fn pin(scene: &ImageContext<'_>, name: &str) -> Option<String> {
-    let mut lines = scene.installed.values().flat_map(|dist| &dist.requires);
+    // What torch asks for comes first: others are built for its libraries.
+    let others = scene.installed.values().filter(|dist| dist.name != "torch");
+    let all = scene.installed.get("torch").into_iter().chain(others);
+    let mut lines = all.flat_map(|dist| &dist.requires);
     lines.find_map(|line| {
         let requirement: Requirement = line.strip_prefix(name).and_then(|_| line.parse().ok())?;
         let is_pin = requirement.name == name && !requirement.specifiers.is_empty();

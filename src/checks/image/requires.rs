@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use pep440_rs::Version;
+use pep440_rs::{Operator, Version, VersionSpecifier, VersionSpecifiers};
 
 use super::{ImageContext, accepts, listed, shown_version, stated_versions};
 use crate::check::{Code, Finding, Severity, Status, accept};
@@ -342,47 +342,158 @@ fn refused(
                 root.version,
                 link.way()
             ))
-            .hint(remedy(scene, link.dist, name, &shown)),
+            .hint(remedy(scene, link.dist, name, requirement)),
     )
 }
 
 /// Which of the two packages has to change: never torch, which others are built for, else the one that the manifest leaves
-/// open.
-fn remedy(scene: &ImageContext<'_>, dist: &Distribution, name: &str, shown: &str) -> String {
-    let holds = |name: &str| {
-        let other = scene.installed.get(name)?;
-        scene.rule(name).filter(|rule| accepts(rule, other))
-    };
-    let is_pinned = holds(&dist.name).is_some_and(|rule| rule.specifiers.is_some());
-    let is_torch = name == "torch";
-    let excepted = if is_torch { &dist.name } else { name };
+/// open. What is said of one package fits what the manifest and all other packages ask of it, so that hints agree.
+fn remedy(scene: &ImageContext<'_>, dist: &Distribution, name: &str, requirement: &Requirement) -> String {
+    let excepted = if name == "torch" { &dist.name } else { name };
     let entry = accept::written(Code::RequiresDist, "package", excepted, "…");
-    let accept = format!("Or accept the pair, if it was tested, in the manifest: {entry}.");
+    format!(
+        "{} Or accept the pair, if it was tested, in the manifest: {entry}.",
+        change(scene, dist, name, requirement)
+    )
+}
+
+fn change(scene: &ImageContext<'_>, dist: &Distribution, name: &str, requirement: &Requirement) -> String {
+    let installed = scene.installed.get(name);
+    let rule = scene.rule(name);
+    let is_refused = rule
+        .zip(installed)
+        .is_some_and(|(rule, other)| !accepts(rule, other));
+    let own_rule = scene.rule(&dist.name).filter(|rule| accepts(rule, dist));
+    let is_pinned = own_rule.is_some_and(|rule| rule.specifiers.is_some());
     let follow = |name: &str| match is_pinned {
         true => format!(", and let the manifest ask for that {name}"),
         false => String::new(),
     };
-    match holds(name) {
-        Some(_) if is_torch || !is_pinned => {
-            let version = scene
-                .installed
-                .get(name)
-                .map_or("", |other| other.version.as_str());
-            let release = version.split('+').next().unwrap_or_default();
+    if let Some(asked) = rule
+        .and_then(|rule| rule.specifiers.as_ref())
+        .filter(|_| is_refused)
+    {
+        // `package-version` says the same of it.
+        return match have_one([asked, &requirement.specifiers]) {
+            true => format!("In the Dockerfile: pip install '{name}{asked}'."),
+            false => {
+                let wanted = format!("{name}{asked}");
+                of_release(dist, &wanted, "the manifest's", name, &follow(&dist.name))
+            }
+        };
+    }
+    let is_torch = name == "torch";
+    let stays = is_torch || (rule.is_some() && !is_pinned && dist.name != "torch");
+    if let Some(other) = installed.filter(|_| stays) {
+        let release = other.version.split('+').next().unwrap_or_default();
+        let wanted = format!("{name}=={release}");
+        return of_release(dist, &wanted, "this", name, &follow(&dist.name));
+    }
+    let asking = asking(scene, name);
+    match have_one(asking.iter().map(|(_, specifiers)| specifiers)) {
+        true => format!(
+            "In the Dockerfile: pip install '{name}{}'{}.",
+            narrowest(asking.iter().map(|(_, specifiers)| specifiers)),
+            match rule {
+                Some(_) => follow(name),
+                None => String::new(),
+            }
+        ),
+        false => {
+            let each = asking.iter().filter(|(_, specifiers)| !specifiers.is_empty());
+            let each: Vec<String> = each
+                .map(|(dist, specifiers)| {
+                    format!("{} {} asks for {name}{specifiers}", dist.name, dist.version)
+                })
+                .collect();
             format!(
-                "In the Dockerfile: pip install {} '{name}=={release}', which finds the release of {} for this {name}{}. \
-                 {accept}",
-                dist.name,
-                dist.name,
-                follow(&dist.name)
+                "Install releases that agree on {name}: no release of it fits all of them ({}).",
+                listed(&each, 8)
             )
         }
-        Some(_) => format!(
-            "In the Dockerfile: pip install '{shown}'{}. {accept}",
-            follow(name)
-        ),
-        None => format!("In the Dockerfile: pip install '{shown}'. {accept}"),
     }
+}
+
+fn of_release(dist: &Distribution, wanted: &str, whose: &str, name: &str, follow: &str) -> String {
+    format!(
+        "In the Dockerfile: pip install {} '{wanted}', which finds the release of {} for {whose} {name}{follow}.",
+        dist.name, dist.name
+    )
+}
+
+/// How to install the release of a package for the installed torch, where its metadata refuses that one.
+pub fn for_this_torch(scene: &ImageContext<'_>, dist: &Distribution) -> Option<String> {
+    let torch = scene.installed.get("torch")?;
+    let environment = MarkerEnvironment::of(scene.image.python.version.as_deref()).within(dist);
+    let mut lines = dist.requires.iter();
+    let requirement = lines.find_map(|line| {
+        let requirement: Requirement = line.strip_prefix("torch").and_then(|_| line.parse().ok())?;
+        (requirement.name == "torch" && requirement.applies(&environment) == Some(true))
+            .then_some(requirement)
+    })?;
+    let takes = |version: Version| requirement.specifiers.contains(&version);
+    let is_refused = !requirement.specifiers.is_empty() && !stated_versions(torch).any(takes);
+    is_refused.then(|| change(scene, dist, "torch", &requirement))
+}
+
+/// What installed packages ask of a distribution.
+fn asking<'a>(scene: &ImageContext<'a>, name: &str) -> Vec<(&'a Distribution, VersionSpecifiers)> {
+    let environment = MarkerEnvironment::of(scene.image.python.version.as_deref());
+    let mut all = Vec::new();
+    for dist in scene.installed.values() {
+        let plain = environment.within(dist);
+        for line in &dist.requires {
+            let Ok(requirement) = line.parse::<Requirement>() else {
+                continue;
+            };
+            let applies = |extra: &str| requirement.applies(&under(&plain, extra)) == Some(true);
+            if requirement.name == name
+                && !requirement.specifiers.is_empty()
+                && (applies("") || dist.extras.iter().any(|extra| applies(extra)))
+            {
+                all.push((*dist, requirement.specifiers));
+            }
+        }
+    }
+    all
+}
+
+/// Whether some version is taken by all: one that they name, or the one after it.
+fn have_one<'s>(all: impl IntoIterator<Item = &'s VersionSpecifiers>) -> bool {
+    let all: Vec<&VersionSpecifiers> = all.into_iter().collect();
+    let named = all.iter().flat_map(|specifiers| specifiers.iter());
+    let mut candidates = vec![Version::new([0])];
+    for version in named.map(VersionSpecifier::version) {
+        let next = version.release().iter().copied().chain([1]);
+        candidates.extend([version.clone(), Version::new(next)]);
+    }
+    candidates
+        .iter()
+        .any(|version| all.iter().all(|specifiers| specifiers.contains(version)))
+}
+
+/// All of them, each bound once: of several lower or upper ones the narrowest.
+fn narrowest<'s>(all: impl Iterator<Item = &'s VersionSpecifiers>) -> VersionSpecifiers {
+    let mut kept: Vec<VersionSpecifier> = Vec::new();
+    for new in all.flat_map(|specifiers| specifiers.iter()) {
+        let same = kept.iter_mut().find(|old| {
+            let is_bound = matches!(
+                new.operator(),
+                Operator::GreaterThanEqual
+                    | Operator::LessThan
+                    | Operator::LessThanEqual
+                    | Operator::GreaterThan
+            );
+            old.operator() == new.operator() && (is_bound || *old == new)
+        });
+        let is_lower = matches!(new.operator(), Operator::GreaterThanEqual | Operator::GreaterThan);
+        match same {
+            Some(old) if (new.version() > old.version()) == is_lower => *old = new.clone(),
+            Some(_) => {}
+            None => kept.push(new.clone()),
+        }
+    }
+    kept.into_iter().collect()
 }
 
 #[cfg(test)]
@@ -450,7 +561,14 @@ mod tests {
             "{of_torch}"
         );
         let of_vision = hint(&[("torchvision", "==0.21.0"), ("torch", "==2.4.0")]);
-        assert!(of_vision.contains("pip install 'torch==2.6.0'."), "{of_vision}");
+        assert!(
+            of_vision.contains(
+                "pip install torchvision 'torch==2.4.0', which finds the release of torchvision for the"
+            ),
+            "{of_vision}"
+        );
+        let of_vision = hint(&[("torchvision", "==0.21.0"), ("torch", ">=2.6")]);
+        assert!(of_vision.contains("pip install 'torch>=2.6'."), "{of_vision}");
         let of_both = hint(&[("torchvision", "==0.21.0"), ("torch", "==2.5.0")]);
         for part in [
             "pip install torchvision 'torch==2.5.0'",
@@ -464,6 +582,76 @@ mod tests {
         let of_pair = with(&pinned, pair)[0].hint.clone();
         let cumm = "'cumm-cu124>=0.7.11, <0.8.0', and let the manifest ask for that cumm-cu124";
         assert!(of_pair.contains(cumm), "{of_pair}");
+    }
+
+    /// Who follows one hint must not be sent back by the next one.
+    #[test]
+    fn hints_for_one_package_agree() {
+        let dists = || {
+            vec![
+                dist("torch", "2.4.1"),
+                requiring("torchvision", "0.21.0", &["torch==2.6.0"], &[]),
+                requiring("torchaudio", "2.3.0", &["torch==2.3.0"], &[]),
+                requiring("xformers", "0.0.28", &["torch>=2.5"], &[]),
+            ]
+        };
+        let names = ["torch", "torchvision", "torchaudio", "xformers"];
+        let loose = names.map(|name| (name, "*"));
+        let mut pinned = loose;
+        pinned[0].1 = "==2.5.0";
+        for (rules, torch) in [(pinned, "==2.5.0"), (loose, "==2.4.1")] {
+            let findings = with(&rules, dists());
+            assert_eq!(findings.iter().filter(|f| f.problem).count(), 3, "{findings:?}");
+            for finding in findings.iter().filter(|f| f.problem) {
+                let asked = finding.hint.split('\'').nth(1).unwrap_or_default();
+                assert_eq!(asked, format!("torch{torch}"), "{}", finding.hint);
+            }
+        }
+    }
+
+    #[test]
+    fn what_all_packages_ask_for_is_asked_of_pip() {
+        let hints = |c: &str| {
+            let dists = vec![
+                dist("x", "5.0"),
+                requiring("a", "1.0", &["x>=1.2,<4"], &[]),
+                requiring("b", "1.0", &["x>=1.5"], &[]),
+                requiring("c", "1.0", &[c], &[]),
+            ];
+            let rules = [("a", "==1.0"), ("b", "==1.0"), ("c", "==1.0")];
+            let findings = with(&rules, dists);
+            let refused = findings.into_iter().filter(|f| f.problem);
+            refused.map(|f| f.hint).collect::<Vec<_>>()
+        };
+        let hints_of_one = hints("x<3,!=2.0");
+        assert_eq!(hints_of_one.len(), 2);
+        for hint in hints_of_one {
+            assert!(hint.contains("pip install 'x>=1.5, !=2.0, <3'."), "{hint}");
+        }
+        for hint in hints("x<1.5") {
+            assert!(
+                hint.starts_with("Install releases that agree on x: no release of it fits"),
+                "{hint}"
+            );
+            assert!(hint.contains("c 1.0 asks for x<1.5"), "{hint}");
+        }
+    }
+
+    /// Its CUDA libraries are what torch was built for, and not the other way round.
+    #[test]
+    fn torch_is_not_exchanged_for_a_library_of_its_own() {
+        let findings = with(
+            &[("torch", "*"), ("nvidia-nccl-cu12", "*")],
+            vec![
+                requiring("torch", "2.5.0", &["nvidia-nccl-cu12==2.21.5"], &[]),
+                dist("nvidia-nccl-cu12", "2.20.5"),
+            ],
+        );
+        let hint = &findings[0].hint;
+        assert!(
+            hint.starts_with("In the Dockerfile: pip install 'nvidia-nccl-cu12==2.21.5'."),
+            "{hint}"
+        );
     }
 
     #[test]
