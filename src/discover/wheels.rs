@@ -187,6 +187,46 @@ pub fn tags(text: &str) -> Vec<String> {
         .collect()
 }
 
+/// Takes the interpreter out of tags that name another CPython than this one, where RECORD lists no extension module that
+/// rests on it: decord 0.6.0 is tagged `cp36-cp36m`, and has one library that Python opens by ctypes.
+pub fn without_stale_tags(distributions: &mut [Distribution], version: Option<&str>) {
+    let Some(minor) = version.and_then(|version| version.strip_prefix("3.")?.split('.').next()) else {
+        return;
+    };
+    let this = format!("cp3{minor}");
+    let is_of_another = |tag: &String| {
+        let mut parts = tag.split('-');
+        let (Some(interpreters), Some(abi)) = (parts.next(), parts.next()) else {
+            return false;
+        };
+        interpreters
+            .split('.')
+            .all(|name| name.starts_with("cp3") && name != this)
+            && abi.starts_with("cp3")
+    };
+    for dist in distributions {
+        if dist.tags.is_empty() || !dist.tags.iter().all(is_of_another) {
+            continue;
+        }
+        let record = super::installed::record_text(Path::new(&dist.path));
+        let mut files = record.lines().filter_map(|line| line.split(',').next());
+        if record.is_empty() || files.any(is_extension) {
+            continue;
+        }
+        for tag in &mut dist.tags {
+            if let Some(platform) = tag.split('-').nth(2) {
+                *tag = format!("py3-none-{platform}");
+            }
+        }
+    }
+}
+
+/// Whether Python would import a file as an extension module. A `libx.so` is a library that something opens.
+fn is_extension(path: &str) -> bool {
+    let name = path.rsplit('/').next().unwrap_or_default();
+    name.ends_with(".so") && (!name.starts_with("lib") || name.contains(".cpython-"))
+}
+
 /// Whether a requirement can count here whatever the version of Python: nine in ten are for an extra or for Windows,
 /// and would only swell the facts. What cannot be parsed is kept, so that it is judged in the open.
 pub fn may_apply(line: &str) -> bool {
@@ -400,6 +440,32 @@ mod tests {
             let found = self.found();
             assert_eq!(found.len(), 1, "{found:?}");
             found.into_iter().next().unwrap()
+        }
+    }
+
+    #[test]
+    fn a_stale_tag_of_a_wheel_without_extensions_counts_for_its_platform_alone() {
+        const TAG: &str = "cp36-cp36m-manylinux2010_x86_64";
+        for (record, tag, version, expected) in [
+            (
+                "decord/libdecord.so,sha256=x,1\ndecord/__init__.py,,\n",
+                TAG,
+                "3.11.7",
+                "py3-none-manylinux2010_x86_64",
+            ),
+            ("x/_C.so,sha256=x,1\n", TAG, "3.11.7", TAG),
+            ("x/a.cpython-36m-x86_64-linux-gnu.so,,\n", TAG, "3.11.7", TAG),
+            ("", TAG, "3.11.7", TAG),
+            ("x/__init__.py,,\n", TAG, "3.6.9", TAG),
+            ("x/__init__.py,,\n", "py2-none-any", "3.11", "py2-none-any"),
+        ] {
+            let site = Site::new();
+            site.file("x-1.dist-info/METADATA", "Name: x\nVersion: 1\n")
+                .file("x-1.dist-info/WHEEL", &format!("Tag: {tag}\n"))
+                .file("x-1.dist-info/RECORD", record);
+            let mut found = site.found();
+            without_stale_tags(&mut found, Some(version));
+            assert_eq!(found[0].tags, [expected], "{record} {version}");
         }
     }
 

@@ -343,6 +343,7 @@ impl Survey {
             .map(|rule| rule.normalized.as_str())
             .chain(found.iter().map(String::as_str))
             .collect();
+        wheels::without_stale_tags(&mut distributions, python.version.as_deref());
         extras::activate(&mut distributions, python.version.as_deref());
         torch_abi::state(&mut distributions);
         let script = python.script_folder.as_ref().map(PathBuf::from);
