@@ -11,6 +11,7 @@ use crate::facts::ComputeCapability;
 use crate::report::kernels::{KernelsReport, ScanError, human, json as write_json};
 use crate::report::progress;
 use crate::text::sanitize;
+use crate::text::{counted, verb};
 
 /// Scans `paths` and prints what they carry on `out`, with what serves each of `devices`; what could not be read is
 /// said on `err`, a line each, and how many files of other kinds were passed over in one more. `watched`: somebody at a terminal sees what is being read, if it takes long. Returns the exit code: 0, or 81 where something could not be read.
@@ -68,10 +69,10 @@ pub fn run(
 /// Libraries without content, of which the first is named.
 fn empty(paths: &[PathBuf]) -> Option<String> {
     let first = paths.first()?.display();
-    let is = if paths.len() == 1 { "y is" } else { "ies are" };
     Some(format!(
-        "{} librar{is} empty (0 bytes), such as {first}: check how it was copied into the image",
-        paths.len()
+        "{} {} empty (0 bytes), such as {first}: check how it was copied into the image",
+        counted(paths.len(), "library"),
+        verb(paths.len(), "is", "are")
     ))
 }
 
@@ -85,8 +86,11 @@ fn unread(scanned: &Scanned) -> Option<String> {
         .collect();
     let files = match count {
         0 => return None,
-        1 => "1 file that may hold CUDA code was not read".to_string(),
-        _ => format!("{count} files that may hold CUDA code were not read"),
+        _ => format!(
+            "{} that may hold CUDA code {} not read",
+            counted(count, "file"),
+            verb(count, "was", "were")
+        ),
     };
     Some(format!(
         "{files} ({}): in a folder only *.so and *.so.* are",

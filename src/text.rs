@@ -4,22 +4,31 @@
 //! by the constructors and setters of [`crate::check::Finding`]; what discovery keeps as facts, by [`one_line`] where it is
 //! read; the JSON report and all else that is printed, by the printer.
 
+use std::fmt::Display;
 use std::time::Duration;
 
 /// `1 wheel`, `2 wheels`, `3 libraries`: a number with its noun.
-pub fn counted(count: usize, noun: &str) -> String {
-    format!("{count} {}", number_of(count, noun))
+pub fn counted<N: Display + PartialEq + From<u8>>(count: N, noun: &str) -> String {
+    format!("{count} {}", number_of(&count, noun))
 }
 
 /// A noun in the number of what is counted: `library` of one, `libraries` of several.
-pub fn number_of(count: usize, noun: &str) -> String {
-    if count == 1 {
+pub fn number_of<N: PartialEq + From<u8>>(count: &N, noun: &str) -> String {
+    if *count == N::from(1) {
         return noun.to_string();
     }
     match noun.strip_suffix('y') {
         Some(stem) if !stem.ends_with(['a', 'e', 'o', 'u']) => format!("{stem}ies"),
         _ if noun.ends_with("ch") || noun.ends_with(['s', 'x']) => format!("{noun}es"),
         _ => format!("{noun}s"),
+    }
+}
+
+/// The verb or pronoun that agrees with what is counted.
+pub fn verb<'v>(count: usize, of_one: &'v str, of_several: &'v str) -> &'v str {
+    match count {
+        1 => of_one,
+        _ => of_several,
     }
 }
 

@@ -7,6 +7,7 @@ use crate::checks::kernels::{self, Package, Served};
 use crate::facts::kernels::{CodeKind, Variant};
 use crate::facts::{ComputeCapability, ImageFacts, ModuleKernels};
 use crate::order;
+use crate::text::verb;
 
 /// The architectures of data-centre and desktop GPUs from Kepler to Blackwell: what a captured list may hold. A GPU whose
 /// own capability is not on the list is accepted with a warning at most, so that each one is named. Others (7.2, 8.7, 11.0
@@ -55,7 +56,7 @@ pub(super) fn list(image: &ImageFacts, notes: &mut Vec<String>) -> Option<ArchLi
         }
     }
     for (names, archs) in &left_out {
-        let verb = if names.contains(", ") { "have" } else { "has" };
+        let verb = verb(names.split(", ").count(), "has", "have");
         notes.push(format!(
             "archs does not list {}, for which {names} {verb} no code",
             archs.join(", ")

@@ -8,7 +8,7 @@ use crate::facts::{Distribution, ImageFacts};
 use crate::order;
 use crate::packages::{self, untagged};
 use crate::stack::PackageRule;
-use crate::text::counted;
+use crate::text::{counted, verb};
 
 /// Distributions of NVIDIA's that say nothing of the CUDA beside them: bindings of NVML, and a search for libraries.
 const ANY_CUDA: [&str; 2] = ["nvidia-ml-py", "cuda-pathfinder"];
@@ -79,8 +79,7 @@ pub(super) fn of_others(image: &ImageFacts) -> Option<String> {
         .join(", ");
     let (are, they) = match others.len() {
         0 => return None,
-        1 => ("is", "it is"),
-        _ => ("are", "they are"),
+        count => (verb(count, "is", "are"), verb(count, "it is", "they are")),
     };
     let more = match others.len().saturating_sub(MAX_OTHERS) {
         0 => String::new(),

@@ -7,6 +7,7 @@ use crate::facts::kernels::CodeKind;
 use crate::facts::{ComputeCapability, CudaVersion, Device, Facts, ModuleKernels, PtxVersion};
 use crate::order;
 use crate::stack::Stack;
+use crate::text::{counted, number_of, verb};
 
 /// One finding for each kind of GPU where a list is given, in the order of their first device, and what the kernels of
 /// the manifest's packages say; none where no device is visible.
@@ -56,7 +57,7 @@ fn numbered(ordinals: &[i32]) -> String {
             }
         })
         .collect();
-    let noun = if ordinals.len() == 1 { "GPU" } else { "GPUs" };
+    let noun = number_of(&ordinals.len(), "GPU");
     format!("{noun} {}", shown.join(", "))
 }
 
@@ -171,9 +172,10 @@ impl Note {
             false => "",
         };
         self.sentences.push(format!(
-            "{} of {} libraries have no code that runs on {capability}{greater}: {}",
+            "{} of {} {} no code that runs on {capability}{greater}: {}",
             lacking.len(),
-            package.modules.len(),
+            counted(package.modules.len(), "library"),
+            verb(lacking.len(), "has", "have"),
             kernels::named(lacking, 4)
         ));
     }
@@ -283,10 +285,11 @@ fn usable(
     let capabilities = capabilities.join(", ");
     let mut names: Vec<&str> = packages.iter().map(|p| p.name.unwrap_or(&p.title)).collect();
     names.dedup();
-    let holding = match names.len() {
-        1 => "1 package holds".to_string(),
-        n => format!("{n} packages hold"),
-    };
+    let holding = format!(
+        "{} {}",
+        counted(names.len(), "package"),
+        verb(names.len(), "holds", "hold")
+    );
     order::sort(&mut by_ptx);
     by_ptx.dedup();
     let note = match by_ptx.is_empty() {

@@ -7,6 +7,7 @@ use crate::facts::{CallError, CudaVersion, Device, DriverAnswer, Facts, HelperEn
 use crate::process::limits::ResourceLimit;
 use crate::signal::Number;
 use crate::stack::{CudaRule, Stack};
+use crate::text::{counted, verb};
 
 use super::{floor, forward};
 
@@ -238,7 +239,7 @@ fn judge_driver(driver: &DriverAnswer, stack: &Stack, gpu: Gpu, facts: &Facts, f
     match driver.device_count {
         Some(0) => findings.push(gpu_missing("cuDeviceGetCount returned 0", gpu, facts)),
         Some(count) => findings.push(
-            Finding::pass(Code::GpuMissing, format!("{count} {}", plural(count, "GPU")))
+            Finding::pass(Code::GpuMissing, counted(count, "GPU"))
                 .observed(kinds(&facts.device.devices))
                 .message(if count == 1 {
                     "the driver sees it"
@@ -254,14 +255,6 @@ fn judge_driver(driver: &DriverAnswer, stack: &Stack, gpu: Gpu, facts: &Facts, f
             findings.push(call_failed(error, subject.trim_end(), gpu, facts));
         }
         judge_compute_mode(device, findings);
-    }
-}
-
-fn plural(count: i32, noun: &str) -> String {
-    if count == 1 {
-        noun.to_string()
-    } else {
-        format!("{noun}s")
     }
 }
 
@@ -545,8 +538,7 @@ fn gpu_missing(observed: &str, gpu: Gpu, facts: &Facts) -> Finding {
     };
     let mut observed = format!("{observed}; {}", visibility(facts));
     if let Some(count) = device.nvml.as_ref().and_then(|n| n.device_count) {
-        let noun = plural(i32::try_from(count).unwrap_or(i32::MAX), "GPU");
-        observed.push_str(&format!("; NVML sees {count} {noun}"));
+        observed.push_str(&format!("; NVML sees {}", counted(count, "GPU")));
     }
     observed.push_str(&match device.nodes.as_slice() {
         [] => "; no /dev/nvidia* node".to_string(),
@@ -723,12 +715,8 @@ fn judge_nvml(gpu: Gpu, facts: &Facts, alone: bool, findings: &mut Vec<Finding>)
 
 /// What is said of GPUs with which nothing was found to be wrong.
 fn health_of(gpus: &[&NvmlDevice]) -> Option<Finding> {
-    let subject = format!(
-        "{} {}",
-        gpus.len(),
-        plural(i32::try_from(gpus.len()).unwrap_or(2), "GPU")
-    );
-    let whom = if gpus.len() == 1 { "it" } else { "them" };
+    let subject = counted(gpus.len(), "GPU");
+    let whom = verb(gpus.len(), "it", "them");
     // An NVML with few functions may not even give a handle.
     if gpus.iter().all(|gpu| {
         gpu.name.is_none() && gpu.uuid.is_none() && gpu.pci_bus_id.is_none() && gpu.ecc_uncorrected.is_none()
@@ -809,8 +797,8 @@ fn judge_health_of(gpu: &NvmlDevice, alone: bool, cuda_answered: bool, findings:
     if let Some(count) = gpu.ecc_uncorrected.filter(|n| *n > 0) {
         problem(
             format!(
-                "{count} uncorrected ECC {} since the driver was loaded",
-                if count == 1 { "error" } else { "errors" }
+                "{} since the driver was loaded",
+                counted(count, "uncorrected ECC error")
             ),
             "none",
             "this GPU's memory gave wrong data",

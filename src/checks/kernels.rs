@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use crate::facts::kernels::{CodeKind, Target, Variant};
 use crate::facts::{ComputeCapability, ModuleKernels, PtxVersion};
+use crate::text::counted;
 
 /// The package of which each library is needed.
 const ALL_NEEDED: &str = "torch";
@@ -209,10 +210,10 @@ pub(crate) fn code_of(modules: &[&ModuleKernels]) -> String {
         count => format!(" in {count} libraries"),
     };
     format!(
-        "{}, {}{isa} in {} fatbins with kernels of {}{place}",
+        "{}, {}{isa} in {} with kernels of {}{place}",
         targets("SASS", |module| &module.sass),
         targets("PTX", |module| &module.ptx),
-        modules.iter().map(|m| m.with_kernels).sum::<u64>(),
+        counted(modules.iter().map(|m| m.with_kernels).sum::<u64>(), "fatbin"),
         modules.iter().map(|m| m.fatbins).sum::<u64>(),
     )
 }

@@ -16,7 +16,7 @@ use crate::process::limits::ResourceLimit;
 use crate::report::headline;
 use crate::smoke::{self, decode};
 use crate::stack::{Builtin, SmokeEntry, Stack};
-use crate::text::milliseconds;
+use crate::text::{counted, milliseconds};
 use known::Cause;
 use std::time::Duration;
 
@@ -446,8 +446,8 @@ fn jit(stack: &Stack, run: &SmokeRun) -> Option<Finding> {
         Some(calls) => calls,
     };
     let observed = format!(
-        "{calls} call{} of NVRTC{}",
-        if calls == 1 { "" } else { "s" },
+        "{} of NVRTC{}",
+        counted(calls, "call"),
         if jit.kernels.is_empty() {
             String::new()
         } else {

@@ -8,7 +8,7 @@ use crate::cli::config::Mode;
 use crate::cuda_errors::is_forward;
 use crate::order;
 use crate::receipt::ReceiptSummary;
-use crate::text::{milliseconds, sanitize, with_short_paths, without_middle};
+use crate::text::{counted, milliseconds, number_of, sanitize, with_short_paths, without_middle};
 
 /// Whether to colour.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -84,7 +84,7 @@ fn totals(findings: &[Finding]) -> String {
     let parts: Vec<String> = [
         (count(Status::Pass), "passed"),
         (count(Status::Fail), "failed"),
-        (warnings, if warnings == 1 { "warning" } else { "warnings" }),
+        (warnings, number_of(&warnings, "warning").as_str()),
         (count(Status::Info), "for information"),
         (count(Status::Skip), "skipped"),
         (count(Status::Unknown), "unknown"),
@@ -296,11 +296,8 @@ fn verdict_line(report: &Report<'_>, colour: Colour) -> String {
             format!("{word}: {code} ({end}); cuda-entrypoint explain {code} says more; {tail}")
         }
         (Verdict::Warn, _) => {
-            let plural = if warnings == 1 { "" } else { "s" };
-            format!(
-                "{}: {warnings} warning{plural}; {tail}",
-                colour.paint("33", "pass")
-            )
+            let warnings = counted(warnings, "warning");
+            format!("{}: {warnings}; {tail}", colour.paint("33", "pass"))
         }
         _ => format!("{}: {tail}", colour.paint("32", "pass")),
     }
@@ -481,8 +478,7 @@ fn proven(report: &Report<'_>) -> Vec<(Weight, String)> {
         .filter(|f| f.status == Status::Warn)
         .count();
     if warnings > 0 {
-        let plural = if warnings == 1 { "" } else { "s" };
-        proven.push((Weight::Warning, format!("{warnings} warning{plural}")));
+        proven.push((Weight::Warning, counted(warnings, "warning")));
     }
     proven
 }

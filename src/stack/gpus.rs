@@ -6,6 +6,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error, Visitor};
 use serde::{Serialize, Serializer};
 
 use super::error::{Problem, quoted};
+use crate::text::counted;
 
 /// A condition on the number of GPUs: `8` and `>=8` are at least eight, `==8` is eight and no more.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,13 +36,12 @@ impl GpuRule {
 
     /// `at least 2 GPUs`.
     pub fn words(self) -> String {
-        let gpus = |count| if count == 1 { "GPU" } else { "GPUs" };
         match self {
-            Self { least, most: None } => format!("at least {least} {}", gpus(least)),
+            Self { least, most: None } => format!("at least {}", counted(least, "GPU")),
             Self {
                 least,
                 most: Some(most),
-            } if least == most => format!("exactly {least} {}", gpus(least)),
+            } if least == most => format!("exactly {}", counted(least, "GPU")),
             Self {
                 least,
                 most: Some(most),

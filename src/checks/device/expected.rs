@@ -4,6 +4,7 @@ use super::{differs, kinds, visibility};
 use crate::check::{Code, Finding, Severity};
 use crate::facts::{Device, Facts, MemoryHolder, MemoryState};
 use crate::stack::{Stack, write_size};
+use crate::text::counted;
 
 /// Most holders that are named.
 const MOST: usize = 3;
@@ -40,8 +41,7 @@ fn count(stack: &Stack, facts: &Facts) -> Option<Finding> {
     let is_less = count < least;
     let in_nvml = device.nvml.as_ref().and_then(|nvml| nvml.device_count);
     let of_nvml = match in_nvml {
-        Some(1) => "; NVML sees 1 GPU".to_string(),
-        Some(all) => format!("; NVML sees {all} GPUs"),
+        Some(all) => format!("; NVML sees {}", counted(all, "GPU")),
         None => String::new(),
     };
     let lists = facts.environment.contains_key("CUDA_VISIBLE_DEVICES");
@@ -183,8 +183,7 @@ fn held(holders: &[MemoryHolder]) -> String {
     let named: Vec<String> = named.collect();
     let more = match holders.len().saturating_sub(MOST) {
         0 => String::new(),
-        1 => " and 1 more process".to_string(),
-        more => format!(" and {more} more processes"),
+        more => format!(" and {}", counted(more, "more process")),
     };
     format!("; {}{more}", named.join(", "))
 }

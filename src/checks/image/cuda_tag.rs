@@ -10,6 +10,7 @@ use crate::check::{Code, Finding, Severity};
 use crate::facts::{CudaVersion, Distribution};
 use crate::packages;
 use crate::stack::CudaRule;
+use crate::text::{counted, verb};
 
 /// What a build is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -91,7 +92,11 @@ pub fn judge(scene: &ImageContext<'_>) -> Vec<Finding> {
             Finding::pass(Code::PackageCudaTag, "packages")
                 .observed(names)
                 .required(format!("CUDA {rule}"))
-                .message(format!("{} packages are built for CUDA {rule}", good.len())),
+                .message(format!(
+                    "{} {} built for CUDA {rule}",
+                    counted(good.len(), "package"),
+                    verb(good.len(), "is", "are")
+                )),
         );
     }
     findings

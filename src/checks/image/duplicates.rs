@@ -9,6 +9,7 @@ use super::{ImageContext, accepts, cuda_tag, listed, owners};
 use crate::check::{Code, Finding};
 use crate::facts::Distribution;
 use crate::packages;
+use crate::text::{counted, verb};
 
 pub fn judge(scene: &ImageContext<'_>) -> Vec<Finding> {
     if scene.stack.packages.is_empty() {
@@ -21,9 +22,12 @@ pub fn judge(scene: &ImageContext<'_>) -> Vec<Finding> {
         let count = scene.installed.len();
         findings.push(
             Finding::pass(Code::PackageDuplicate, "packages")
-                .observed(format!("{count} distributions"))
+                .observed(counted(count, "distribution"))
                 .required("one distribution for each name")
-                .message(format!("each of {count} distributions is installed once")),
+                .message(match count {
+                    1 => "the one distribution is installed once".to_string(),
+                    _ => format!("each of {count} distributions is installed once"),
+                }),
         );
     }
     findings.extend(hidden(scene));
@@ -174,8 +178,9 @@ fn hidden(scene: &ImageContext<'_>) -> Option<Finding> {
             .observed(listed(&shadowed, 8))
             .required("the first folder wins")
             .message(format!(
-                "{} distributions are hidden by another folder of sys.path",
-                shadowed.len()
+                "{} {} hidden by another folder of sys.path",
+                counted(shadowed.len(), "distribution"),
+                verb(shadowed.len(), "is", "are")
             ))
     })
 }

@@ -12,7 +12,7 @@ use crate::facts::{CudaVersion, LibraryKind};
 use crate::nvidia::NvidiaWheel;
 use crate::order;
 use crate::packages;
-use crate::text::clip;
+use crate::text::{clip, counted, verb};
 
 /// The longest name of a symbol in a sentence, in characters.
 const LONGEST: usize = 120;
@@ -28,15 +28,10 @@ pub fn judge(scene: &ImageContext<'_>) -> Vec<Finding> {
     let unresolved = all.unresolved.iter().filter(|extension| lacks(extension)).count();
     let count = all.libraries.len().saturating_sub(unresolved);
     if findings.is_empty() && count > 0 {
-        let (libraries, finds) = match count {
-            1 => (
-                "1 library".to_string(),
-                "1 library that needs torch or CUDA finds its symbols".to_string(),
-            ),
-            _ => (
-                format!("{count} libraries"),
-                format!("{count} libraries that need torch or CUDA find their symbols"),
-            ),
+        let libraries = counted(count, "library");
+        let finds = match count {
+            1 => format!("{libraries} that needs torch or CUDA finds its symbols"),
+            _ => format!("{libraries} that need torch or CUDA find their symbols"),
         };
         findings.push(
             Finding::pass(Code::UndefinedSymbol, "libraries")
@@ -206,10 +201,10 @@ fn finding(
     };
     let others = match extensions.len() {
         1 => String::new(),
-        2 => format!("; 1 other library of {package} lacks symbols as well"),
         count => format!(
-            "; {} other libraries of {package} lack symbols as well",
-            count - 1
+            "; {} of {package} {} symbols as well",
+            counted(count - 1, "other library"),
+            verb(count - 1, "lacks", "lack")
         ),
     };
     let of_package = scene.installed.get(package).map_or_else(
@@ -242,7 +237,8 @@ fn finding(
                     "{of_package} {why}: {path} asks for {shown}, which torch {torch} does not define"
                 ),
                 count => format!(
-                    "{of_package} has {count} libraries for other releases of torch, such as {path}, and none for torch {torch}"
+                    "{of_package} has {} for other releases of torch, such as {path}, and none for torch {torch}",
+                    counted(count, "library")
                 ),
             },
             match alternatives(extensions) {

@@ -3,6 +3,7 @@
 use super::ImageContext;
 use crate::check::{Code, Finding, Severity};
 use crate::facts::Distribution;
+use crate::text::{counted, verb};
 
 /// How many files a finding names.
 const NAMED: usize = 3;
@@ -59,17 +60,15 @@ fn incomplete(dist: &Distribution) -> Finding {
         0 => named.join(", "),
         more => format!("{} and {more} more", named.join(", ")),
     };
-    let (noun, verb) = if count == 1 {
-        ("file", "is")
-    } else {
-        ("files", "are")
-    };
     Finding::problem(Code::PackageIncomplete, dist.name.clone())
         .observed(format!("{files}: not there"))
         .required(format!("the libraries and packages that {}/RECORD lists", dist.path))
         .message(format!(
-            "{count} {noun} of {} {} that its RECORD lists {verb} not there: {files}",
-            dist.name, dist.version
+            "{} of {} {} that its RECORD lists {} not there: {files}",
+            counted(count, "file"),
+            dist.name,
+            dist.version,
+            verb(count, "is", "are")
         ))
         .hint(format!(
             "In the Dockerfile: pip install --force-reinstall --no-deps '{}=={}', and no later step that removes its files. \

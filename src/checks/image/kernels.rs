@@ -15,6 +15,7 @@ use crate::facts::kernels::CodeKind;
 use crate::facts::{ComputeCapability, ModuleKernels};
 use crate::order;
 use crate::packages::{self, PACKAGES};
+use crate::text::{counted, verb};
 
 pub fn judge(scene: &ImageContext<'_>, archs: &ArchList) -> Vec<Finding> {
     let modules = &scene.image.kernels;
@@ -51,29 +52,25 @@ pub fn judge(scene: &ImageContext<'_>, archs: &ArchList) -> Vec<Finding> {
 
 fn pass(scene: &ImageContext<'_>, archs: &ArchList, good: &[Package<'_>]) -> Finding {
     let modules: Vec<&ModuleKernels> = good.iter().flat_map(|p| p.modules.iter().copied()).collect();
-    let shown: Vec<String> = modules.iter().map(|m| counted(scene, archs, m)).collect();
+    let shown: Vec<String> = modules.iter().map(|m| fatbins_of(scene, archs, m)).collect();
     let fatbins: u64 = modules.iter().map(|m| m.with_kernels).sum();
     // torch comes library by library.
     let names = order::set(good.iter().map(|p| p.name.unwrap_or(&p.title)));
-    let packages = match names.len() {
-        1 => "1 package serves".to_string(),
-        count => format!("{count} packages serve"),
-    };
-    let libraries = match modules.len() {
-        1 => "1 library".to_string(),
-        count => format!("{count} libraries"),
-    };
     Finding::pass(Code::KernelsMissing, "CUDA extensions")
         .observed(listed(&shown, 16))
         .required(archs.to_string())
         .message(format!(
-            "{packages} every listed architecture, by {libraries} with {fatbins} fatbins of kernels"
+            "{} {} every listed architecture, by {} with {} of kernels",
+            counted(names.len(), "package"),
+            verb(names.len(), "serves", "serve"),
+            counted(modules.len(), "library"),
+            counted(fatbins, "fatbin")
         ))
 }
 
 /// `torch/lib/libtorch_cuda.so: 305 of 340 fatbins with kernels (7.5 in 304)`: what does not serve as much as the rest is
 /// worth a number.
-fn counted(scene: &ImageContext<'_>, archs: &ArchList, module: &ModuleKernels) -> String {
+fn fatbins_of(scene: &ImageContext<'_>, archs: &ArchList, module: &ModuleKernels) -> String {
     let partial: Vec<String> = capabilities(archs)
         .filter_map(|cc| {
             let served = module.served.get(&cc)?;
@@ -86,10 +83,10 @@ fn counted(scene: &ImageContext<'_>, archs: &ArchList, module: &ModuleKernels) -
         false => format!(" ({})", partial.join(", ")),
     };
     format!(
-        "{}: {} of {} fatbins with kernels{partial}",
+        "{}: {} of {} with kernels{partial}",
         short(scene, module),
         module.with_kernels,
-        module.fatbins
+        counted(module.fatbins, "fatbin")
     )
 }
 

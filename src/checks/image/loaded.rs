@@ -14,6 +14,7 @@ use crate::facts::{
     Distribution, FoundBy, LoadedObject, LoaderEnd, MissingVersion, RefusedObject, ShadowedCopy,
 };
 use crate::packages;
+use crate::text::{counted, verb};
 
 const FOUND: &str = "a file that the loader finds and can use";
 
@@ -45,8 +46,10 @@ pub fn judge(scene: &ImageContext<'_>) -> Vec<Finding> {
                 .observed(listed(&loader.modules, 16))
                 .required(FOUND)
                 .message(format!(
-                    "the loader finds all that {} modules need: {files} files",
-                    loader.modules.len()
+                    "the loader finds all that {} {}: {}",
+                    counted(loader.modules.len(), "module"),
+                    verb(loader.modules.len(), "needs", "need"),
+                    counted(files, "file")
                 )),
         );
     }

@@ -9,6 +9,7 @@ use crate::check::{Code, Finding, Severity};
 use crate::facts::{Distribution, Python};
 use crate::process::closed;
 use crate::stack::SmokeEntry;
+use crate::text::counted;
 
 /// Whether an interpreter is needed, and not only folders with packages.
 fn needs_interpreter(scene: &ImageContext<'_>) -> bool {
@@ -353,9 +354,12 @@ pub fn tags(scene: &ImageContext<'_>) -> Vec<Finding> {
         let count = tagged().count();
         findings.push(
             Finding::pass(Code::PythonVersion, "wheels")
-                .observed(format!("{count} wheels"))
+                .observed(counted(count, "wheel"))
                 .required(Foreign::Interpreter.required(abi))
-                .message(format!("all {count} wheels are for this interpreter")),
+                .message(match count {
+                    1 => "the one wheel is for this interpreter".to_string(),
+                    _ => format!("all {count} wheels are for this interpreter"),
+                }),
         );
     }
     findings

@@ -103,11 +103,10 @@ impl<'a> Walk<'a> {
                 Finding::pass(Code::RequiresDist, root.name.clone())
                     .observed(listed(&met, 20))
                     .required("the versions that its metadata asks for")
-                    .message(format!(
-                        "{} finds all {} packages that it requires",
-                        root.name,
-                        met.len()
-                    )),
+                    .message(match met.len() {
+                        1 => format!("{} finds the package that it requires", root.name),
+                        all => format!("{} finds all {all} packages that it requires", root.name),
+                    }),
             );
         }
         findings

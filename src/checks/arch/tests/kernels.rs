@@ -161,7 +161,7 @@ fn what_single_libraries_lack_is_one_note() {
             (
                 Status::Info,
                 "2 of 3 libraries have no code that runs on 8.6: _fa3.so (9.0a), _qutlass.so \
-                 (10.0f); 1 of 3 libraries have no code that runs on 9.0: _qutlass.so (10.0f)"
+                 (10.0f); 1 of 3 libraries has no code that runs on 9.0: _qutlass.so (10.0f)"
             ),
         ]
     );
