@@ -294,7 +294,7 @@ fn a_package_of_alternatives_runs_where_one_of_them_does() {
             0,
             vec![
                 "pass 1 package holds",
-                "info 1 of 4 libraries have no code that runs on 9.0",
+                "info 1 of 4 libraries has no code that runs on 9.0",
             ],
         ),
         // the family of 10.0f, and of 12.0f
@@ -303,7 +303,7 @@ fn a_package_of_alternatives_runs_where_one_of_them_does() {
             0,
             vec![
                 "pass 1 package holds",
-                "info 1 of 4 libraries have no code that runs on 10.3",
+                "info 1 of 4 libraries has no code that runs on 10.3",
             ],
         ),
         (
@@ -391,7 +391,7 @@ fn a_helper_with_kernels_for_all_does_not_hide_an_extension_with_none() {
     let (code, found) = told_on(&checked);
     assert_eq!((code, found.len()), (0, 2), "{}", checked.table);
     assert!(
-        found[1].starts_with("warn 1 of 2 libraries have no code that runs on 9.0"),
+        found[1].starts_with("warn 1 of 2 libraries has no code that runs on 9.0"),
         "{found:#?}"
     );
     // A link's own fat binary has no kernels, however it is compressed: it serves nothing.
@@ -524,7 +524,7 @@ fn a_captured_stack_passes_where_it_was_captured_once_its_contradiction_is_accep
     let refused = capture(&image, &image.env(), &[]);
     let stderr = String::from_utf8(refused.stderr).unwrap();
     assert_eq!(refused.status.code(), Some(81), "{stderr}");
-    let part = r#""accept": [{"code":"requires-dist","package":"cumm-cu124","#;
+    let part = r#""accept": [{"code": "requires-dist", "package": "cumm-cu124", "#;
     assert!(stderr.contains(part), "{stderr}");
     let loose: Value = serde_json::from_slice(&refused.stdout).unwrap();
     assert_eq!(image.check(&loose).exit, 81);

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The entrypoint at work on real wheels, without a GPU and without Docker: environments in target/demo stand for images, and
-# the fake driver of the tests for a driver. `make demo` builds the binary first. The stories are those of README.md.
+# the fake driver of the tests for a driver. `make demo` builds the binary first. The stories are those of README.md, with full
+# paths: they can be run again as they are printed, wherever CARGO_TARGET_DIR puts the environments.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 . tests/build/folders.sh
@@ -34,18 +35,17 @@ story() {
 }
 
 echo
-echo "== 1. A wheel without kernels for an H100, found without a GPU. Its dependencies are left out here: what lacks because"
-echo "   of that is allowed."
+echo "== 1. A wheel without kernels for an H100, found without a GPU. Its dependencies are not installed here, which --allow"
+echo "   accepts."
 story 81 "$entrypoint" check --stage image --stack none --archs '8.0;9.0' --python "$target/demo/faiss" \
   --allow requires-dist,library-missing --quiet
 
 echo
-echo "== 2. A torchvision for another torch, in an image that was built without a complaint. torch is its metadata here."
+echo "== 2. A torchvision for another torch, in an image whose build succeeded. Of torch only the metadata is installed here."
 story 81 "$entrypoint" check --stage image --stack none --python "$target/demo/torchvision" \
   --allow library-missing --quiet
 
-service=("$target/demo/venv/bin/python" -c "print('service started')")
-[[ -x ${service[0]} ]] || service[0]=python3
+service=(python3 -c 'print("started")')
 options=(--stack tests/demo/stack.json --python "$target/demo/venv" --allow requires-dist)
 
 echo

@@ -77,14 +77,17 @@ const ELSEWHERE: [(&str, &str); 13] = [
 /// The beginnings of commands that are to fail, and with what.
 const EXITS: [(&str, i32); 3] = [
     (
-        "cuda-entrypoint check --stage image --stack none --archs '8.0;9.0' --python target/demo/faiss",
+        "dist/cuda-entrypoint check --stage image --stack none --archs '8.0;9.0' --python target/demo/faiss",
         81,
     ),
     (
-        "cuda-entrypoint check --stage image --stack none --python target/demo/torchvision",
+        "dist/cuda-entrypoint check --stage image --stack none --python target/demo/torchvision",
         81,
     ),
-    ("cuda-entrypoint run --stack tests/demo/stack.json ", 82),
+    (
+        "FAKE_GPU_SCRIPT=target/demo/old-driver.json LD_LIBRARY_PATH=target/fakes/lib dist/cuda-entrypoint run ",
+        82,
+    ),
 ];
 
 /// A command of a page, and what is shown of its output.
@@ -134,6 +137,10 @@ fn unpacked(folder: &Path, package: &str, release: &str) {
 fn place(folder: &Path) {
     fs::create_dir_all(folder.join("bin")).unwrap();
     symlink(ENTRYPOINT, folder.join("bin/cuda-entrypoint")).unwrap();
+    fs::create_dir_all(folder.join("dist")).unwrap();
+    symlink(ENTRYPOINT, folder.join("dist/cuda-entrypoint")).unwrap();
+    fs::create_dir_all(folder.join("target/fakes")).unwrap();
+    symlink(fake_driver_dir(), folder.join("target/fakes/lib")).unwrap();
     symlink(root().join("tests"), folder.join("tests")).unwrap();
     let demo = folder.join("target/demo");
     fs::create_dir_all(&demo).unwrap();
