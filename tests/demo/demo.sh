@@ -46,7 +46,7 @@ story 81 "$entrypoint" check --stage image --stack none --python "$target/demo/t
   --allow library-missing --quiet
 
 service=(python3 -c 'print("started")')
-options=(--stack tests/demo/stack.json --python "$target/demo/venv" --allow requires-dist)
+options=(--stack "$PWD/tests/demo/stack.json" --python "$target/demo/venv" --allow requires-dist)
 
 echo
 echo "== 3. A driver that is too old for the image: the fake driver of the tests says that it is 520.61.05."
