@@ -461,7 +461,7 @@ mod tests {
         ] {
             let site = Site::new();
             site.file("x-1.dist-info/METADATA", "Name: x\nVersion: 1\n")
-                .file("x-1.dist-info/WHEEL", &format!("Tag: {tag}\n"))
+                .file("x-1.dist-info/WHEEL", format!("Tag: {tag}\n"))
                 .file("x-1.dist-info/RECORD", record);
             let mut found = site.found();
             without_stale_tags(&mut found, Some(version));
