@@ -94,13 +94,18 @@ pub fn manifest(facts: &Facts, given: &Given<'_>) -> Result<Captured, (String, S
     }
     let packages = packages::rules(image, &mut notes);
     notes.extend(packages::of_others(image));
+    let libraries = libraries(image, &mut notes);
+    // A program that stands for itself needs no Python, whatever else is in the image.
+    let needs_python = libraries.is_empty() || !packages.is_empty();
+    let python = needs_python.then(|| python(image, &mut notes)).flatten();
     let stack = Stack {
         name: given.name.to_string(),
         cuda,
         archs: archs::list(image, &mut notes),
         env: jit_variables(image, given.variables),
-        python: python(image, &mut notes),
+        python,
         packages,
+        libraries,
         smoke: smoke::entries(image, given.imports, &mut notes),
         ..Stack::default()
     };
@@ -181,6 +186,37 @@ pub fn belongs(name: &str) -> bool {
 /// The entry of the manifest that would accept a finding; none where no entry can.
 pub fn exception(finding: &Finding, facts: &Facts) -> Option<String> {
     contradictions::exception(finding, &facts.image)
+}
+
+/// The service's program and the libraries beside it that hold CUDA code.
+fn libraries(image: &ImageFacts, notes: &mut Vec<String>) -> Vec<String> {
+    let named = |pattern: &String| {
+        let files = image
+            .named_libraries
+            .iter()
+            .filter(|named| named.pattern == *pattern);
+        let mut files = files.flat_map(|named| &named.paths);
+        files.any(|path| {
+            image
+                .kernels
+                .iter()
+                .any(|module| module.named && module.path == *path)
+        })
+    };
+    let all = image.named_libraries.iter().map(|named| &named.pattern);
+    let found: Vec<String> = all
+        .enumerate()
+        .filter(|(at, pattern)| *at == 0 || named(pattern))
+        .map(|(_, pattern)| pattern.clone())
+        .collect();
+    if !found.is_empty() {
+        notes.push(
+            "libraries are the service's program and what lies in its folder and in the lib beside it: add what it loads from \
+             elsewhere"
+                .to_string(),
+        );
+    }
+    found
 }
 
 fn is_for_cuda(image: &ImageFacts, cuda: &CudaRules) -> bool {

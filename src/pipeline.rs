@@ -321,6 +321,7 @@ impl<'a> Run<'a> {
         self.image_is_open()
             || self.receipt_is_open()
             || self.kernels.is_some()
+            || self.located.is_some()
             || self.driver_is_open()
             || self.nvml_is_open()
             || self.retry_at.is_some()

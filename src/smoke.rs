@@ -263,6 +263,11 @@ impl Smoke {
         self.word.is_none()
     }
 
+    /// Whether more than the native proof is to run.
+    pub fn needs_python(&self) -> bool {
+        !self.builtins.is_empty() || !self.waiting.is_empty()
+    }
+
     /// The native proof, until it is over.
     pub fn native(&mut self) -> Option<&mut Native> {
         self.native.as_mut()

@@ -109,6 +109,13 @@ impl Stack {
         }
     }
 
+    /// Whether its smoke has entries that a Python runs, or may run.
+    pub fn has_python_smoke(&self) -> bool {
+        self.smoke
+            .iter()
+            .any(|entry| !matches!(entry, SmokeEntry::Native(_)))
+    }
+
     /// Parses a manifest. A byte order mark in front is skipped.
     ///
     /// # Errors

@@ -3,13 +3,13 @@
 #![cfg(feature = "entrypoint")]
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 
 use crate::support::fakes;
-use crate::support::image::{Image, demo_manifest, entrypoint};
+use crate::support::image::{Image, add_kernels, c_library, demo_manifest, entrypoint};
 use crate::support::testing::{Entry, container, library};
 
 const SPCONV: &str = "spconv/core_cc.cpython-311-x86_64-linux-gnu.so";
@@ -480,7 +480,7 @@ fn of_many_compressed_fatbins_a_sample_is_loaded_and_all_by_request() {
     let sample = scene.check(json!({}), &NATIVE);
     assert_eq!(
         sample.native()["loads"][0]["loaded"],
-        64,
+        32,
         "{:#}",
         sample.report["findings"]
     );
@@ -550,7 +550,13 @@ fn a_receipt_never_stands_for_a_stronger_proof() {
         let options = ["--smoke", smoke, "--receipt", receipt.to_str().unwrap()];
         let mut command = scene.command("run", &json!({}), &options);
         let output = command.args(["--", "true"]).output().unwrap();
-        assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+        assert_eq!(
+            output.status.code(),
+            Some(0),
+            "{:?}: {}",
+            output.status,
+            text(&output)
+        );
         text(&output)
     };
     let used = |said: &str| said.contains("smoke as proven");
@@ -597,4 +603,241 @@ fn a_library_that_shrinks_meanwhile_is_told() {
 fn truncate(file: &Path, length: u64) {
     let file = fs::File::options().write(true).open(file).unwrap();
     file.set_len(length).unwrap();
+}
+
+/// An image without Python: a program, and a library that it needs, both with kernels.
+struct App {
+    image: Image,
+    folder: PathBuf,
+}
+
+impl App {
+    fn new(arch: u32) -> Self {
+        let image = Image::empty();
+        let folder = image.root().join("app");
+        let kernels = [container(&[Entry::sass(arch, true)])];
+        fs::create_dir_all(folder.join("bin")).unwrap();
+        let lib = folder.join("lib");
+        fs::create_dir_all(&lib).unwrap();
+        c_library(&lib, "libbase", "int base(void) { return 1; }");
+        let ops = c_library(&lib, "libops", "int ops(void) { return 2; }");
+        let source = image.root().join("main.c");
+        fs::write(
+            &source,
+            "int ops(void); int base(void); int main(void) { return ops() + base() - 3; }",
+        )
+        .unwrap();
+        let program = folder.join("bin/server");
+        let status = Command::new("cc")
+            .args(["-o", program.to_str().unwrap(), source.to_str().unwrap()])
+            .arg("-L")
+            .arg(&lib)
+            .args(["-l:libops.so", "-l:libbase.so"])
+            .arg("-Wl,-rpath,$ORIGIN/../lib")
+            .status()
+            .unwrap();
+        assert!(status.success());
+        add_kernels(&ops, &kernels);
+        add_kernels(&program, &kernels);
+        Self { image, folder }
+    }
+
+    fn program(&self) -> String {
+        self.folder.join("bin/server").to_str().unwrap().to_string()
+    }
+
+    fn scene(self, archs: &str) -> Scene {
+        let lib = self.folder.join("lib/*.so");
+        let manifest = json!({
+            "schema": 1, "name": "app", "archs": archs,
+            "libraries": [self.program(), lib.to_str().unwrap()], "smoke": ["native"],
+        });
+        Scene {
+            image: self.image,
+            manifest,
+        }
+    }
+}
+
+/// The command of a scene without the environment that it names.
+fn without_python(scene: &Scene, verb: &str, script: Value, options: &[&str]) -> Command {
+    let root = scene.image.root();
+    let (machine, stack) = (root.join("machine.json"), scene.image.manifest(&scene.manifest));
+    fs::write(&machine, script.to_string()).unwrap();
+    let mut command = entrypoint();
+    command
+        .arg(verb)
+        .args(options)
+        .arg("--termination-log")
+        .arg(root.join("termination"));
+    command.arg("--stack").arg(stack).current_dir(root);
+    command
+        .env("LD_LIBRARY_PATH", fakes::fake_driver_dir())
+        .env("FAKE_GPU_SCRIPT", machine);
+    command
+}
+
+fn report(mut command: Command) -> (i32, Value) {
+    let output = command.args(["--report", "-"]).output().unwrap();
+    let report = serde_json::from_slice(&output.stdout);
+    (
+        output.status.code().unwrap_or(-1),
+        report.unwrap_or_else(|e| panic!("{e}: {}", text(&output))),
+    )
+}
+
+fn problems(report: &Value) -> Vec<String> {
+    let findings = report["findings"].as_array().unwrap().iter();
+    findings
+        .filter(|f| f["status"] == "fail")
+        .map(|f| {
+            format!(
+                "{}: {}",
+                f["code"].as_str().unwrap(),
+                f["message"].as_str().unwrap()
+            )
+        })
+        .collect()
+}
+
+#[test]
+fn libraries_outside_of_python_are_judged_and_loaded() {
+    let scene = App::new(90).scene("9.0");
+    let (exit, found) = report(without_python(&scene, "check", json!({}), &[]));
+    assert_eq!(exit, 0, "{:#}", found["findings"]);
+    let native = &found["facts"]["smoke"]["native"];
+    let loaded: Vec<&Value> = native["loads"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|l| &l["loaded"])
+        .collect();
+    assert_eq!(
+        loaded,
+        [1, 1],
+        "the program and libops.so; libbase.so has no kernels"
+    );
+    assert_eq!(
+        found["facts"]["image"]["named_libraries"][1]["paths"]
+            .as_array()
+            .unwrap()
+            .len(),
+        2
+    );
+    assert_eq!(found["facts"]["image"]["python"]["interpreter"], Value::Null);
+    // The loader was asked about the program, which needs both libraries.
+    let mapped = found["facts"]["image"]["loaded"].to_string();
+    assert!(mapped.contains("libbase.so"), "{mapped}");
+}
+
+#[test]
+fn what_is_wrong_with_a_named_library_fails_the_build() {
+    let scene = App::new(80).scene("8.0;9.0");
+    let (exit, found) = report(without_python(&scene, "check", json!({}), &["--stage", "image"]));
+    assert_eq!(exit, 81, "{:#}", found["findings"]);
+    let told = problems(&found).join("\n");
+    assert!(
+        told.contains("kernels-missing") && told.contains("has no kernels for 9.0"),
+        "{told}"
+    );
+    // A GPU that none of it serves is another node's business.
+    let mut other = App::new(80).scene("8.0");
+    other.manifest.as_object_mut().unwrap().remove("archs");
+    let (exit, found) = report(without_python(&other, "check", json!({}), &["--stage", "device"]));
+    assert_eq!(exit, 83, "{:#}", found["findings"]);
+    let (exit, found) = report(without_python(&other, "check", json!({}), &["--stage", "smoke"]));
+    assert_eq!(exit, 83, "{:#}", found["findings"]);
+
+    let scene = App::new(90).scene("9.0");
+    let lib = scene.image.root().join("app/lib");
+    fs::rename(lib.join("libbase.so"), lib.join("libbase.old")).unwrap();
+    let (exit, found) = report(without_python(&scene, "check", json!({}), &["--stage", "image"]));
+    assert_eq!(exit, 81, "{:#}", found["findings"]);
+    let told = problems(&found).join("\n");
+    assert!(
+        told.contains("library-missing") && told.contains("does not find"),
+        "{told}"
+    );
+    fs::remove_dir_all(&lib).unwrap();
+    let (_, found) = report(without_python(&scene, "check", json!({}), &["--stage", "image"]));
+    let told = problems(&found).join("\n");
+    assert!(told.contains("file-missing: no file matches"), "{told}");
+    fs::create_dir(&lib).unwrap();
+    fs::write(lib.join("libops.so"), "no library").unwrap();
+    let (exit, found) = report(without_python(&scene, "check", json!({}), &["--stage", "image"]));
+    assert_eq!(exit, 81, "{:#}", found["findings"]);
+    let told = problems(&found).join("\n");
+    assert!(told.contains("libops.so"), "{told}");
+}
+
+#[test]
+fn capture_writes_a_program_with_its_libraries_and_none_judges_them() {
+    let app = App::new(90);
+    let program = app.program();
+    let scene = app.scene("9.0");
+    let mut capture = entrypoint();
+    capture.args(["stack", "capture", "--", &program]);
+    let output = capture.output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    let captured: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(captured["smoke"], json!(["native"]));
+    let named: Vec<&str> = captured["libraries"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(Value::as_str)
+        .collect();
+    assert_eq!(named.len(), 2, "{captured:#}");
+    assert!(
+        named[0].ends_with("bin/server") && named[1].ends_with("lib/libops.so"),
+        "{named:?}"
+    );
+    assert_eq!(captured["python"], Value::Null);
+    let scene = Scene {
+        manifest: captured,
+        ..scene
+    };
+    let (exit, found) = report(without_python(&scene, "check", json!({}), &[]));
+    assert_eq!(exit, 0, "{:#}", found["findings"]);
+    let mut none = entrypoint();
+    none.args([
+        "check", "--stack", "none", "--archs", "8.0", "--stage", "image", "--report", "-", "--", &program,
+    ]);
+    let output = none.output().unwrap();
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(81), "{:#}", found["findings"]);
+    assert!(
+        problems(&found).join(" ").contains("has no kernels for 8.0"),
+        "{:#}",
+        found["findings"]
+    );
+}
+
+#[test]
+fn a_receipt_rests_on_named_libraries() {
+    let scene = App::new(90).scene("9.0");
+    let receipt = scene.image.root().join("receipt.json");
+    let start = || {
+        let options = ["--receipt", receipt.to_str().unwrap()];
+        let mut command = without_python(&scene, "run", json!({}), &options);
+        let output = command.args(["--", "true"]).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+        text(&output)
+    };
+    start();
+    let again = start();
+    assert!(again.contains("image, GPUs and smoke as proven"), "{again}");
+    // A library without kernels, so that no fact of it is kept; and a new one that the pattern names.
+    let lib = scene.image.root().join("app/lib");
+    c_library(
+        &lib,
+        "libbase",
+        "int base(void) { return 1; } int more(void) { return 2; }",
+    );
+    let changed = start();
+    assert!(changed.contains("image not taken from it"), "{changed}");
+    start();
+    c_library(&lib, "libnew", "int new_one(void) { return 1; }");
+    let more = start();
+    assert!(more.contains("image not taken from it"), "{more}");
 }

@@ -3,7 +3,7 @@
 #![cfg(feature = "entrypoint")]
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::support::cuda;
 use crate::support::fakes::fake_driver_dir;
-use crate::support::image::{Checked, Image, entrypoint};
+use crate::support::image::{Checked, Image, c_library_with_kernels, entrypoint};
 use crate::support::run::ENTRYPOINT;
 use crate::support::testing::{Entry, container, library};
 
@@ -362,15 +362,24 @@ fn an_image_of_a_program_needs_no_python() {
         image.run_check(command)
     };
     // Its smoke runs a program of the image.
-    let program = folder.join("my-app");
+    let app = image.root().join("my-app");
+    let program = app.join("bin/my-app");
     let text = fs::read_to_string(&example).unwrap();
-    let manifest = text.replace("/usr/local/bin/my-app", program.to_str().unwrap());
+    let manifest = text.replace("/opt/my-app", app.to_str().unwrap());
     assert_ne!(text, manifest);
     let own = image.root().join("own.json");
     fs::write(&own, manifest).unwrap();
     assert!(check(&own).exit == 81 && check(&example).exit == 81);
-    fs::write(&program, "").unwrap();
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::create_dir_all(app.join("bin")).unwrap();
+    fs::create_dir_all(app.join("lib")).unwrap();
+    fs::copy("/bin/true", &program).unwrap();
+    let entries = [Entry::sass(80, true), Entry::sass(90, true)];
+    c_library_with_kernels(
+        &app.join("lib"),
+        "ops",
+        "int f(void) { return 0; }",
+        &[container(&entries)],
+    );
     for stack in [Path::new("none"), &own] {
         let checked = check(stack);
         assert_eq!(checked.exit, 0, "{}", checked.table);

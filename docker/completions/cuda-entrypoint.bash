@@ -20,7 +20,7 @@ _cuda_entrypoint() {
     --gpu) words='required optional off' ;;
     --log) words='error warn info debug trace' ;;
     --mode) words='enforce warn off' ;;
-    --smoke) words='separate handoff off' ;;
+    --smoke) words='separate handoff native off' ;;
     --smoke-devices) words='first all' ;;
     --stage) words='image device smoke all health' ;;
     --allow | --warn | --deny) words=$(_cuda_entrypoint_codes) ;;
@@ -50,7 +50,7 @@ _cuda_entrypoint() {
 }
 
 _cuda_entrypoint_codes() {
-  echo 'storage-fault file-unreadable python-missing python-unknown python-version package-missing package-version package-incomplete package-cuda-tag package-torch-tag package-duplicate file-owner numpy-abi requires-dist editable-trap file-missing cudart-version nvrtc-version cudnn-version library-missing library-shadowed undefined-symbol stub-driver kernels-missing kernels-ptx-only compiler-missing cache-unwritable user-unknown variable-mismatch loader-missing require-cuda driver-missing driver-too-old driver-minor-compat driver-floor gpu-missing gpu-count gpu-memory gpu-not-ready gpu-unhealthy nvml-missing nvml-differs shm-small memlock-low helper-crashed helper-timeout arch-unsupported arch-unlisted kernels-unusable smoke-import smoke-forward smoke-wrong smoke-device jit-at-runtime smoke-timeout'
+  echo 'storage-fault file-unreadable python-missing python-unknown python-version package-missing package-version package-incomplete package-cuda-tag package-torch-tag package-duplicate file-owner numpy-abi requires-dist editable-trap file-missing cudart-version nvrtc-version cudnn-version library-missing library-shadowed undefined-symbol stub-driver kernels-missing kernels-ptx-only compiler-missing cache-unwritable user-unknown variable-mismatch loader-missing require-cuda driver-missing driver-too-old driver-minor-compat driver-floor gpu-missing gpu-count gpu-memory gpu-not-ready gpu-unhealthy nvml-missing nvml-differs shm-small memlock-low helper-crashed helper-timeout arch-unsupported arch-unlisted kernels-unusable smoke-import smoke-forward smoke-wrong smoke-device kernel-load jit-at-runtime smoke-timeout'
 }
 
 complete -o filenames -F _cuda_entrypoint cuda-entrypoint

@@ -1,7 +1,7 @@
 # Completion of cuda-entrypoint for fish, written by `make docs` from the tables of commands and options.
 
 set -l commands run check kernels explain stack schema install help
-set -l codes storage-fault file-unreadable python-missing python-unknown python-version package-missing package-version package-incomplete package-cuda-tag package-torch-tag package-duplicate file-owner numpy-abi requires-dist editable-trap file-missing cudart-version nvrtc-version cudnn-version library-missing library-shadowed undefined-symbol stub-driver kernels-missing kernels-ptx-only compiler-missing cache-unwritable user-unknown variable-mismatch loader-missing require-cuda driver-missing driver-too-old driver-minor-compat driver-floor gpu-missing gpu-count gpu-memory gpu-not-ready gpu-unhealthy nvml-missing nvml-differs shm-small memlock-low helper-crashed helper-timeout arch-unsupported arch-unlisted kernels-unusable smoke-import smoke-forward smoke-wrong smoke-device jit-at-runtime smoke-timeout
+set -l codes storage-fault file-unreadable python-missing python-unknown python-version package-missing package-version package-incomplete package-cuda-tag package-torch-tag package-duplicate file-owner numpy-abi requires-dist editable-trap file-missing cudart-version nvrtc-version cudnn-version library-missing library-shadowed undefined-symbol stub-driver kernels-missing kernels-ptx-only compiler-missing cache-unwritable user-unknown variable-mismatch loader-missing require-cuda driver-missing driver-too-old driver-minor-compat driver-floor gpu-missing gpu-count gpu-memory gpu-not-ready gpu-unhealthy nvml-missing nvml-differs shm-small memlock-low helper-crashed helper-timeout arch-unsupported arch-unlisted kernels-unusable smoke-import smoke-forward smoke-wrong smoke-device kernel-load jit-at-runtime smoke-timeout
 
 complete -c cuda-entrypoint -f
 complete -c cuda-entrypoint -n "not __fish_seen_subcommand_from $commands" -a run -d 'check, then exec COMMAND'
@@ -22,7 +22,7 @@ complete -c cuda-entrypoint -n '__fish_seen_subcommand_from run' -l gpu -x -a 'r
 complete -c cuda-entrypoint -n '__fish_seen_subcommand_from run' -l allow -x -a "$codes" -d 'report a finding as information; repeatable, or a comma-separated list'
 complete -c cuda-entrypoint -n '__fish_seen_subcommand_from run' -l warn -x -a "$codes" -d 'report a finding as a warning'
 complete -c cuda-entrypoint -n '__fish_seen_subcommand_from run' -l deny -x -a "$codes" -d 'report a finding as a failure'
-complete -c cuda-entrypoint -n '__fish_seen_subcommand_from run' -l smoke -x -a 'separate handoff off' -d 'separate, handoff, off'
+complete -c cuda-entrypoint -n '__fish_seen_subcommand_from run' -l smoke -x -a 'separate handoff native off' -d 'native can be combined with separate or handoff, and goes first: native,handoff'
 complete -c cuda-entrypoint -n '__fish_seen_subcommand_from run' -l smoke-devices -x -a 'first all' -d 'first, all'
 complete -c cuda-entrypoint -n '__fish_seen_subcommand_from run' -l smoke-timeout -x -d 'deadline for the smoke'
 complete -c cuda-entrypoint -n '__fish_seen_subcommand_from run' -l python -r -F -d 'interpreter, or folder of its environment'
@@ -46,7 +46,7 @@ complete -c cuda-entrypoint -n '__fish_seen_subcommand_from check' -l gpu -x -a 
 complete -c cuda-entrypoint -n '__fish_seen_subcommand_from check' -l allow -x -a "$codes" -d 'report a finding as information; repeatable, or a comma-separated list'
 complete -c cuda-entrypoint -n '__fish_seen_subcommand_from check' -l warn -x -a "$codes" -d 'report a finding as a warning'
 complete -c cuda-entrypoint -n '__fish_seen_subcommand_from check' -l deny -x -a "$codes" -d 'report a finding as a failure'
-complete -c cuda-entrypoint -n '__fish_seen_subcommand_from check' -l smoke -x -a 'separate handoff off' -d 'separate, handoff, off'
+complete -c cuda-entrypoint -n '__fish_seen_subcommand_from check' -l smoke -x -a 'separate handoff native off' -d 'native can be combined with separate or handoff, and goes first: native,handoff'
 complete -c cuda-entrypoint -n '__fish_seen_subcommand_from check' -l smoke-devices -x -a 'first all' -d 'first, all'
 complete -c cuda-entrypoint -n '__fish_seen_subcommand_from check' -l smoke-timeout -x -d 'deadline for the smoke'
 complete -c cuda-entrypoint -n '__fish_seen_subcommand_from check' -l python -r -F -d 'interpreter, or folder of its environment'

@@ -2,6 +2,7 @@
 
 use super::packages::installed;
 use crate::checks::kernels;
+use crate::facts::native::NativeExtent;
 use crate::facts::{Distribution, ImageFacts};
 use crate::order;
 use crate::packages;
@@ -39,11 +40,17 @@ pub(super) fn entries(
         all.any(|dist| row(dist).is_some_and(|p| p.name == builtin.name()) && is_for_cuda(dist))
     });
     let mut entries: Vec<SmokeEntry> = builtins.map(SmokeEntry::Builtin).collect();
+    if !image.named_libraries.is_empty() {
+        // A program's kernels have no import by which they could be tried.
+        entries.insert(0, SmokeEntry::Native(NativeExtent::Sample));
+    }
     if image.python.interpreter.is_none() {
-        if !entries.is_empty() || !with_kernels.is_empty() {
+        let is_python = |entry: &SmokeEntry| !matches!(entry, SmokeEntry::Native(_));
+        if entries.iter().any(is_python) || !with_kernels.is_empty() {
             notes.push("smoke is left out: there is no interpreter to run it with".to_string());
         }
-        return Vec::new();
+        entries.retain(|entry| matches!(entry, SmokeEntry::Native(_)));
+        return entries;
     }
     for dist in with_kernels.iter().filter(|dist| row(dist).is_none()) {
         if NEED_VIDEO.contains(&dist.name.as_str()) {
@@ -74,7 +81,7 @@ pub(super) fn entries(
     }
     entries.retain(|entry| {
         let is_valid = crate::stack::check_name(entry.name()).is_ok();
-        is_valid || matches!(entry, SmokeEntry::Builtin(_))
+        is_valid || matches!(entry, SmokeEntry::Builtin(_) | SmokeEntry::Native(_))
     });
     entries
 }

@@ -287,7 +287,13 @@ fn usable(
     names.dedup();
     let holding = format!(
         "{} {}",
-        counted(names.len(), "package"),
+        counted(
+            names.len(),
+            match packages.iter().all(|package| package.is_named()) {
+                true => "file",
+                false => "package",
+            }
+        ),
         verb(names.len(), "holds", "hold")
     );
     order::sort(&mut by_ptx);

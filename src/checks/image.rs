@@ -66,7 +66,7 @@ pub fn judge(stack: &Stack, archs: Option<&ArchList>, facts: &Facts) -> Vec<Find
         findings.extend(extensions::judge(&scene));
     }
     findings.extend(named_files::libraries(&scene));
-    if let Some(archs) = archs.filter(|_| scene.has_folders() || !stack.libraries.is_empty()) {
+    if let Some(archs) = archs.filter(|_| scene.has_folders() || !facts.image.named_libraries.is_empty()) {
         findings.extend(kernels::judge(&scene, archs));
     }
     findings.extend(super::floor::of_image(stack, archs, facts));

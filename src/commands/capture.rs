@@ -5,7 +5,7 @@ use std::ffi::{CString, OsString};
 
 use cuda_entrypoint::check::{Code, Finding, Findings, Outcome};
 use cuda_entrypoint::cli::config::{Config, SmokeMode};
-use cuda_entrypoint::discover::imports;
+use cuda_entrypoint::discover::{imports, named_libraries};
 use cuda_entrypoint::exit_code::ExitCode;
 use cuda_entrypoint::facts::{Distribution, Facts};
 use cuda_entrypoint::pipeline::{Gathered, Plan, Task};
@@ -57,10 +57,17 @@ impl Session<'_> {
                 return Err(error.exit_code());
             }
         };
-        let probe = capture::probe().map_err(|error| {
+        let mut probe = capture::probe().map_err(|error| {
             complain(&format!("the probing manifest {error}"), &error.hint);
             ExitCode::Software.code()
         })?;
+        let program = self
+            .service
+            .first()
+            .map(|name| launch::resolve(name, launch::lookup(self.environ, "PATH")));
+        if let Some(Ok(program)) = program {
+            probe.libraries = named_libraries::of_program(&program);
+        }
         let found = self.read(&config, &probe, self.environ, supervisor)?;
         let variables = variables(self.environ);
         let given = capture::Given {

@@ -459,7 +459,7 @@ fn may_be_for_the_cpu(folder: &OsStr) -> bool {
     packages.any(|p| folder == p.folder && p.silent_cpu_build.get().is_some())
 }
 
-fn is_vendors(name: &OsStr) -> bool {
+pub(super) fn is_vendors(name: &OsStr) -> bool {
     let name = name.as_bytes();
     VENDOR_NAMES.iter().any(|vendor| {
         name.get(..vendor.len())

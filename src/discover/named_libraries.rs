@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::bytes::RandomFile;
-use super::{elf, files, kernels};
+use super::{elf, files, kernels, modules};
 use crate::facts::NamedLibraries;
 use crate::order;
 
@@ -35,8 +35,8 @@ pub fn paths(named: &[NamedLibraries]) -> Vec<PathBuf> {
         .collect()
 }
 
-/// The program that a service starts, and the libraries in its folder and in the `lib` beside that which hold CUDA code, as
-/// patterns that name each. None where it is no program of its own, such as a script.
+/// The program that a service starts, where it is one of its own with CUDA code, and the libraries in its folder and in the `lib` beside that which hold CUDA code, as
+/// patterns that name each. None where it is a script or Python's interpreter, or has no such library beside it.
 pub fn of_program(program: &Path) -> Vec<String> {
     let Ok(program) = program.canonicalize() else {
         return Vec::new();
@@ -45,20 +45,34 @@ pub fn of_program(program: &Path) -> Vec<String> {
     let Some(folder) = program.parent().filter(|_| is_program) else {
         return Vec::new();
     };
-    let mut found = vec![program.clone()];
+    let name = program
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
+    if name.starts_with("python") {
+        return Vec::new();
+    }
+    let mut libraries_found = Vec::new();
     let beside = ["lib", "lib64"].map(|name| folder.parent().unwrap_or(folder).join(name));
     let is_systems = |folder: &Path| ["/", "/usr", "/usr/local"].map(Path::new).contains(&folder);
     let own = [folder.to_path_buf()].into_iter().chain(beside);
     for folder in own.filter(|folder| folder.parent().is_none_or(|parent| !is_systems(parent))) {
         let entries = files::list(&folder).unwrap_or_default().into_iter();
-        let libraries = entries.filter(|entry| kernels::is_library(&entry.name));
-        found.extend(
+        let libraries =
+            entries.filter(|entry| kernels::is_library(&entry.name) && !modules::is_vendors(&entry.name));
+        libraries_found.extend(
             libraries
-                .map(|entry| folder.join(entry.name))
+                .map(|entry| folder.join(&entry.name))
                 .filter(|path| has_code(path))
                 .take(MOST),
         );
     }
+    if libraries_found.is_empty() && !has_code(&program) {
+        return Vec::new();
+    }
+    let mut found = vec![program];
+    found.extend(libraries_found);
     found
         .iter()
         .filter_map(|path| Some(glob::Pattern::escape(path.to_str()?)))

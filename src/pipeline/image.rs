@@ -14,7 +14,7 @@ use crate::helper::Request;
 use crate::hidden::is_hidden;
 use crate::process::launch;
 use crate::process::supervisor::{Ended, Exit, Start, Supervisor};
-use crate::smoke::handoff;
+use crate::smoke::{Smoke, handoff};
 use crate::sys::Program;
 use crate::{capture, checks, helper, smoke, sys};
 
@@ -81,8 +81,8 @@ impl Run<'_> {
                         || !self.task.stack.libraries.is_empty()
                         || !self.task.stack.packages.is_empty())),
             // The image stage judges that there is one, wherever the smoke is to run.
-            smoke: self.smoke.is_some()
-                || ((plan.image || self.keeps()) && !self.task.stack.smoke.is_empty()),
+            smoke: self.smoke.as_ref().is_some_and(Smoke::needs_python)
+                || ((plan.image || self.keeps()) && self.task.stack.has_python_smoke()),
             programs: !matches!(config.smoke.mode, SmokeMode::Off | SmokeMode::Native),
             offer,
             reading: self.reading.clone(),
@@ -143,7 +143,6 @@ impl Run<'_> {
                 self.facts.image.kernels = found.kernels;
                 self.facts.image.extensions = found.extensions;
                 self.timing.push(("kernels", self.started.elapsed()));
-                self.begin_to_locate(supervisor);
             }
         }
         while let Some(Ok(told)) = self.image.as_ref().map(mpsc::Receiver::try_recv) {

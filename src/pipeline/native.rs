@@ -29,10 +29,15 @@ impl Run<'_> {
 
     /// Hears the process that asks the driver, looks for the kernels, and starts a process where the plan has none.
     pub(super) fn attend_native(&mut self, supervisor: &mut Supervisor) {
+        // Waited for in any case: a thread that is left would run on behind the checks.
+        if let Some(located) = self.located.as_ref().and_then(Awaited::take) {
+            self.located = None;
+            self.native_libraries = Some(located);
+        }
         if !self.wants_native() {
             return;
         }
-        self.locate();
+        self.locate(supervisor);
         let Some(native) = self.smoke.as_mut().and_then(|smoke| smoke.native()) else {
             return;
         };
@@ -65,19 +70,15 @@ impl Run<'_> {
         }
     }
 
-    /// Looks, in a thread, for where the kernels lie, once it is known which libraries have any.
-    fn locate(&mut self) {
-        if let Some(located) = self.located.as_ref().and_then(Awaited::take) {
-            self.located = None;
-            self.native_libraries = Some(located);
+    /// Has a thread look for where the kernels lie, once it is known which libraries have any.
+    fn locate(&mut self, supervisor: &Supervisor) {
+        let is_asked = self.kernels.is_none() && self.begun && !self.may_know_smoke();
+        if is_asked && self.located.is_none() && self.native_libraries.is_none() {
+            self.begin_to_locate(supervisor);
         }
     }
 
-    /// Begins to do that.
-    pub(super) fn begin_to_locate(&mut self, supervisor: &Supervisor) {
-        if !self.wants_native() {
-            return;
-        }
+    fn begin_to_locate(&mut self, supervisor: &Supervisor) {
         let all = &self.facts.image.kernels;
         let packages = kernels::packages(all, &self.facts.image.python.site_packages);
         let whole = packages

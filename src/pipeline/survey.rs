@@ -14,6 +14,7 @@ use crate::discover::{
     python, surroundings, threads, torch_abi, unread, wheels,
 };
 use crate::facts::{ComputeCapability, ImageFacts, Library, NamedLibraries, Python, Unread};
+use crate::process::launch;
 use crate::stack::Stack;
 use crate::{capture, sys};
 
@@ -80,7 +81,7 @@ impl Survey {
         to_kernels: mpsc::Sender<Scanned>,
         wake: &dyn Fn(),
     ) {
-        let (named, mut of_named) = unread::collect(|| named_libraries::find(&self.stack.libraries));
+        let (named, mut of_named) = unread::collect(|| named_libraries::find(&self.libraries()));
         let (python, mut unread) = unread::collect(|| self.python());
         unread.append(&mut of_named);
         unread.retain(|unread| !may_not(unread.errno));
@@ -252,6 +253,16 @@ impl Survey {
         ))
     }
 
+    /// The manifest's, or without one those of the service's own program.
+    fn libraries(&self) -> Vec<String> {
+        let program = self.service.first().filter(|_| self.stack.as_found);
+        let program = program.and_then(|name| launch::resolve(name, self.env.get("PATH")).ok());
+        match program {
+            Some(program) => named_libraries::of_program(&program),
+            None => self.stack.libraries.clone(),
+        }
+    }
+
     /// Whether there is anything to read.
     pub(super) fn reads(&self) -> bool {
         self.asks_for_python() || !self.stack.libraries.is_empty()
@@ -266,7 +277,7 @@ impl Survey {
             || self.explicit.is_some()
             || self.smoke
             // Where the smoke is not to run now, the image stage still tells whether it could.
-            || (self.everything && !stack.smoke.is_empty())
+            || (self.everything && stack.has_python_smoke())
     }
 
     /// Reads the texts, with what of them could not be read.

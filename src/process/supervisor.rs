@@ -229,12 +229,16 @@ fn unblock(fd: &OwnedFd) -> Result<(), StartError> {
 
 /// Lets another thread end [`Supervisor::next`].
 #[derive(Debug)]
-pub struct Waker(OwnedFd);
+pub struct Waker {
+    write: OwnedFd,
+    /// a thread that is late would write to a pipe without a reader, and end the process with SIGPIPE
+    _read: OwnedFd,
+}
 
 impl Waker {
     /// Makes the next [`Supervisor::next`] return [`Event::Woken`].
     pub fn wake(&self) {
-        let _ = nix::unistd::write(&self.0, &[1]);
+        let _ = nix::unistd::write(&self.write, &[1]);
     }
 }
 
@@ -303,7 +307,10 @@ impl Supervisor {
     /// # Errors
     /// Where no descriptor is left.
     pub fn waker(&self) -> std::io::Result<Waker> {
-        Ok(Waker(self.wake_write.try_clone()?))
+        Ok(Waker {
+            write: self.wake_write.try_clone()?,
+            _read: self.wake_read.try_clone()?,
+        })
     }
 
     /// Starts a child with piped output and no input.

@@ -17,6 +17,7 @@ use crate::facts::smoke::SmokeEnd;
 use crate::facts::{HelperEnd, HelperLine};
 use crate::helper::{self, Started};
 use crate::process::supervisor::{Ended, JobId, Supervisor};
+use crate::text::counted;
 
 pub mod plan;
 
@@ -137,10 +138,9 @@ impl Native {
                 let started = Instant::now();
                 let devices = planned.plan.groups.iter().map(|group| group.devices.len());
                 tracing::info!(
-                    "smoke: native on {} GPU(s), {} librar{} (CUDA_ENTRYPOINT_SMOKE=off skips it)",
-                    devices.sum::<usize>(),
-                    planned.libraries.len(),
-                    if planned.libraries.len() == 1 { "y" } else { "ies" }
+                    "smoke: native on {}, {} (CUDA_ENTRYPOINT_SMOKE=off skips it)",
+                    counted(devices.sum::<usize>(), "GPU"),
+                    counted(planned.libraries.len(), "library")
                 );
                 // A process that has closed its input is about to end, which says more than an error here.
                 if let Ok(line) = crate::facts::to_json(&planned.plan) {

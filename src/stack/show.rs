@@ -126,6 +126,6 @@ impl Table {
     /// A value may hold line breaks and escapes for a terminal (an argument of `python -c`): they are shown.
     fn line(&mut self, name: &str, text: &str) {
         let safe = sanitize(text);
-        self.0.push_str(&format!("{name:<8}  {safe}\n"));
+        self.0.push_str(&format!("{name:<9}  {safe}\n"));
     }
 }

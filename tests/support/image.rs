@@ -371,3 +371,25 @@ pub fn c_library(folder: &Path, name: &str, source: &str) -> PathBuf {
     assert!(status.success(), "{status}: {command:?}");
     output
 }
+
+/// The same with a section of CUDA code.
+pub fn c_library_with_kernels(folder: &Path, name: &str, source: &str, fatbins: &[Vec<u8>]) -> PathBuf {
+    let library = c_library(folder, name, source);
+    add_kernels(&library, fatbins);
+    library
+}
+
+/// Gives a library or program a section of CUDA code, with binutils as nvcc's linker leaves it.
+pub fn add_kernels(file: &Path, fatbins: &[Vec<u8>]) {
+    let section = file.with_extension("nv_fatbin");
+    fs::write(&section, fatbins.concat()).unwrap();
+    let status = Command::new("objcopy")
+        .arg(format!("--add-section=.nv_fatbin={}", section.display()))
+        .arg("--set-section-flags=.nv_fatbin=data,readonly")
+        .arg("--set-section-alignment=.nv_fatbin=8")
+        .arg(file)
+        .status()
+        .unwrap();
+    assert!(status.success());
+    fs::remove_file(section).unwrap();
+}

@@ -56,12 +56,16 @@ fn pass(scene: &ImageContext<'_>, archs: &ArchList, good: &[Package<'_>]) -> Fin
     let fatbins: u64 = modules.iter().map(|m| m.with_kernels).sum();
     // torch comes library by library.
     let names = order::set(good.iter().map(|p| p.name.unwrap_or(&p.title)));
+    let what = match good.iter().all(Package::is_named) {
+        true => "file",
+        false => "package",
+    };
     Finding::pass(Code::KernelsMissing, "CUDA extensions")
         .observed(listed(&shown, 16))
         .required(archs.to_string())
         .message(format!(
             "{} {} every listed architecture, by {} with {} of kernels",
-            counted(names.len(), "package"),
+            counted(names.len(), what),
             verb(names.len(), "serves", "serve"),
             counted(modules.len(), "library"),
             counted(fatbins, "fatbin")

@@ -175,7 +175,10 @@ fn missing(scene: &ImageContext<'_>) -> Vec<Finding> {
             let (severity, message, hint) = match object.shadowed.first() {
                 Some(copy) => unreached(scene, object, copy),
                 None => {
-                    let hint = wheels(object).unwrap_or_else(|| supplier(name));
+                    let hint = match scene.has_folders() {
+                        true => wheels(object).unwrap_or_else(|| supplier(name)),
+                        false => outside_of_python(name),
+                    };
                     (Severity::Fail, String::new(), hint)
                 }
             };
@@ -192,6 +195,14 @@ fn missing(scene: &ImageContext<'_>) -> Vec<Finding> {
             }
         })
         .collect()
+}
+
+/// Who brings a library where there is no Python that wheels could be installed for.
+fn outside_of_python(name: &str) -> String {
+    format!(
+        "Put {name} into a folder that the RUNPATH, LD_LIBRARY_PATH or ld.so.cache leads to: base the image on NVIDIA's runtime \
+         image of that CUDA, copy the file into it, or install the distribution's package that brings it."
+    )
 }
 
 /// The object on whose behalf the loader looked for it.

@@ -12,7 +12,7 @@ use crate::facts::{CallError, DeviceFacts};
 use crate::order;
 use crate::process::limits::ResourceLimit;
 use crate::stack::NATIVE;
-use crate::text::milliseconds;
+use crate::text::{counted, milliseconds};
 
 /// CUDA_ERROR_NO_BINARY_FOR_GPU
 const NO_BINARY: i32 = 209;
@@ -131,7 +131,7 @@ fn loaded(name: &str, all: &[(&NativeLibrary, &NativeLoad)], extent: NativeExten
     };
     let of = match taken < usable {
         true => format!("{taken} of {usable} fatbins"),
-        false => format!("{taken} fatbin{}", if taken == 1 { "" } else { "s" }),
+        false => counted(taken, "fatbin"),
     };
     let more = match extent == NativeExtent::Sample && taken < usable {
         true => ", a sample (--smoke native=all loads all)",
@@ -139,7 +139,7 @@ fn loaded(name: &str, all: &[(&NativeLibrary, &NativeLoad)], extent: NativeExten
     };
     let seen = match kernels {
         0 => time(ms),
-        _ => format!("{kernels} kernels, {}", time(ms)),
+        _ => format!("{}, {}", counted(kernels, "kernel"), time(ms)),
     };
     Finding::pass(Code::KernelLoad, name)
         .observed(seen)

@@ -52,7 +52,17 @@ pub fn ask(stack: &Stack, python: &Python, named: &[NamedLibraries]) -> Asked {
     let named = named_libraries::paths(named);
     let (programs, libraries): (Vec<PathBuf>, Vec<PathBuf>) =
         named.into_iter().partition(|path| is_program(path));
-    for module in modules_of(stack, python).into_iter().chain(libraries) {
+    // A program cannot be preloaded into another one.
+    let is_alone = !(programs.is_empty() && libraries.is_empty()) && is_without_python(stack);
+    let mut programs = programs.into_iter();
+    let first = if is_alone { programs.next() } else { None };
+    notes.extend(programs.map(|path| format!("{}: the loader lists one program in a run", path.display())));
+    let of_python = if is_alone {
+        Vec::new()
+    } else {
+        modules_of(stack, python)
+    };
+    for module in of_python.into_iter().chain(libraries) {
         // LD_PRELOAD is a list without any quoting, and `$` starts a token such as $LIB.
         match module.to_str() {
             Some(text) if !text.contains([' ', ':', '$', '\t', '\n']) => modules.push(text.to_string()),
@@ -62,11 +72,6 @@ pub fn ask(stack: &Stack, python: &Python, named: &[NamedLibraries]) -> Asked {
             )),
         }
     }
-    // A program cannot be preloaded into another one.
-    let mut programs = programs.into_iter();
-    let is_alone = python.interpreter.is_none() && python.site_packages.is_empty();
-    let first = if is_alone { programs.next() } else { None };
-    notes.extend(programs.map(|path| format!("{}: the loader lists one program in a run", path.display())));
     if modules.is_empty() && notes.is_empty() && first.is_none() {
         return Asked::Nothing;
     }
@@ -88,6 +93,13 @@ pub fn ask(stack: &Stack, python: &Python, named: &[NamedLibraries]) -> Asked {
         }),
         Err(why) => Asked::Refused(why),
     }
+}
+
+/// Whether nothing but libraries is asked about: a program that the service is, or that the manifest names, has them.
+fn is_without_python(stack: &Stack) -> bool {
+    let is_builtin = |entry: &SmokeEntry| matches!(entry, SmokeEntry::Builtin(_));
+    stack.as_found
+        || (stack.packages.is_empty() && stack.python.is_none() && !stack.smoke.iter().any(is_builtin))
 }
 
 /// The loader itself lists what a program would map, or without one the first library.
@@ -417,6 +429,7 @@ mod tests {
     #[test]
     fn the_environment_is_the_services_but_for_the_loaders_own() {
         let request = Request {
+            loader: None,
             program: "/usr/bin/python3.11".into(),
             modules: vec!["/sp/a.so".into(), "/sp/b.so".into()],
             notes: Vec::new(),
