@@ -24,7 +24,7 @@ use crate::process::launch;
 use crate::process::limits::ResourceLimit;
 use crate::process::supervisor::{Ended, Exit, JobId, Start, Supervisor};
 use crate::signal::Number;
-use crate::stack::{Builtin, SmokeEntry, Stack};
+use crate::stack::{Builtin, SmokeEntry, Stack, is_interpreter};
 use crate::sys::Program;
 
 pub mod decode;
@@ -263,9 +263,10 @@ impl Smoke {
         self.word.is_none()
     }
 
-    /// Whether more than the native proof is to run.
+    /// Whether something of it is run by a Python.
     pub fn needs_python(&self) -> bool {
-        !self.builtins.is_empty() || !self.waiting.is_empty()
+        let is_python = |own: &UserCommand| own.argv.first().is_some_and(|program| is_interpreter(program));
+        !self.builtins.is_empty() || self.waiting.iter().any(is_python)
     }
 
     /// The native proof, until it is over.

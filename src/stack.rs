@@ -35,7 +35,7 @@ pub use limits::{LimitRules, Memlock, write_size};
 pub use names::check_name;
 pub use packages::{PackageRule, normalize_name};
 pub use show::table;
-pub use smoke::{Builtin, NATIVE, SmokeEntry};
+pub use smoke::{Builtin, NATIVE, SmokeEntry, is_interpreter};
 pub use version::{CudaRule, CudaRules};
 
 /// The stack that is checked where no manifest is given.
@@ -109,11 +109,9 @@ impl Stack {
         }
     }
 
-    /// Whether its smoke has entries that a Python runs, or may run.
+    /// Whether its smoke has entries that a Python runs.
     pub fn has_python_smoke(&self) -> bool {
-        self.smoke
-            .iter()
-            .any(|entry| !matches!(entry, SmokeEntry::Native(_)))
+        self.smoke.iter().any(SmokeEntry::needs_python)
     }
 
     /// Parses a manifest. A byte order mark in front is skipped.

@@ -6,6 +6,7 @@ use super::bytes::RandomFile;
 use super::{elf, files, kernels, modules};
 use crate::facts::NamedLibraries;
 use crate::order;
+use crate::stack::is_interpreter;
 
 /// Most files that a pattern may name.
 const MOST: usize = 1_000;
@@ -50,7 +51,7 @@ pub fn of_program(program: &Path) -> Vec<String> {
         .unwrap_or_default()
         .to_string_lossy()
         .into_owned();
-    if name.starts_with("python") {
+    if is_interpreter(&name) {
         return Vec::new();
     }
     let mut libraries_found = Vec::new();

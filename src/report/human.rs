@@ -8,7 +8,7 @@ use crate::cli::config::Mode;
 use crate::cuda_errors::is_forward;
 use crate::order;
 use crate::receipt::ReceiptSummary;
-use crate::text::{counted, milliseconds, number_of, sanitize, with_short_paths, without_middle};
+use crate::text::{counted, milliseconds, number_of, sanitize, verb, with_short_paths, without_middle};
 
 /// Whether to colour.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -465,7 +465,11 @@ fn proven(report: &Report<'_>) -> Vec<(Weight, String)> {
         let loaded: u64 = run.loads.iter().map(|load| load.loaded).sum();
         let text = match loaded {
             0 => "GPU computes".to_string(),
-            _ => format!("GPU computes, {loaded} fatbins load"),
+            _ => format!(
+                "GPU computes, {} {}",
+                counted(loaded, "fatbin"),
+                verb(usize::try_from(loaded).unwrap_or(usize::MAX), "loads", "load")
+            ),
         };
         proven.push((Weight::Proof, text));
     }

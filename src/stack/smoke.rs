@@ -76,6 +76,12 @@ pub enum SmokeEntry {
     },
 }
 
+/// Whether a command's first word names an interpreter of Python: `python3`, `/opt/venv/bin/python3.11`.
+pub fn is_interpreter(program: &str) -> bool {
+    let name = program.rsplit('/').next();
+    name.is_some_and(|name| name.starts_with("python"))
+}
+
 impl SmokeEntry {
     /// How reports call it.
     pub fn name(&self) -> &str {
@@ -83,6 +89,15 @@ impl SmokeEntry {
             Self::Builtin(builtin) => builtin.name(),
             Self::Native(_) => NATIVE,
             Self::Command { name, .. } => name,
+        }
+    }
+
+    /// Whether a Python runs it.
+    pub fn needs_python(&self) -> bool {
+        match self {
+            Self::Builtin(_) => true,
+            Self::Native(_) => false,
+            Self::Command { argv, .. } => argv.first().is_some_and(|program| is_interpreter(program)),
         }
     }
 

@@ -4,11 +4,12 @@ use super::{ImageContext, listed};
 use crate::check::{Code, Finding};
 use crate::facts::NamedFile;
 use crate::stack::SmokeEntry;
+use crate::stack::is_interpreter;
 
 /// Programs that are not there. That there is no interpreter at all is told by `python-missing`.
 pub fn programs(scene: &ImageContext<'_>) -> Vec<Finding> {
     let python = &scene.image.python;
-    let is_told = |name: &str| python.interpreter.is_none() && super::python::is_interpreter(name);
+    let is_told = |name: &str| python.interpreter.is_none() && is_interpreter(name);
     let programs = scene.image.programs.iter();
     programs
         .filter(|program| program.path.is_none() && !is_told(&program.name))
@@ -28,7 +29,7 @@ fn without_program(scene: &ImageContext<'_>, program: &NamedFile) -> Finding {
         true => "there is no such executable file",
         false => "no folder of PATH has an executable file of this name",
     };
-    let hint = match super::python::is_interpreter(name) {
+    let hint = match is_interpreter(name) {
         true => {
             "Write \"python\" as the first word of its argv: it stands for the interpreter of the environment that is \
              checked, wherever the image has it."

@@ -8,23 +8,11 @@ use super::{ImageContext, listed};
 use crate::check::{Code, Finding, Severity};
 use crate::facts::{Distribution, Python};
 use crate::process::closed;
-use crate::stack::SmokeEntry;
 use crate::text::counted;
 
 /// Whether an interpreter is needed, and not only folders with packages.
 fn needs_interpreter(scene: &ImageContext<'_>) -> bool {
-    scene.stack.python.is_some()
-        || scene.stack.smoke.iter().any(|entry| match entry {
-            SmokeEntry::Builtin(_) => true,
-            SmokeEntry::Native(_) => false,
-            SmokeEntry::Command { argv, .. } => argv.first().is_some_and(|program| is_interpreter(program)),
-        })
-}
-
-/// Whether the program of a command is a Python by its name.
-pub fn is_interpreter(program: &str) -> bool {
-    let name = program.rsplit('/').next();
-    name.is_some_and(|name| name.starts_with("python"))
+    scene.stack.python.is_some() || scene.stack.has_python_smoke()
 }
 
 fn needs_folders(scene: &ImageContext<'_>) -> bool {
