@@ -841,3 +841,51 @@ fn a_receipt_rests_on_named_libraries() {
     let more = start();
     assert!(more.contains("image not taken from it"), "{more}");
 }
+
+/// Reports of native proofs that are as unlike as can be.
+pub fn reports() -> Vec<Value> {
+    let scene = Scene::own(&[
+        &[Entry::sass(90, true)],
+        &[Entry::ptx(80, ".version 6.0\n.target sm_80\n.entry k")],
+    ]);
+    let options = [&NATIVE[..], &["--device-timeout", "2s"]].concat();
+    let calls = [
+        ("cuStreamSynchronize", json!({"returns": 214})),
+        ("cuFuncLoad", json!({"returns": 200})),
+        ("cuFuncLoad", json!({"signal": 11})),
+        ("cuFuncLoad", json!({"print": "chatter", "exit": 3})),
+        ("cuFuncLoad", json!({"hang": true})),
+        // Only a device without an answer is garbled, or what is no protocol.
+        ("cuStreamSynchronize", json!({"scribble": "no protocol\n"})),
+    ];
+    let machines = calls.map(|(call, behaviour)| json!({"calls": {call: behaviour}}));
+    let wrong = json!({"devices": [{"computes_wrongly": true}]});
+    let mut all: Vec<Value> = machines
+        .into_iter()
+        .chain([json!({}), wrong])
+        .map(|machine| scene.check(machine, &options).report)
+        .collect();
+    all.push(
+        scene
+            .check(json!({}), &["--smoke", "native", "--gpu", "off"])
+            .report,
+    );
+    // Damaged, so that its fatbins are not found.
+    let file = scene.image.site().join("own/ops.so");
+    let whole = fs::read(&file).unwrap();
+    let mut damaged = whole.clone();
+    let magic = 0xba55_ed50_u32.to_le_bytes();
+    let second = damaged.windows(4).rposition(|window| window == magic).unwrap();
+    damaged[second] = 0;
+    fs::write(&file, damaged).unwrap();
+    all.push(scene.check(json!({}), &ALONE).report);
+    fs::write(&file, &whole).unwrap();
+    let script = json!({"calls": {"cuInit": {"delay_ms": 1500}}});
+    let options = [&["--report", "-"], &NATIVE[..]].concat();
+    let mut command = scene.command("check", &script, &options);
+    let child = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(800));
+    truncate(&file, whole.len() as u64 / 4);
+    all.push(serde_json::from_slice(&child.wait_with_output().unwrap().stdout).unwrap());
+    all
+}

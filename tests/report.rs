@@ -230,6 +230,11 @@ fn reports_of_smokes_are_what_their_schema_says() {
             }
         }
     }
+    for report in crate::native::reports() {
+        schema.accepts(&report);
+        assert_eq!(schema.undescribed(&report), [""; 0], "{report:#}");
+        seen(&report["facts"]["smoke"], "", &mut found);
+    }
     // And these are unlike enough: nothing is described that is in none of them.
     let mut missing = schema.described("/properties/facts/properties/smoke");
     let ends: Vec<String> =
@@ -488,7 +493,7 @@ fn the_stack_in_force_is_shown_and_can_be_given_back() {
                 .collect()
         };
         assert_eq!(without_source(&table), without_source(&again));
-        assert!(again.contains("source    again.json\n"), "{again}");
+        assert!(again.contains("source     again.json\n"), "{again}");
         assert!(table.contains(name));
         assert_eq!(show(&[options, &["--format", "json"]].concat()), text);
     }

@@ -323,7 +323,7 @@ fn show_says_that_there_is_no_manifest() {
     };
     let (table, stderr) = show(&["--archs", "9.0"]);
     assert!(
-        table.contains("source    none, archs from --archs\narchs     9.0\n"),
+        table.contains("source     none, archs from --archs\narchs      9.0\n"),
         "{table}"
     );
     assert!(stderr.contains("--stack none is no manifest"), "{stderr}");

@@ -242,8 +242,8 @@ impl Survey {
     /// The interpreter; `None` where nothing asks for one.
     pub(super) fn python(&self) -> Option<Python> {
         if !self.asks_for_python() {
-            // Libraries outside of Python are read all the same.
-            return (!self.stack.libraries.is_empty()).then(Python::default);
+            // What lies outside of Python is read all the same.
+            return self.asks_for_files().then(Python::default);
         }
         Some(with_query(
             self.explicit.as_deref(),
@@ -265,7 +265,11 @@ impl Survey {
 
     /// Whether there is anything to read.
     pub(super) fn reads(&self) -> bool {
-        self.asks_for_python() || !self.stack.libraries.is_empty()
+        self.asks_for_python() || self.asks_for_files()
+    }
+
+    fn asks_for_files(&self) -> bool {
+        !self.stack.libraries.is_empty() || (self.programs && !self.stack.smoke.is_empty())
     }
 
     fn asks_for_python(&self) -> bool {

@@ -278,8 +278,8 @@ impl Proof<'_> {
             return Err(self.driver.error::<abi::CuModuleLoadData>(code));
         }
         let kernels = self.look_into(module);
-        // SAFETY: unloads what was just loaded.
         if let Ok(unload) = self.driver.function::<abi::CuModuleUnload>() {
+            // SAFETY: unloads what was just loaded.
             unsafe { unload.0(module) };
         }
         kernels

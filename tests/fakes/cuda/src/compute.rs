@@ -36,7 +36,9 @@ fn current(function: &str) -> Result<&'static Gpu, c_int> {
     if let Some(code) = act(function, number) {
         return Err(code);
     }
-    number.and_then(|number| script().devices.get(number)).ok_or(INVALID_CONTEXT)
+    number
+        .and_then(|number| script().devices.get(number))
+        .ok_or(INVALID_CONTEXT)
 }
 
 fn done(function: &str) -> c_int {
@@ -45,7 +47,12 @@ fn done(function: &str) -> c_int {
 
 unsafe fn handle(function: &str, value: usize, place: *mut Handle) -> c_int {
     // SAFETY: the caller passes a pointer to a handle, as the function's declaration says.
-    unsafe { answer(current(function).map(|_| ptr::without_provenance_mut(value)), place) }
+    unsafe {
+        answer(
+            current(function).map(|_| ptr::without_provenance_mut(value)),
+            place,
+        )
+    }
 }
 
 #[unsafe(no_mangle)]
@@ -54,7 +61,10 @@ pub unsafe extern "C" fn cuDevicePrimaryCtxRetain(context: *mut Handle, ordinal:
         2 => Err(46),
         _ => Ok(()),
     });
-    let number = usize::try_from(ordinal).ok().and_then(|n| visible().get(n)).copied();
+    let number = usize::try_from(ordinal)
+        .ok()
+        .and_then(|n| visible().get(n))
+        .copied();
     let value = number.map_or(0, |number| number + 1);
     // SAFETY: as declared in cuda.h.
     unsafe { answer(found.map(|()| ptr::without_provenance_mut(value)), context) }
@@ -181,7 +191,11 @@ unsafe fn judge(container: *const u8, gpu: &Gpu) -> Result<(), c_int> {
         let size = container.add(8).cast::<u64>().read_unaligned() as usize;
         std::slice::from_raw_parts(container.add(header), size)
     };
-    let word = |at: usize| bytes.get(at..at + 4).map_or(0, |b| u32::from_le_bytes(b.try_into().unwrap()));
+    let word = |at: usize| {
+        bytes
+            .get(at..at + 4)
+            .map_or(0, |b| u32::from_le_bytes(b.try_into().unwrap()))
+    };
     let long = |at: usize| u64::from(word(at)) | u64::from(word(at + 4)) << 32;
     let (mut at, mut best) = (0, NO_BINARY);
     while at + 64 <= bytes.len() {
@@ -197,7 +211,10 @@ unsafe fn judge(container: *const u8, gpu: &Gpu) -> Result<(), c_int> {
         };
         let is_packed = flags & 0xa000 != 0;
         if runs && kind == 2 {
-            let is_elf = is_packed || bytes.get(at + header..).is_some_and(|b| b.starts_with(b"\x7fELF"));
+            let is_elf = is_packed
+                || bytes
+                    .get(at + header..)
+                    .is_some_and(|b| b.starts_with(b"\x7fELF"));
             return if is_elf { Ok(()) } else { Err(INVALID_IMAGE) };
         }
         if runs {
@@ -205,7 +222,11 @@ unsafe fn judge(container: *const u8, gpu: &Gpu) -> Result<(), c_int> {
             let isa = (word(at + 24) >> 16) * 10 + (word(at + 24) & 0xffff);
             let api = script().driver_api;
             let newest = (api / 1000 - 4) * 10 + api % 1000 / 10;
-            best = if isa as c_int <= newest { SUCCESS } else { UNSUPPORTED_PTX };
+            best = if isa as c_int <= newest {
+                SUCCESS
+            } else {
+                UNSUPPORTED_PTX
+            };
         }
         at += header + size;
     }
@@ -225,10 +246,11 @@ pub unsafe extern "C" fn cuModuleGetFunction(
 ) -> c_int {
     // SAFETY: a name with a NUL.
     let is_own = module.addr() == OWN && unsafe { CStr::from_ptr(name) } == c"exchange";
-    let found = current("cuModuleGetFunction").and_then(|_| match is_own {
-        true => Ok(ptr::without_provenance_mut(OWN)),
-        false => Err(NOT_FOUND),
-    });
+    let found = match current("cuModuleGetFunction") {
+        Ok(_) if is_own => Ok(ptr::without_provenance_mut(OWN)),
+        Ok(_) => Err(NOT_FOUND),
+        Err(code) => Err(code),
+    };
     // SAFETY: as declared in cuda.h.
     unsafe { answer(found, kernel) }
 }
@@ -262,10 +284,11 @@ pub extern "C" fn cuFuncLoad(_kernel: Handle) -> c_int {
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuFuncGetAttribute(value: *mut c_int, attribute: c_int, _kernel: Handle) -> c_int {
-    let found = current("cuFuncGetAttribute").and_then(|_| match attribute {
-        0 => Ok(1024),
-        _ => Err(INVALID_VALUE),
-    });
+    let found = match current("cuFuncGetAttribute") {
+        Ok(_) if attribute == 0 => Ok(1024),
+        Ok(_) => Err(INVALID_VALUE),
+        Err(code) => Err(code),
+    };
     // SAFETY: as declared in cuda.h.
     unsafe { answer(found, value) }
 }
@@ -295,11 +318,16 @@ pub unsafe extern "C" fn cuLaunchKernel(
         let address = parameters.read().cast::<c_ulonglong>().read();
         let seed = parameters.add(1).read().cast::<u32>().read();
         let count = blocks as usize * threads as usize;
-        (std::slice::from_raw_parts_mut(at(address).cast::<u32>(), count), seed)
+        (
+            std::slice::from_raw_parts_mut(at(address).cast::<u32>(), count),
+            seed,
+        )
     };
     for block in values.chunks_mut(threads as usize) {
         for value in &mut *block {
-            *value = (0..16).fold(*value ^ seed, |x, _| x.wrapping_mul(1_664_525).wrapping_add(1_013_904_223));
+            *value = (0..16).fold(*value ^ seed, |x, _| {
+                x.wrapping_mul(1_664_525).wrapping_add(1_013_904_223)
+            });
         }
         block.reverse();
     }
