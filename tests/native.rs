@@ -393,13 +393,6 @@ fn what_the_driver_refuses_has_its_party() {
             &["cuFuncGetAttribute"],
         ),
         (
-            "cuModuleLoadData",
-            json!({"returns": 221}),
-            82,
-            "smoke-device",
-            &["libnvidia-ptxjitcompiler"],
-        ),
-        (
             "cuLaunchKernel",
             json!({"signal": 11}),
             82,
@@ -447,6 +440,24 @@ fn what_the_driver_refuses_has_its_party() {
         for part in parts {
             assert!(failure.to_string().contains(part), "{call}: {part}: {failure}");
         }
+    }
+}
+
+/// A setting that services have for good reason, and a container that lacks the compiler: their compiled kernels run.
+#[test]
+fn a_driver_that_compiles_no_ptx_still_loads_compiled_kernels() {
+    let scene = Scene::own(&[&[Entry::sass(90, true)]]);
+    for (code, status) in [(223, "unknown"), (221, "warn")] {
+        let proven = scene.check(json!({"ptx_error": code}), &NATIVE);
+        assert_eq!(proven.exit, 0, "{:#}", proven.report["findings"]);
+        let smoke = proven.smoke();
+        let of_device = smoke.iter().find(|f| f["code"] == "smoke-device").unwrap();
+        assert_eq!(of_device["status"], status, "{of_device}");
+        assert!(
+            of_device.to_string().contains("not proven that it computes"),
+            "{of_device}"
+        );
+        assert_eq!(proven.native()["loads"][0]["loaded"], 1);
     }
 }
 
@@ -522,8 +533,10 @@ fn without_a_gpu_it_is_left_out_with_the_reason() {
     assert_eq!(optional.report["smoke"]["status"], "not-run");
     let off = scene.check(machine(), &["--smoke", "native", "--gpu", "off"]);
     assert_eq!((off.exit, &off.native()["reason"]), (0, &json!("--gpu off")));
-    let required = scene.check(machine(), &NATIVE);
-    assert_eq!(required.exit, 82);
+    for options in [&NATIVE[..], &ALONE] {
+        let required = scene.check(machine(), options);
+        assert_eq!(required.exit, 82, "{options:?}");
+    }
 }
 
 #[test]

@@ -15,7 +15,7 @@ use crate::packages;
 use crate::process::limits::ResourceLimit;
 use crate::report::headline;
 use crate::smoke::{self, decode};
-use crate::stack::{Builtin, SmokeEntry, Stack};
+use crate::stack::{Builtin, Stack};
 use crate::text::{counted, milliseconds};
 use known::Cause;
 use std::time::Duration;
@@ -62,19 +62,9 @@ fn skip(names: Vec<&str>, reason: &str) -> Option<Finding> {
         .then(|| Finding::skip(Code::SmokeForward, names.join(", ")).message(format!("not run: {reason}")))
 }
 
-/// That nothing could be proven on a GPU, where one is required and no other stage says so. `why` is what that stage
-/// would have said first.
-pub fn without_gpu(stack: &Stack, why: Option<&Finding>) -> Option<Finding> {
-    let needs_gpu = |entry: &&SmokeEntry| match entry {
-        SmokeEntry::Builtin(_) | SmokeEntry::Native(_) => true,
-        SmokeEntry::Command { gpu, .. } => *gpu,
-    };
-    let names: Vec<&str> = stack
-        .smoke
-        .iter()
-        .filter(needs_gpu)
-        .map(SmokeEntry::name)
-        .collect();
+/// That nothing could be proven on a GPU, where one is required and no other stage says so. `names` are the entries that need
+/// one; `why` is what that stage would have said first.
+pub fn without_gpu(names: &[&str], why: Option<&Finding>) -> Option<Finding> {
     if names.is_empty() {
         return None;
     }

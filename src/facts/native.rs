@@ -165,14 +165,23 @@ pub struct Refusal {
     pub error: CallError,
 }
 
+/// CUDA_ERROR_JIT_COMPILER_NOT_FOUND and CUDA_ERROR_JIT_COMPILATION_DISABLED: the kernel of this program cannot be compiled, which
+/// says nothing of kernels that are.
+pub const WITHOUT_COMPILER: [i32; 2] = [221, 223];
+
+impl NativeDevice {
+    /// Whether the device may take the image's kernels.
+    pub fn takes_kernels(&self) -> bool {
+        let may_be = |error: &CallError| WITHOUT_COMPILER.contains(&error.code);
+        self.wrong.is_none() && self.error.as_ref().is_none_or(may_be)
+    }
+}
+
 impl NativeRun {
     /// Whether everything went through and was as it must be.
     pub fn passed(&self) -> bool {
         self.end == SmokeEnd::Done
-            && self
-                .devices
-                .iter()
-                .all(|d| d.error.is_none() && d.wrong.is_none())
+            && self.devices.iter().all(NativeDevice::takes_kernels)
             && self.libraries.iter().all(|l| l.unread.is_none())
             && self.loads.iter().all(|l| l.refused == 0 && l.unread.is_none())
     }

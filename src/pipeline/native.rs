@@ -90,6 +90,8 @@ impl Run<'_> {
             .filter(|module| !module.vendor && module.error.is_some());
         let mut libraries: Vec<(String, Option<String>)> = whole
             .chain(damaged)
+            // A name that is not UTF-8 cannot be handed over.
+            .filter(|module| !module.path.contains('\u{fffd}'))
             .filter(|module| module.named || is_ours(self.task.stack, module.package.as_deref()))
             .map(|module| (module.path.clone(), module.package.clone()))
             .collect();

@@ -46,6 +46,19 @@ pub(super) fn names<'a>(task: &Task<'a>) -> Vec<&'a str> {
     native.map(|_| NATIVE).into_iter().chain(entries).collect()
 }
 
+/// Those of them that need a GPU.
+fn names_on_gpu<'a>(task: &Task<'a>) -> Vec<&'a str> {
+    let native = smoke::native_extent(task.stack, task.config).map(|_| NATIVE);
+    let is_alone = task.config.smoke.mode == SmokeMode::Native;
+    let others = task
+        .stack
+        .smoke
+        .iter()
+        .filter(|entry| !is_alone && entry.needs_gpu());
+    let others = others.map(SmokeEntry::name).filter(|name| *name != NATIVE);
+    native.into_iter().chain(others).collect()
+}
+
 /// Whether anything of it was.
 fn was_run(facts: &SmokeFacts) -> bool {
     let is_run = |end: &SmokeEnd| !matches!(end, SmokeEnd::NotRun { .. });
@@ -212,7 +225,7 @@ impl Run<'_> {
         let required = self.task.config.gpu == Gpu::Required && !self.task.plan.device;
         if required && !self.facts.device.has_usable() {
             let why = self.why_no_gpu();
-            findings.extend(checks::smoke::without_gpu(self.task.stack, why.as_ref()));
+            findings.extend(checks::smoke::without_gpu(&names_on_gpu(self.task), why.as_ref()));
         }
         Findings::under(&self.task.config.overrides, &self.task.stack.accept, findings)
     }

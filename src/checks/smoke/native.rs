@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::check::{Code, Finding};
+use crate::check::{Code, Finding, Severity};
 use crate::checks::device::signal_name;
 use crate::cuda_errors::{self, Party};
 use crate::exit_code::ExitCode;
@@ -16,6 +16,8 @@ use crate::text::{counted, milliseconds};
 
 /// CUDA_ERROR_NO_BINARY_FOR_GPU
 const NO_BINARY: i32 = 209;
+/// CUDA_ERROR_JIT_COMPILATION_DISABLED
+const JIT_DISABLED: i32 = 223;
 /// CUDA_ERROR_UNSUPPORTED_PTX_VERSION
 const UNSUPPORTED_PTX: i32 = 222;
 
@@ -45,7 +47,10 @@ pub fn judge(run: &NativeRun, facts: &DeviceFacts) -> Vec<Finding> {
             .map(|(name, all)| loaded(name, &all, run.extent)),
     );
     findings.extend(refused);
-    if run.end == SmokeEnd::Done && run.libraries.is_empty() && run.devices.iter().all(is_well) {
+    if run.end == SmokeEnd::Done
+        && run.libraries.is_empty()
+        && run.devices.iter().all(NativeDevice::takes_kernels)
+    {
         findings.push(
             Finding::skip(Code::KernelLoad, NATIVE)
                 .message("no kernels were loaded: no package of the manifest holds any for this GPU"),
@@ -53,10 +58,6 @@ pub fn judge(run: &NativeRun, facts: &DeviceFacts) -> Vec<Finding> {
     }
     findings.extend(ending(run));
     findings
-}
-
-fn is_well(device: &NativeDevice) -> bool {
-    device.error.is_none() && device.wrong.is_none()
 }
 
 fn time(ms: f64) -> String {
@@ -105,6 +106,20 @@ fn computed(device: &NativeDevice, facts: &DeviceFacts) -> Finding {
             ));
     };
     let meaning = cuda_errors::cuda(error);
+    if device.takes_kernels() {
+        // What the container lacks is a warning; what its variables ask for is not even that.
+        let finding = match error.code {
+            JIT_DISABLED => Finding::unknown(Code::SmokeDevice, &name),
+            _ => Finding::problem_as(Code::SmokeDevice, Severity::Warn, &name).hint(meaning.hint),
+        };
+        return finding
+            .observed(error.to_string())
+            .required("a driver that compiles PTX")
+            .message(format!(
+                "{name}: not proven that it computes, since the kernel for that is PTX: {}",
+                meaning.cause
+            ));
+    }
     let finding = Finding::problem(Code::SmokeDevice, &name)
         .observed(error.to_string())
         .required("a context, and a kernel whose result is exact")
@@ -233,7 +248,9 @@ impl Verdict {
                 format!(
                     "its headers announce code for {capability}, and the driver finds none: the file is damaged"
                 ),
-                "install the package again in the image, and compare the file with its RECORD".to_string(),
+                "install the package again in the image, and compare the file with its RECORD; CUDA_FORCE_PTX_JIT=1 has the same \
+                 effect on code without PTX"
+                    .to_string(),
             ),
             (CallError::NO_CODE, ..) | (_, _, Party::Image) => (
                 ExitCode::Image,

@@ -127,3 +127,124 @@ fn spread<'a>(all: &[&'a Place], most: usize) -> Vec<&'a Place> {
         .filter_map(|n| all.get(n * all.len() / count).copied())
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::discover::kernels::places;
+    use crate::discover::testing::{Entry, container, library};
+    use crate::facts::native::NativeExtent::{All, Sample};
+
+    const HOPPER: ComputeCapability = ComputeCapability { major: 9, minor: 0 };
+    const ADA: ComputeCapability = ComputeCapability { major: 8, minor: 9 };
+
+    fn located(fatbins: &[Vec<Entry>]) -> Located {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ops.so");
+        let fatbins: Vec<_> = fatbins.iter().map(|entries| container(entries)).collect();
+        std::fs::write(&path, library(&fatbins)).unwrap();
+        Located {
+            path: "/ops.so".to_string(),
+            places: places(&path).unwrap(),
+            ..Located::default()
+        }
+    }
+
+    fn planned(library: &Located, devices: &[ComputeCapability], extent: NativeExtent) -> Planned {
+        let targets: Vec<Target> = (0..)
+            .zip(devices)
+            .map(|(ordinal, &capability)| Target {
+                ordinal,
+                capability: Some(capability),
+            })
+            .collect();
+        let newest = Some(PtxVersion { major: 8, minor: 4 });
+        plan(
+            std::slice::from_ref(library),
+            &targets,
+            newest,
+            extent,
+            &|_, _| false,
+        )
+    }
+
+    /// How many fat binaries each group loads.
+    fn counts(planned: &Planned) -> Vec<usize> {
+        let groups = planned.plan.groups.iter();
+        groups
+            .map(|group| {
+                group
+                    .libraries
+                    .iter()
+                    .map(|library| library.fatbins.len() / 2)
+                    .sum()
+            })
+            .collect()
+    }
+
+    #[test]
+    fn only_what_the_device_can_use_is_loaded() {
+        let library = located(&[
+            vec![Entry::sass(80, true)],
+            vec![Entry::sass(90, true), Entry::sass(80, true)],
+            vec![Entry::sass(90, false)],
+            vec![Entry::sass(75, true)],
+        ]);
+        assert_eq!(counts(&planned(&library, &[HOPPER], Sample)), [1]);
+        assert_eq!(counts(&planned(&library, &[ADA], Sample)), [2]);
+        // Devices of a kind share a list; the order is that of the capabilities.
+        let both = planned(&library, &[HOPPER, ADA, HOPPER], Sample);
+        assert_eq!(counts(&both), [2, 1]);
+        assert_eq!(both.plan.groups[1].devices, [0, 2]);
+        let usable: Vec<u64> = both.libraries.iter().map(|library| library.usable).collect();
+        assert_eq!(usable, [2, 1]);
+    }
+
+    #[test]
+    fn a_sample_is_spread_over_what_is_compressed() {
+        let packed: Vec<Vec<Entry>> = (0..100).map(|_| vec![Entry::packed_sass(90)]).collect();
+        let library = located(&packed);
+        let sample = planned(&library, &[HOPPER], Sample);
+        assert_eq!(counts(&sample), [MOST_PACKED]);
+        let offsets: Vec<u64> = sample.plan.groups[0].libraries[0]
+            .fatbins
+            .iter()
+            .step_by(2)
+            .copied()
+            .collect();
+        assert!(offsets.is_sorted() && offsets[0] == library.places[0].offset);
+        assert!(
+            offsets[MOST_PACKED - 1] > library.places[90].offset,
+            "{offsets:?}"
+        );
+        assert_eq!(counts(&planned(&library, &[HOPPER], All)), [100]);
+        let plain: Vec<Vec<Entry>> = (0..100).map(|_| vec![Entry::sass(90, true)]).collect();
+        assert_eq!(counts(&planned(&located(&plain), &[HOPPER], Sample)), [100]);
+    }
+
+    #[test]
+    fn of_ptx_one_is_compiled_and_none_that_is_too_new() {
+        let text = |version| vec![Entry::ptx(80, ".entry k").isa(8, version)];
+        let library = located(&[text(0), text(4), text(5)]);
+        let sample = planned(&library, &[HOPPER], Sample);
+        assert_eq!(
+            (
+                counts(&sample),
+                sample.libraries[0].usable,
+                sample.libraries[0].ptx
+            ),
+            (vec![1], 2, 1)
+        );
+        assert_eq!(counts(&planned(&library, &[HOPPER], All)), [2]);
+        let newer = located(&[text(5)]);
+        assert_eq!(counts(&planned(&newer, &[HOPPER], All)), [0]);
+        // Where nothing of its package fits, the driver is to say so.
+        let target = Target {
+            ordinal: 0,
+            capability: Some(HOPPER),
+        };
+        let newest = Some(PtxVersion { major: 8, minor: 4 });
+        let tried = plan(&[newer], &[target], newest, Sample, &|_, path| path == "/ops.so");
+        assert_eq!((counts(&tried), tried.libraries[0].usable), (vec![1], 0));
+    }
+}

@@ -326,7 +326,7 @@ pub mod judged {
             Some(smoke) => findings.extend(checks::smoke::judge(stack, smoke, &found.image)),
             None => findings.extend(checks::smoke::skipped(vec!["torch"], "of no reason")),
         }
-        findings.extend(checks::smoke::without_gpu(stack, findings.first()));
+        findings.extend(checks::smoke::without_gpu(&["torch"], findings.first()));
         findings
     }
 

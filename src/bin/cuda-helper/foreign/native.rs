@@ -79,9 +79,9 @@ fn follow(device: &Proof, group: &PlannedGroup, mapped: &[Result<Mapped, String>
     };
     let result = device.run_exchange(&mut found);
     found.error = result.err();
-    let is_well = found.error.is_none() && found.wrong.is_none();
+    let takes_kernels = found.takes_kernels();
     device.out.line(&HelperLine::NativeDevice(found));
-    if is_well {
+    if takes_kernels {
         for (place, (planned, mapped)) in group.libraries.iter().zip(mapped).enumerate() {
             let load = device.load(first + place, planned, mapped);
             device.out.line(&HelperLine::NativeLoad(load));

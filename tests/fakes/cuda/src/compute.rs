@@ -168,6 +168,7 @@ pub unsafe extern "C" fn cuModuleLoadData(module: *mut Handle, image: *const c_v
                 unsafe { judge(image.cast(), gpu) }?;
                 Ok(FATBIN)
             }
+            _ if script().ptx_error.is_some() => Err(script().ptx_error.unwrap_or(INVALID_PTX)),
             _ => {
                 // SAFETY: a text with a NUL.
                 let text = unsafe { CStr::from_ptr(image.cast()) }.to_string_lossy();

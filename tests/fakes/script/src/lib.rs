@@ -7,6 +7,7 @@
 //! {
 //!   "driver_api": 12040,
 //!   "driver_release": "550.54.15",
+//!   "ptx_error": 223,
 //!   "device_count": 3,
 //!   "devices": [
 //!     {"repeat": 8, "name": "NVIDIA H200", "cc": "9.0", "brand": 14, "memory": 150754820096, "uuid": "GPU-…",
@@ -27,6 +28,7 @@
 //! ```
 //!
 //! - `driver_api` is what the version calls return, 1000 × major + 10 × minor.
+//! - `ptx_error` is what cuModuleLoadData returns for PTX.
 //! - `device_count` is what the count calls return in place of the number of devices.
 //! - `nvml_devices`, written like `devices`, are what NVML shows in their place.
 //! - A device without `fabric` has no NVLink fabric. `null` for `recovery_action` is a driver that does not know it.
@@ -126,6 +128,8 @@ pub struct Script {
     pub driver_api: c_int,
     /// release of the driver
     pub driver_release: String,
+    /// what compiling PTX returns
+    pub ptx_error: Option<c_int>,
     /// a count that is not the number of devices
     pub device_count: Option<c_int>,
     /// physical GPUs; after loading without repetitions
@@ -143,6 +147,7 @@ impl Default for Script {
         Self {
             driver_api: 13000,
             driver_release: "580.159.04".into(),
+            ptx_error: None,
             device_count: None,
             devices: vec![Gpu::default()],
             nvml_devices: None,
