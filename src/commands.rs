@@ -53,7 +53,7 @@ pub fn dispatch(invocation: Invocation, environ: &[CString], supervisor: Assembl
     match command {
         Command::Help(None) => print(&help::overview()),
         Command::Help(Some(name)) => print(&help::command(name)),
-        Command::Version => print(&format!("cuda-entrypoint {}\n", env!("CARGO_PKG_VERSION"))),
+        Command::Version => print(&format!("cuda-entrypoint {}\n", cuda_entrypoint::version::full())),
         Command::Explain(None) => print(&help::findings()),
         Command::Explain(Some(name)) => explain(name.trim()),
         Command::Schema(SchemaOf::Stack) => print(&stack::schema()),

@@ -465,7 +465,7 @@ fn from_disk(path: Option<&Path>) -> Result<OwnedFd, String> {
         return Err(format!(
             "{} is not the helper of cuda-entrypoint {}",
             path.display(),
-            env!("CARGO_PKG_VERSION")
+            crate::version::VERSION
         ));
     }
     Ok(file.into())

@@ -84,3 +84,5 @@ pub mod sys;
 pub mod text;
 #[cfg(feature = "entrypoint")]
 pub mod unpack;
+#[cfg(feature = "entrypoint")]
+pub mod version;

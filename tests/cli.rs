@@ -725,6 +725,7 @@ fn help_is_as_it_was() {
         (&["check", "--help"], &["help", "check"]),
         (&["stack", "--help"], &["stack", "sohw", "--help"]),
         (&["--version"], &["-V"]),
+        (&["--version"], &["version"]),
     ] {
         assert_eq!(said(one), said(other), "{other:?}");
     }

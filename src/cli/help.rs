@@ -28,7 +28,7 @@ in a Dockerfile:
 {exits}
 break-glass: {PREFIX}MODE=warn reports and starts the service anyway, {PREFIX}MODE=off reads nothing.
 ",
-        version = env!("CARGO_PKG_VERSION"),
+        version = crate::version::VERSION,
         commands = columns(&[commands]),
         exits = exit_code::table(),
     )

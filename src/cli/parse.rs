@@ -99,6 +99,16 @@ pub fn parse(
         }
         Some(Arg::Short('h') | Arg::Long("help")) => (Command::Help(None), settings),
         Some(Arg::Short('V') | Arg::Long("version")) => (Command::Version, settings),
+        // As docker, kubectl and git have it, beside the option.
+        Some(Arg::Value(name)) if name == "version" => match next(&mut parser)? {
+            None => (Command::Version, settings),
+            Some(_) => {
+                return Err(UsageError::new(
+                    "version takes no arguments",
+                    "cuda-entrypoint version",
+                ));
+            }
+        },
         Some(Arg::Value(name)) => command(&name, &mut parser, settings)?,
         Some(Arg::Long(flag)) => {
             let Some(option) = OPTIONS.iter().find(|option| option.flag == flag) else {

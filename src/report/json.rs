@@ -9,6 +9,7 @@ use crate::facts::LibraryKind;
 use crate::order;
 use crate::packed;
 use crate::text::sanitize;
+use crate::version::{self, VERSION};
 
 /// `schema` of the report.
 pub const SCHEMA: u32 = 1;
@@ -35,7 +36,7 @@ pub fn value(report: &Report<'_>) -> Value {
         .collect();
     let mut value = json!({
         "schema": SCHEMA,
-        "version": env!("CARGO_PKG_VERSION"),
+        "version": VERSION,
         "verdict": report.outcome.verdict,
         "exit_code": report.outcome.exit_code,
         "mode": report.mode,
@@ -45,6 +46,9 @@ pub fn value(report: &Report<'_>) -> Value {
         "smoke": report.smoke,
         "timing_ms": timing,
     });
+    if let (Some(commit), Some(entries)) = (version::commit(), value.as_object_mut()) {
+        entries.insert("commit".to_string(), json!(commit));
+    }
     if let (Some(receipt), Some(entries)) = (report.receipt, value.as_object_mut()) {
         entries.insert("receipt".to_string(), json!(receipt));
     }

@@ -60,9 +60,15 @@ fi
 # marked #[inline] is inlined where that is small: 1.5 KB.
 smaller=(-Cllvm-args=-enable-machine-outliner=always -Cllvm-args=-machine-outliner-reruns=4
   -Cllvm-args=-inlinehint-threshold=5)
+# Named by --version. A tree that comes without its history, or has changes of its own, says so or nothing.
+named=
+if [[ -e .git ]] && git rev-parse --verify --quiet HEAD >/dev/null 2>&1; then
+  named=$(git describe --always --dirty --exclude '*' --abbrev=7)
+  named+=" $(TZ=UTC0 git log -1 --format=%cd --date=format-local:%Y-%m-%d)"
+fi
 # Functions of the same bytes are kept once (--icf): rustc makes many, and nothing here compares their addresses.
 echo "building the entrypoint"
-env CUDA_ENTRYPOINT_HELPER_BIN="$helper" \
+env CUDA_ENTRYPOINT_HELPER_BIN="$helper" CUDA_ENTRYPOINT_COMMIT="$named" \
   CARGO_ENCODED_RUSTFLAGS="$(encoded "${common[@]}" -Ctarget-feature=+crt-static -Clink-arg=-Wl,--icf=all "$relocations" "${unwinding[@]}" \
     "${smaller[@]}")" \
   cargo build --quiet --locked --release --bin cuda-entrypoint --target "$triple" --target-dir "$target/dist-build"
