@@ -1149,6 +1149,72 @@ mod tests {
         }
     }
 
+    /// What is left out when it is written, since it is empty, has to be read as that.
+    #[test]
+    fn what_is_empty_is_read_back() {
+        fn survives<T: Default + Serialize + FromJson + PartialEq + fmt::Debug>() {
+            let empty = T::default();
+            let text = to_json(&empty).unwrap();
+            let read = from_json::<T>(text.as_bytes());
+            assert_eq!(
+                read.as_ref(),
+                Ok(&empty),
+                "{}: {text}",
+                std::any::type_name::<T>()
+            );
+        }
+        macro_rules! all {
+            ($($type:ty),* $(,)?) => { $(survives::<$type>();)* };
+        }
+        all!(
+            Device,
+            DeviceFacts,
+            DeviceNode,
+            Distribution,
+            DriverAnswer,
+            Facts,
+            HelperRun,
+            ImageFacts,
+            LibraryAnswer,
+            Limits,
+            LoadedObject,
+            LoaderRun,
+            MemoryHolder,
+            MemoryState,
+            MissingVersion,
+            NamedLibraries,
+            NvmlAnswer,
+            NvmlDevice,
+            OwnedFile,
+            Python,
+            RefusedObject,
+            ShadowedCopy,
+            Unread,
+            extensions::Extension,
+            extensions::Extensions,
+            kernels::ModuleKernels,
+            native::NativeDevice,
+            native::NativeLoad,
+            native::NativePlan,
+            native::NativeRun,
+            native::PlannedGroup,
+            native::PlannedLibrary,
+            native::WrongResult,
+            smoke::SmokeCommand,
+            smoke::SmokeDevice,
+            smoke::SmokeFacts,
+            smoke::SmokeFailed,
+            smoke::SmokeJit,
+            smoke::SmokeModule,
+            smoke::SmokePassed,
+            smoke::SmokePython,
+            smoke::SmokeRun,
+            smoke::SmokeSkipped,
+            smoke::SmokeStep,
+            surroundings::Surroundings,
+        );
+    }
+
     #[test]
     fn lines_survive_the_wire() {
         let lines = [

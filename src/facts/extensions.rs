@@ -74,12 +74,12 @@ object!(Extensions {
 object!(Extension {
     path,
     package,
-    module,
     missing,
     unopened,
     elsewhere,
     undefined,
     symbol,
     provider,
-    cxx11_abi
+    cxx11_abi;
+    or_default module
 });
