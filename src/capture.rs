@@ -259,7 +259,8 @@ fn nothing(image: &ImageFacts, notes: &[String]) -> (String, String) {
         }
     }
     let mut hint = format!(
-        "{install}name the environment: cuda-entrypoint stack capture --python PATH, or the service's command after --"
+        "{install}name the environment: cuda-entrypoint stack capture --python PATH, or the service's command after --, if it or a \
+         library beside it holds CUDA code; what lies elsewhere goes into `libraries` of a manifest written by hand"
     );
     if python.site_packages.is_empty() && !python.tried.is_empty() {
         hint.push_str(&format!(". Looked at: {}", python.tried.join("; ")));

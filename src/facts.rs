@@ -732,6 +732,9 @@ pub struct LoadedObject {
     /// wheels' copies under the same name that would not be mapped
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub shadowed: Vec<ShadowedCopy>,
+    /// the program that it would be mapped for, where that has a run of the loader to itself
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub program: Option<String>,
 }
 
 /// A symbol version that a mapped library does not have.
@@ -803,6 +806,20 @@ pub struct LoaderRun {
     pub ms: f64,
 }
 
+impl LoaderRun {
+    /// Adds a run about another program. The first that did not end well is kept.
+    pub fn add(&mut self, other: Self) {
+        if matches!(self.end, LoaderEnd::NotRun | LoaderEnd::Listed) {
+            self.end = other.end;
+        }
+        self.modules.extend(other.modules);
+        self.missing_versions.extend(other.missing_versions);
+        self.refused.extend(other.refused);
+        self.notes.extend(other.notes);
+        self.ms += other.ms;
+    }
+}
+
 /// What the image's files say.
 #[derive(Clone, PartialEq, Debug, Default, Serialize)]
 pub struct ImageFacts {
@@ -857,6 +874,9 @@ pub struct NamedLibraries {
     pub pattern: String,
     /// regular files, links followed, in order
     pub paths: Vec<String>,
+    /// the pattern names a directory, which holds libraries perhaps
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub directory: bool,
 }
 
 /// A file or folder that is there and could not be read.
@@ -1074,7 +1094,8 @@ object!(LoadedObject {
     real,
     needed_by,
     found_by,
-    shadowed
+    shadowed,
+    program
 });
 object!(MissingVersion {
     library,
@@ -1107,7 +1128,7 @@ object!(Limits {
     shm_bytes,
     memlock_bytes
 });
-object!(NamedLibraries { pattern, paths });
+object!(NamedLibraries { pattern, paths; or_default directory });
 object!(Facts {
     image,
     device,

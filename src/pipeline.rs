@@ -4,7 +4,7 @@
 //! image stage throws away whatever the device stage had found by then.
 
 use std::ffi::{CString, OsString};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -127,6 +127,10 @@ struct Run<'a> {
     /// the loader's run, and what it was asked
     trace: Option<(JobId, loader::Request)>,
     explained: Option<Awaited<explain::Explained>>,
+    /// programs that the loader is still to be asked about, each by itself
+    other_programs: Vec<PathBuf>,
+    /// the one that it is being asked about
+    other_program: Option<String>,
     /// what the loader would map, until both it and the libraries have answered
     runtimes: Vec<explain::MappedRuntime>,
     /// runs of the helper that found no room beside the others
@@ -186,6 +190,8 @@ impl<'a> Run<'a> {
             libraries: Vec::new(),
             trace: None,
             explained: None,
+            other_programs: Vec::new(),
+            other_program: None,
             runtimes: Vec::new(),
             postponed: Vec::new(),
             driver: None,
@@ -340,7 +346,7 @@ impl<'a> Run<'a> {
         self.image_discovered(supervisor);
         self.attend_native(supervisor);
         self.recognise_smoke(supervisor);
-        self.loader_explained();
+        self.loader_explained(supervisor);
         self.ask_more_libraries(supervisor);
         let plan = self.task.plan;
         let image_is_known = !self.image_is_open() && self.kernels.is_none();

@@ -902,3 +902,97 @@ pub fn reports() -> Vec<Value> {
     all.push(serde_json::from_slice(&child.wait_with_output().unwrap().stdout).unwrap());
     all
 }
+
+/// Compiles a program; the arguments are those of the C compiler.
+fn compile(source: &str, to: &Path, options: &[&str]) {
+    let input = to.with_extension("c");
+    fs::create_dir_all(to.parent().unwrap()).unwrap();
+    fs::write(&input, source).unwrap();
+    let status = Command::new("cc")
+        .arg("-o")
+        .arg(to)
+        .arg(&input)
+        .args(options)
+        .status()
+        .unwrap();
+    assert!(status.success(), "{options:?}");
+    fs::remove_file(input).unwrap();
+}
+
+#[test]
+fn each_program_has_a_run_of_the_loader_to_itself() {
+    let app = App::new(90);
+    let bin = app.folder.join("bin");
+    let lib = app.folder.join("lib");
+    let lib = lib.to_str().unwrap();
+    // The same library, which only the first program's RUNPATH leads to.
+    let source = "int ops(void); int main(void) { return ops() - 2; }";
+    compile(source, &bin.join("lost"), &["-L", lib, "-l:libops.so"]);
+    compile("int main(void) { return 0; }", &bin.join("static"), &["-static"]);
+    compile(
+        "int main(void) { return 0; }",
+        &bin.join("static-pie"),
+        &["-static-pie"],
+    );
+    let pattern = bin.join("*").to_str().unwrap().to_string();
+    let mut scene = app.scene("9.0");
+    scene.manifest["libraries"] = json!([pattern]);
+    let (exit, found) = report(without_python(&scene, "check", json!({}), &["--stage", "image"]));
+    assert_eq!(exit, 81, "{:#}", found["findings"]);
+    let told = problems(&found).join("\n");
+    assert!(
+        told.contains("does not find libops.so, which") && told.contains("bin/lost needs"),
+        "{told}"
+    );
+    assert!(!told.contains("static"), "{told}");
+    fs::remove_file(scene.image.root().join("app/bin/lost")).unwrap();
+    let (exit, found) = report(without_python(&scene, "check", json!({}), &["--stage", "image"]));
+    assert_eq!(exit, 0, "{:#}", found["findings"]);
+    let unknown = found["findings"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|f| f["status"] == "unknown");
+    assert_eq!(unknown.count(), 0, "{:#}", found["findings"]);
+}
+
+#[test]
+fn a_library_that_is_one_directory_away_is_named() {
+    let app = App::new(90);
+    let (ops, lib) = (app.folder.join("lib/libops.so"), app.folder.join("lib"));
+    compile(
+        "int base(void); int more(void) { return base(); }",
+        &lib.join("libmore.so"),
+        &["-shared", "-fPIC", "-L", lib.to_str().unwrap(), "-l:libbase.so"],
+    );
+    let mut scene = app.scene("9.0");
+    scene.manifest["libraries"] = json!([lib.join("libmore.so"), lib.join("libbase.so"), ops]);
+    let (_, found) = report(without_python(&scene, "check", json!({}), &["--stage", "image"]));
+    let findings = found["findings"].as_array().unwrap();
+    let missing = findings
+        .iter()
+        .find(|f| f["code"] == "library-missing" && f["status"] == "fail");
+    // It is preloaded itself, so that the name is there; alone it would be missing.
+    assert!(
+        missing.is_none_or(|f| f["hint"].as_str().unwrap().contains("It is in ")),
+        "{missing:?}"
+    );
+    scene.manifest["libraries"] = json!([lib]);
+    let (exit, found) = report(without_python(&scene, "check", json!({}), &["--stage", "image"]));
+    assert_eq!(exit, 81);
+    assert!(
+        found
+            .to_string()
+            .contains("It is a directory: name the files in it, such as"),
+        "{found:#}"
+    );
+    fs::write(lib.join("start.sh"), "#!/bin/sh\n").unwrap();
+    scene.manifest["libraries"] = json!([lib.join("start.sh")]);
+    let (exit, found) = report(without_python(&scene, "check", json!({}), &["--stage", "image"]));
+    assert_eq!(exit, 81, "{:#}", found["findings"]);
+    assert!(
+        found.to_string().contains("not a script that starts it"),
+        "{:#}",
+        found["findings"]
+    );
+}

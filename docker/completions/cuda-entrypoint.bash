@@ -20,7 +20,7 @@ _cuda_entrypoint() {
     --gpu) words='required optional off' ;;
     --log) words='error warn info debug trace' ;;
     --mode) words='enforce warn off' ;;
-    --smoke) words='separate handoff native off' ;;
+    --smoke) words='separate handoff native native=all off' ;;
     --smoke-devices) words='first all' ;;
     --stage) words='image device smoke all health' ;;
     --allow | --warn | --deny) words=$(_cuda_entrypoint_codes) ;;

@@ -103,6 +103,13 @@ macro_rules! choice {
         }
 
         impl $name {
+            /// The word for it, with what it does.
+            pub const fn word(self) -> $crate::cli::kind::Word {
+                match self {
+                    $(Self::$variant => $crate::cli::kind::Word { name: $word, help: $help },)*
+                }
+            }
+
             /// The word for it.
             pub const fn name(self) -> &'static str {
                 match self {

@@ -83,8 +83,7 @@ options! {
     }
     "smoke" {
         smoke: SmokeChoice = SmokeChoice::default(), "MODE",
-            "native can be combined with separate or handoff, and goes first: native,handoff\n\
-             native loads a sample of large libraries' kernels; native=all loads all of them";
+            "native and native=all can precede one of separate and handoff: native,handoff";
         smoke_devices: SmokeDevices = SmokeDevices::First, "WHICH", "";
         smoke_timeout: Deadline = Duration::from_secs(300), "DURATION", "deadline for the smoke";
     }

@@ -30,7 +30,16 @@ const ALL: &str = "native=all";
 
 impl Kind for SmokeChoice {
     type Value = Self;
-    const WORDS: &'static [Word] = SmokeMode::WORDS;
+    const WORDS: &'static [Word] = &[
+        SmokeMode::Separate.word(),
+        SmokeMode::Handoff.word(),
+        SmokeMode::Native.word(),
+        Word {
+            name: ALL,
+            help: "the same, with every kernel of large libraries, of which native loads a sample",
+        },
+        SmokeMode::Off.word(),
+    ];
 
     fn parse(text: &OsStr) -> Result<Self, Wrong> {
         let (mut mode, mut native) = (None, None);
@@ -40,7 +49,7 @@ impl Kind for SmokeChoice {
                 (ALL, _) => native.replace(NativeExtent::All).is_some(),
                 (_, Ok(SmokeMode::Native)) => native.replace(NativeExtent::Sample).is_some(),
                 (_, Ok(other)) => mode.replace(other).is_some(),
-                (_, Err(wrong)) => return Err(wrong),
+                (_, Err(_)) => return Err(Wrong::word(OsStr::new(word), Self::WORDS)),
             };
             if repeated {
                 return Err(Wrong::new(

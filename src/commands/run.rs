@@ -137,12 +137,12 @@ impl Session<'_> {
         } else {
             let known = gathered.receipt.as_ref().is_some_and(|r| r.has_used(Part::Image));
             say_warnings(&gathered.findings, known);
-            say_success(&report, &service);
             if is_unproven(&config, &loaded.stack, &gathered) {
                 tracing::info!(
                     "the manifest has no smoke: no kernel was run. --smoke native (CUDA_ENTRYPOINT_SMOKE=native) lets each GPU compute and load the image's kernels, without Python"
                 );
             }
+            say_success(&report, &service);
         }
         if !clean {
             tracing::warn!("a helper sits in an uninterruptible driver call and was left behind");

@@ -4,11 +4,12 @@
 //! EM_CUDA, inside another one: so every offset here counts from a base.
 
 use std::fmt;
+use std::path::Path;
 
 use object::LittleEndian as Le;
 use object::elf;
 
-use super::bytes::{BytesError, MAX_BYTES, Reader, Source};
+use super::bytes::{BytesError, MAX_BYTES, RandomFile, Reader, Source};
 
 /// Most section headers of one file. A cubin has four or five a kernel, a shared library about forty.
 const MAX_SECTIONS: u64 = 1 << 20;
@@ -102,6 +103,8 @@ pub struct Elf {
     names_end: u64,
     segments_at: u64,
     segments: u64,
+    /// ET_EXEC: at fixed addresses, as no shared library is
+    executable: bool,
 }
 
 /// One section header.
@@ -157,6 +160,7 @@ impl Elf {
             names_end: 0,
             segments_at: header.e_phoff.get(Le),
             segments: header.e_phnum.get(Le).into(),
+            executable: header.e_type.get(Le) == elf::ET_EXEC,
         };
         found.section_table(reader, &header)?;
         found.segment_table(&header)?;
@@ -353,6 +357,7 @@ impl Elf {
                 elf::DT_NULL => break,
                 elf::DT_STRTAB => strings_at = Some(value),
                 elf::DT_STRSZ => strings_size = value,
+                elf::DT_FLAGS_1 => found.flags_1 = value,
                 tag @ (elf::DT_NEEDED | elf::DT_SONAME | elf::DT_RPATH | elf::DT_RUNPATH) => {
                     if names.len() == MAX_NAMES {
                         return Err(malformed("more than 1,024 names in the dynamic section", at));
@@ -418,6 +423,8 @@ pub struct Dynamic {
     pub rpath: Option<String>,
     /// DT_RUNPATH, colons and `$ORIGIN` unexpanded
     pub runpath: Option<String>,
+    /// DT_FLAGS_1
+    pub flags_1: u64,
 }
 
 /// Opens `source` as an ELF file of this machine.
@@ -427,6 +434,36 @@ pub struct Dynamic {
 pub fn open_x86_64(reader: &mut Reader<'_>) -> Result<Elf, ElfError> {
     let size = reader.size();
     Elf::open(reader, 0, size, elf::EM_X86_64, "x86-64")
+}
+
+/// What an ELF file of this machine is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// a program that the loader starts
+    Program,
+    /// a program that starts by itself, and needs no library
+    Static,
+    /// a shared library
+    Library,
+}
+
+/// Which kind a file is; `None` for one that is no ELF file of this machine.
+pub fn kind(path: &Path) -> Option<Kind> {
+    /// `DF_1_PIE` of `DT_FLAGS_1`: what is linked with -static-pie has it, and no interpreter.
+    const PIE: u64 = 0x0800_0000;
+    let file = RandomFile::open(path).ok()?;
+    let mut reader = Reader::new(&file);
+    let elf = open_x86_64(&mut reader).ok()?;
+    // What the loader refuses is told by it.
+    let Ok(dynamic) = elf.dynamic(&mut reader) else {
+        return Some(Kind::Library);
+    };
+    let is_program = elf.executable || dynamic.flags_1 & PIE != 0;
+    Some(match (dynamic.interpreter, is_program) {
+        (Some(_), _) => Kind::Program,
+        (None, true) => Kind::Static,
+        (None, false) => Kind::Library,
+    })
 }
 
 /// [`Elf::dynamic`] of a whole file.
@@ -499,6 +536,7 @@ mod tests {
     fn what_the_loader_goes_by() {
         let found = dynamic(&file(&all()).as_slice()).unwrap();
         let expected = Dynamic {
+            flags_1: 0,
             interpreter: Some("/lib64/ld-linux-x86-64.so.2".into()),
             needed: vec!["libcudart.so.12".into(), "libc.so.6".into()],
             soname: Some("libme.so".into()),

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::bytes::RandomFile;
-use super::{elf, files, kernels, modules};
+use super::{elf, files, kernels, modules, unread};
 use crate::facts::NamedLibraries;
 use crate::order;
 use crate::stack::is_interpreter;
@@ -14,15 +14,20 @@ const MOST: usize = 1_000;
 /// What the patterns name, in their order. Folders and what cannot be examined are left out.
 pub fn find(patterns: &[String]) -> Vec<NamedLibraries> {
     let find_one = |pattern: &String| {
-        let found = glob::glob(pattern).into_iter().flatten().flatten();
-        let files = found.filter(|path| path.metadata().is_ok_and(|facts| facts.is_file()));
-        NamedLibraries {
+        let mut named = NamedLibraries {
             pattern: pattern.clone(),
-            paths: files
-                .take(MOST)
-                .map(|path| path.to_string_lossy().into_owned())
-                .collect(),
+            ..NamedLibraries::default()
+        };
+        for path in glob::glob(pattern).into_iter().flatten().flatten() {
+            match unread::metadata(&path) {
+                Some(facts) if facts.is_file() && named.paths.len() < MOST => {
+                    named.paths.push(path.to_string_lossy().into_owned());
+                }
+                Some(facts) => named.directory |= facts.is_dir(),
+                None => {}
+            }
         }
+        named
     };
     patterns.iter().map(find_one).collect()
 }

@@ -118,6 +118,8 @@ impl Run<'_> {
         self.located = None;
         self.native_libraries = None;
         self.runtimes.clear();
+        self.other_programs.clear();
+        self.other_program = None;
         // The architecture was judged by its libraries.
         self.device_findings = None;
         self.timing
@@ -200,7 +202,8 @@ impl Run<'_> {
         self.facts.image.loader.end = match asked {
             loader::Asked::Nothing => LoaderEnd::NotRun,
             loader::Asked::Refused(reason) => LoaderEnd::NotAsked { reason },
-            loader::Asked::Run(request) => {
+            loader::Asked::Run(mut request) => {
+                self.other_programs = std::mem::take(&mut request.others);
                 let (path, argv, envp) = (request.path(), request.argv(), request.envp(self.task.env));
                 self.facts.image.loader.modules.clone_from(&request.modules);
                 self.facts.image.loader.notes.clone_from(&request.notes);
@@ -224,7 +227,7 @@ impl Run<'_> {
     }
 
     /// Takes the loader's list, and has it explained in a thread: that opens every file of it.
-    pub(super) fn listed(&mut self, supervisor: &Supervisor, ended: &Ended) {
+    pub(super) fn listed(&mut self, supervisor: &mut Supervisor, ended: &Ended) {
         let Some((_, request)) = self.trace.take() else {
             return;
         };
@@ -255,16 +258,64 @@ impl Run<'_> {
             let work = move || explain::explain(&listing, &grounds, &known);
             self.explained = Some(in_thread(supervisor, "loader", work));
         }
-        self.facts.image.loader = run;
+        match self.other_program {
+            Some(_) => self.facts.image.loader.add(run),
+            None => self.facts.image.loader = run,
+        }
+        if self.explained.is_none() {
+            self.ask_loader_of_next(supervisor);
+        }
     }
 
-    pub(super) fn loader_explained(&mut self) {
-        if let Some(explained) = self.explained.as_ref().and_then(Awaited::take) {
-            self.explained = None;
-            self.facts.image.loaded = explained.objects;
-            self.facts.image.loader.stubs = explained.stubs;
-            self.facts.image.loader.searched = explained.searched;
-            self.runtimes = explained.runtimes;
+    pub(super) fn loader_explained(&mut self, supervisor: &mut Supervisor) {
+        let Some(mut explained) = self.explained.as_ref().and_then(Awaited::take) else {
+            return;
+        };
+        self.explained = None;
+        for object in &mut explained.objects {
+            object.program.clone_from(&self.other_program);
+        }
+        let loader = &mut self.facts.image.loader;
+        loader.stubs.extend(explained.stubs);
+        loader.searched.extend(explained.searched);
+        loader.stubs.dedup();
+        self.facts.image.loaded.extend(explained.objects);
+        self.runtimes.extend(explained.runtimes);
+        self.ask_loader_of_next(supervisor);
+    }
+
+    /// Asks the loader about the next program that has a run to itself.
+    fn ask_loader_of_next(&mut self, supervisor: &mut Supervisor) {
+        while let Some(next) = loader::Request::next(&mut self.other_programs) {
+            let request = match next {
+                Ok(request) => request,
+                Err(why) => {
+                    self.facts.image.loader.notes.push(why);
+                    continue;
+                }
+            };
+            let (path, argv, envp) = (request.path(), request.argv(), request.envp(self.task.env));
+            let start = Start {
+                program: Program::Path(&path),
+                argv: &argv,
+                envp: &envp,
+                time: self.task.config.device_timeout,
+            };
+            match supervisor.start(&start) {
+                Ok(id) => {
+                    self.other_program = request.modules.first().cloned();
+                    self.trace = Some((id, request));
+                    return;
+                }
+                Err(error) => {
+                    let program = request.program.display();
+                    self.facts
+                        .image
+                        .loader
+                        .notes
+                        .push(format!("{program}: the loader could not be started: {error}"));
+                }
+            }
         }
     }
 

@@ -299,6 +299,7 @@ impl Basis {
             path,
             real: _,      // a link counts by what it leads to
             needed_by: _, // said by files of the list
+            program: _,   // asked
             found_by,
             shadowed,
         } = object;
@@ -429,7 +430,14 @@ pub fn asked(copies: &[Library], modules: &Asked, named: &[NamedLibraries]) -> T
     let modules = match modules {
         Asked::Nothing => String::new(),
         Asked::Refused(reason) => reason.clone(),
-        Asked::Run(request) => [&request.modules[..], &request.notes].concat().join(", "),
+        Asked::Run(request) => {
+            let others = request
+                .others
+                .iter()
+                .map(|path| path.to_string_lossy().into_owned());
+            let all = [&request.modules[..], &request.notes].concat();
+            all.into_iter().chain(others).collect::<Vec<_>>().join(", ")
+        }
     };
     all.insert(MODULES.to_string(), modules);
     // A file that holds no CUDA code may be replaced by one that does.

@@ -41,7 +41,10 @@ pub fn judge(scene: &ImageContext<'_>, archs: &ArchList) -> Vec<Finding> {
             findings.push(
                 Finding::skip(Code::KernelsMissing, "CUDA extensions")
                     .required(archs.to_string())
-                    .message("no library in site-packages holds kernels of its own"),
+                    .message(match scene.has_folders() {
+                        true => "no library in site-packages holds kernels of its own",
+                        false => "no file of the manifest's libraries holds CUDA code, so that there are no kernels to compare with archs",
+                    }),
             );
         }
         return findings;
@@ -307,6 +310,8 @@ fn version_of(package: &Package<'_>, ptx_archs: &[ComputeCapability]) -> Option<
 fn unreadable(scene: &ImageContext<'_>, archs: &ArchList, module: &ModuleKernels, error: &str) -> Finding {
     let hint = match &module.package {
         Some(name) => format!("In the Dockerfile: pip install --force-reinstall --no-deps {name}."),
+        None if module.named => "Name the program or library itself, not a script that starts it; one that is damaged has to be built or installed again."
+            .to_string(),
         None => format!(
             "Build or install again what brought {}, or remove it if nothing loads it.",
             module.path

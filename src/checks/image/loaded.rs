@@ -13,6 +13,7 @@ use crate::discover::requirement::normalize_name;
 use crate::facts::{
     Distribution, FoundBy, LoadedObject, LoaderEnd, MissingVersion, RefusedObject, ShadowedCopy,
 };
+use crate::nvidia::NvidiaWheel;
 use crate::packages;
 use crate::text::{counted, verb};
 
@@ -137,13 +138,19 @@ pub fn name_of(path: &str) -> &str {
 fn missing(scene: &ImageContext<'_>) -> Vec<Finding> {
     let loaded = &scene.image.loaded;
     // A name that one object looks for in vain may come with another one that is imported before it.
-    let comes = |name: &str| loaded.iter().any(|o| o.name == name && o.path.is_some());
+    let comes = |object: &LoadedObject| {
+        let same = |o: &&LoadedObject| o.name == object.name && o.program == object.program;
+        loaded.iter().filter(same).any(|o| o.path.is_some())
+    };
     // It is listed once for each object that looks for it.
-    let first = |at: usize, name: &str| loaded.iter().position(|o| o.name == name) == Some(at);
+    let first = |at: usize, object: &LoadedObject| {
+        let same = |o: &LoadedObject| o.name == object.name && o.program == object.program;
+        loaded.iter().position(same) == Some(at)
+    };
     let absent: Vec<&LoadedObject> = loaded
         .iter()
         .enumerate()
-        .filter(|(at, o)| o.path.is_none() && first(*at, &o.name) && !is_drivers(&o.name) && !comes(&o.name))
+        .filter(|(at, o)| o.path.is_none() && first(*at, o) && !is_drivers(&o.name) && !comes(o))
         .map(|(_, object)| object)
         .collect();
     // NVIDIA's libraries that one module lacks have one remedy.
@@ -177,7 +184,7 @@ fn missing(scene: &ImageContext<'_>) -> Vec<Finding> {
                 None => {
                     let hint = match scene.has_folders() {
                         true => wheels(object).unwrap_or_else(|| supplier(name)),
-                        false => outside_of_python(name),
+                        false => outside_of_python(scene, object),
                     };
                     (Severity::Fail, String::new(), hint)
                 }
@@ -198,11 +205,24 @@ fn missing(scene: &ImageContext<'_>) -> Vec<Finding> {
 }
 
 /// Who brings a library where there is no Python that wheels could be installed for.
-fn outside_of_python(name: &str) -> String {
-    format!(
-        "Put {name} into a folder that the RUNPATH, LD_LIBRARY_PATH or ld.so.cache leads to: base the image on NVIDIA's runtime \
-         image of that CUDA, copy the file into it, or install the distribution's package that brings it."
-    )
+fn outside_of_python(scene: &ImageContext<'_>, object: &LoadedObject) -> String {
+    let name = &object.name;
+    let mut named = scene.image.named_libraries.iter().flat_map(|named| &named.paths);
+    if let Some((folder, _)) = named.find_map(|path| path.rsplit_once('/').filter(|(_, file)| file == name)) {
+        let by = needs(object).map_or("what needs it", name_of);
+        return format!(
+            "It is in {folder}, where the loader does not look for it: link {by} with -Wl,-rpath,'$ORIGIN' (or the way from there \
+             to {folder}), or set LD_LIBRARY_PATH={folder} in the Dockerfile (ENV)."
+        );
+    }
+    let bring =
+        "copy it into a directory that the RUNPATH of what needs it, LD_LIBRARY_PATH or ld.so.cache names";
+    match NvidiaWheel::of_library(name) {
+        Some(_) => format!(
+            "Base the image on NVIDIA's runtime image of the CUDA that {name} belongs to, or {bring}."
+        ),
+        None => format!("Install the distribution's package that brings {name}, or {bring}."),
+    }
 }
 
 /// The object on whose behalf the loader looked for it.

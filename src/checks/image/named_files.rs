@@ -81,7 +81,16 @@ pub fn libraries(scene: &ImageContext<'_>) -> Vec<Finding> {
                 .observed("no file")
                 .required("a library or program by this path")
                 .message(format!("no file matches {pattern}"))
-                .hint("Correct the path in the manifest's `libraries`, or put the file into the image.")
+                .hint(match named.directory {
+                    true => format!(
+                        "It is a directory: name the files in it, such as {}/*.so.",
+                        pattern.trim_end_matches('/')
+                    ),
+                    false => {
+                        "Correct the path in the manifest's `libraries`, or put the file into the image."
+                            .to_string()
+                    }
+                })
         })
         .collect();
     let paths: Vec<String> = named

@@ -52,8 +52,9 @@ pub fn judge(run: &NativeRun, facts: &DeviceFacts) -> Vec<Finding> {
         && run.devices.iter().all(NativeDevice::takes_kernels)
     {
         findings.push(
-            Finding::skip(Code::KernelLoad, NATIVE)
-                .message("no kernels were loaded: no package of the manifest holds any for this GPU"),
+            Finding::skip(Code::KernelLoad, NATIVE).message(
+                "no kernels were loaded: no package or library of the manifest holds any for this GPU",
+            ),
         );
     }
     findings.extend(ending(run));

@@ -10,6 +10,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::discover::bytes::RandomFile;
+use crate::discover::elf::Kind;
 use crate::discover::{elf, files, named_libraries};
 use crate::facts::{NamedLibraries, Python};
 use crate::order;
@@ -31,6 +32,8 @@ pub struct Request {
     pub modules: Vec<String>,
     /// what could not be asked
     pub notes: Vec<String>,
+    /// programs that each have a run to themselves, after this one
+    pub others: Vec<PathBuf>,
 }
 
 /// Whether the loader can be asked.
@@ -49,14 +52,16 @@ pub enum Asked {
 pub fn ask(stack: &Stack, python: &Python, named: &[NamedLibraries]) -> Asked {
     let mut modules = Vec::new();
     let mut notes = Vec::new();
-    let named = named_libraries::paths(named);
-    let (programs, libraries): (Vec<PathBuf>, Vec<PathBuf>) =
-        named.into_iter().partition(|path| is_program(path));
-    // A program cannot be preloaded into another one.
+    let (mut programs, mut libraries) = (Vec::new(), Vec::new());
+    for path in named_libraries::paths(named) {
+        match elf::kind(&path) {
+            Some(Kind::Program) => programs.push(path),
+            Some(Kind::Library) => libraries.push(path),
+            // One needs no library; what the other is, is told with its kernels.
+            Some(Kind::Static) | None => {}
+        }
+    }
     let is_alone = !(programs.is_empty() && libraries.is_empty()) && is_without_python(stack);
-    let mut programs = programs.into_iter();
-    let first = if is_alone { programs.next() } else { None };
-    notes.extend(programs.map(|path| format!("{}: the loader lists one program in a run", path.display())));
     let of_python = if is_alone {
         Vec::new()
     } else {
@@ -72,17 +77,22 @@ pub fn ask(stack: &Stack, python: &Python, named: &[NamedLibraries]) -> Asked {
             )),
         }
     }
-    if modules.is_empty() && notes.is_empty() && first.is_none() {
-        return Asked::Nothing;
-    }
-    if is_alone {
-        return ask_loader(first, modules, notes);
+    // A program cannot be preloaded into another one.
+    let mut programs = programs.into_iter();
+    if is_alone || (modules.is_empty() && notes.is_empty()) {
+        let Some(first) = programs.next() else {
+            return match modules.is_empty() && notes.is_empty() {
+                true => Asked::Nothing,
+                false => ask_loader(None, modules, notes, Vec::new()),
+            };
+        };
+        return ask_loader(Some(first), modules, notes, programs.collect());
     }
     if modules.is_empty() {
         return Asked::Refused(notes.join("; "));
     }
     let Some(interpreter) = &python.interpreter else {
-        return Asked::Refused("no interpreter is known, only the environment's folder".into());
+        return Asked::Refused("no interpreter is known, only the environment's directory".into());
     };
     match traceable(Path::new(interpreter)) {
         Ok(program) => Asked::Run(Request {
@@ -90,6 +100,7 @@ pub fn ask(stack: &Stack, python: &Python, named: &[NamedLibraries]) -> Asked {
             loader: None,
             modules,
             notes,
+            others: programs.collect(),
         }),
         Err(why) => Asked::Refused(why),
     }
@@ -103,7 +114,12 @@ fn is_without_python(stack: &Stack) -> bool {
 }
 
 /// The loader itself lists what a program would map, or without one the first library.
-fn ask_loader(program: Option<PathBuf>, mut modules: Vec<String>, notes: Vec<String>) -> Asked {
+fn ask_loader(
+    program: Option<PathBuf>,
+    mut modules: Vec<String>,
+    notes: Vec<String>,
+    others: Vec<PathBuf>,
+) -> Asked {
     let main = match program {
         Some(program) => {
             modules.insert(0, program.to_string_lossy().into_owned());
@@ -123,6 +139,7 @@ fn ask_loader(program: Option<PathBuf>, mut modules: Vec<String>, notes: Vec<Str
             loader: Some(loader.to_path_buf()),
             modules,
             notes,
+            others,
         }),
         Ok(false) => Asked::Refused(format!("{LOADER} is not glibc's")),
         Err(why) => Asked::Refused(format!("{LOADER}: {why}")),
@@ -131,12 +148,6 @@ fn ask_loader(program: Option<PathBuf>, mut modules: Vec<String>, notes: Vec<Str
 
 /// glibc's for x86-64, where the ABI has it.
 const LOADER: &str = "/lib64/ld-linux-x86-64.so.2";
-
-fn is_program(path: &Path) -> bool {
-    let file = RandomFile::open(path).ok();
-    let dynamic = file.and_then(|file| elf::dynamic(&file).ok());
-    dynamic.is_some_and(|dynamic| dynamic.interpreter.is_some())
-}
 
 /// The installed modules: torch's first, then in the order of the smoke, then those of other packages.
 fn modules_of(stack: &Stack, python: &Python) -> Vec<PathBuf> {
@@ -226,6 +237,24 @@ fn is_glibcs(loader: &Path) -> Result<bool, String> {
 }
 
 impl Request {
+    /// The run about the next of the other programs; why there is none for it.
+    ///
+    /// # Errors
+    /// The loader cannot be asked.
+    pub fn next(others: &mut Vec<PathBuf>) -> Option<Result<Self, String>> {
+        if others.is_empty() {
+            return None;
+        }
+        let program = others.remove(0);
+        Some(
+            match ask_loader(Some(program), Vec::new(), Vec::new(), Vec::new()) {
+                Asked::Run(request) => Ok(request),
+                Asked::Refused(why) => Err(why),
+                Asked::Nothing => Err(String::new()),
+            },
+        )
+    }
+
     /// The arguments.
     pub fn argv(&self) -> Vec<CString> {
         let program = self.program.as_os_str().as_bytes();
@@ -430,6 +459,7 @@ mod tests {
     fn the_environment_is_the_services_but_for_the_loaders_own() {
         let request = Request {
             loader: None,
+            others: Vec::new(),
             program: "/usr/bin/python3.11".into(),
             modules: vec!["/sp/a.so".into(), "/sp/b.so".into()],
             notes: Vec::new(),

@@ -31,6 +31,7 @@ fn file(name: &str, size: u64, owners: &[FileOwner]) -> OwnedFile {
 
 fn mapped(name: &str) -> LoadedObject {
     LoadedObject {
+        program: None,
         name: "libnccl.so.2".into(),
         path: Some(format!("{SITE}/torch/lib/../../{name}")),
         real: None,
