@@ -874,6 +874,9 @@ pub struct NamedLibraries {
     pub pattern: String,
     /// regular files, links followed, in order
     pub paths: Vec<String>,
+    /// there are more, which are not looked at
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub cut: bool,
     /// the pattern names a directory, which holds libraries perhaps
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub directory: bool,
@@ -1128,7 +1131,7 @@ object!(Limits {
     shm_bytes,
     memlock_bytes
 });
-object!(NamedLibraries { pattern, paths; or_default directory });
+object!(NamedLibraries { pattern, paths; or_default directory, cut });
 object!(Facts {
     image,
     device,

@@ -4,7 +4,7 @@
 //! image stage throws away whatever the device stage had found by then.
 
 use std::ffi::{CString, OsString};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,7 @@ use crate::facts::{DeviceFacts, Facts};
 use crate::helper::{Helper, Request};
 use crate::process::supervisor::{Event, JobId, Supervisor};
 use crate::receipt::ReceiptSummary;
+use crate::report::headline;
 use crate::report::progress;
 use crate::report::progress::Progress;
 use crate::signal::Number;
@@ -127,10 +128,12 @@ struct Run<'a> {
     /// the loader's run, and what it was asked
     trace: Option<(JobId, loader::Request)>,
     explained: Option<Awaited<explain::Explained>>,
-    /// programs that the loader is still to be asked about, each by itself
-    other_programs: Vec<PathBuf>,
-    /// the one that it is being asked about
-    other_program: Option<String>,
+    /// files that the loader is still to be asked about, each by itself
+    other_files: Vec<loader::Request>,
+    /// what it said of a library, until the programs are tried that may open it
+    fallback: Option<(loader::Listing, loader::Request)>,
+    /// the file whose list is being explained
+    explained_file: Option<String>,
     /// what the loader would map, until both it and the libraries have answered
     runtimes: Vec<explain::MappedRuntime>,
     /// runs of the helper that found no room beside the others
@@ -190,8 +193,9 @@ impl<'a> Run<'a> {
             libraries: Vec::new(),
             trace: None,
             explained: None,
-            other_programs: Vec::new(),
-            other_program: None,
+            other_files: Vec::new(),
+            fallback: None,
+            explained_file: None,
             runtimes: Vec::new(),
             postponed: Vec::new(),
             driver: None,
@@ -344,8 +348,8 @@ impl<'a> Run<'a> {
         self.receipt_written();
         self.recognise_devices(supervisor);
         self.image_discovered(supervisor);
-        self.attend_native(supervisor);
         self.recognise_smoke(supervisor);
+        self.attend_native(supervisor);
         self.loader_explained(supervisor);
         self.ask_more_libraries(supervisor);
         let plan = self.task.plan;
@@ -385,12 +389,7 @@ impl<'a> Run<'a> {
         }
         let (code, left) = (finding.code.name(), give_up_at.saturating_duration_since(now));
         let left = humantime::format_duration(Duration::from_secs(left.as_secs_f64().ceil() as u64));
-        tracing::info!(
-            code,
-            "waiting up to {left}: {}: {}",
-            finding.subject,
-            finding.message
-        );
+        tracing::info!(code, "waiting up to {left}: {}", headline(finding));
         let pause = self.pause;
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
         Some((now + pause).min(give_up_at))

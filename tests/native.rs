@@ -996,3 +996,123 @@ fn a_library_that_is_one_directory_away_is_named() {
         found["findings"]
     );
 }
+
+#[test]
+fn no_file_stands_in_for_what_another_misses() {
+    let app = App::new(90);
+    let lib = app.folder.join("lib");
+    let folder = lib.to_str().unwrap();
+    // As CMake links it, with a SONAME; and a program that forgot the way to it.
+    let shared = ["-shared", "-fPIC", "-Wl,-soname,libnear.so"];
+    compile(
+        "int near_by(void) { return 0; }",
+        &lib.join("libnear.so"),
+        &shared,
+    );
+    let program = app.folder.join("bin/lost");
+    compile(
+        "int near_by(void); int main(void) { return near_by(); }",
+        &program,
+        &["-L", folder, "-l:libnear.so"],
+    );
+    let mut scene = app.scene("9.0");
+    scene.manifest["libraries"] = json!([lib.join("libnear.so"), program]);
+    let check = |scene: &Scene| report(without_python(scene, "check", json!({}), &["--stage", "image"]));
+    let (exit, found) = check(&scene);
+    assert_eq!(exit, 81, "{:#}", found["findings"]);
+    let told = found["findings"].to_string();
+    assert!(
+        told.contains("does not find libnear.so") && told.contains("It is in "),
+        "{told}"
+    );
+    // A plug-in finds what the program that opens it has loaded, whichever of them that is.
+    fs::remove_file(&program).unwrap();
+    compile(
+        "int near_by(void); int main(void) { return near_by(); }",
+        &program,
+        &[
+            "-L",
+            folder,
+            "-l:libnear.so",
+            "-Wl,--disable-new-dtags,-rpath,$ORIGIN/../lib",
+        ],
+    );
+    let plugin = scene.image.root().join("app/plug/libplug.so");
+    compile(
+        "int near_by(void); int plug(void) { return near_by(); }",
+        &plugin,
+        &["-shared", "-fPIC", "-L", folder, "-l:libnear.so"],
+    );
+    compile(
+        "int main(void) { return 0; }",
+        &scene.image.root().join("app/bin/client"),
+        &[],
+    );
+    scene.manifest["libraries"] = json!([scene.image.root().join("app/bin/client"), program, plugin]);
+    let (exit, found) = check(&scene);
+    assert_eq!(exit, 0, "{:#}", found["findings"]);
+    // One that is cut off ends the loader, and hides nothing of the others.
+    let whole = fs::read(&plugin).unwrap();
+    fs::write(plugin.with_file_name("libcut.so"), &whole[..whole.len() / 2]).unwrap();
+    scene.manifest["libraries"] = json!([plugin, plugin.with_file_name("libcut.so")]);
+    let (exit, found) = check(&scene);
+    let told = problems(&found).join("\n");
+    assert_eq!(exit, 81, "{:#}", found["findings"]);
+    assert!(
+        told.contains("libcut.so") && told.contains("does not find libnear.so"),
+        "{told}"
+    );
+}
+
+#[test]
+fn a_program_for_a_loader_that_is_not_there_fails() {
+    let app = App::new(90);
+    let program = app.folder.join("bin/musl");
+    let loader = "-Wl,--dynamic-linker=/lib/ld-musl-nowhere.so.1";
+    compile("int main(void) { return 0; }", &program, &[loader]);
+    let mut scene = app.scene("9.0");
+    scene.manifest["libraries"] = json!([program]);
+    let (exit, found) = report(without_python(&scene, "check", json!({}), &["--stage", "image"]));
+    assert_eq!(exit, 81, "{:#}", found["findings"]);
+    assert!(
+        problems(&found)
+            .join(" ")
+            .contains("ld-musl-nowhere.so.1, does not exist"),
+        "{found:#}"
+    );
+}
+
+/// The driver answers before the loader and the libraries have: what they say counts all the same.
+#[test]
+fn the_driver_floor_waits_for_the_libraries() {
+    let app = App::new(90);
+    let lib = app.folder.join("lib");
+    let source =
+        "#include <unistd.h>\nint cudaRuntimeGetVersion(int *v) { usleep(700000); *v = 13050; return 0; }";
+    compile(
+        source,
+        &lib.join("libcudart.so.13"),
+        &["-shared", "-fPIC", "-Wl,-soname,libcudart.so.13"],
+    );
+    let program = app.folder.join("bin/needs");
+    compile(
+        "int cudaRuntimeGetVersion(int *); int main(void) { int v; return cudaRuntimeGetVersion(&v); }",
+        &program,
+        &[
+            "-L",
+            lib.to_str().unwrap(),
+            "-l:libcudart.so.13",
+            "-Wl,-rpath,$ORIGIN/../lib",
+        ],
+    );
+    let mut scene = app.scene("9.0");
+    scene.manifest["libraries"] = json!([program]);
+    let old = json!({"driver_api": 12040, "driver_release": "550.54.15"});
+    let (exit, found) = report(without_python(&scene, "check", old, &["--smoke", "off"]));
+    assert_eq!(exit, 82, "{:#}", found["findings"]);
+    assert!(
+        problems(&found).join(" ").contains("driver-floor"),
+        "{:#}",
+        found["findings"]
+    );
+}

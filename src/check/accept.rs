@@ -84,6 +84,7 @@ impl Code {
             | Self::KernelsMissing
             | Self::KernelsPtxOnly
             | Self::KernelsUnusable
+            | Self::KernelLoad
             | Self::LibraryMissing
             | Self::UndefinedSymbol => &["package", "library"],
             Self::CudartVersion | Self::NvrtcVersion | Self::CudnnVersion | Self::LibraryShadowed => {

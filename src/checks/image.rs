@@ -71,11 +71,27 @@ pub fn judge(stack: &Stack, archs: Option<&ArchList>, facts: &Facts) -> Vec<Find
     }
     findings.extend(super::floor::of_image(stack, archs, facts));
     remedy::fit(&scene, &mut findings);
+    without_pip(&scene, &mut findings);
     findings.extend(surroundings::judge(&scene));
     // These remedies hold over builds of conda's and NVIDIA's as well: they only add NVIDIA's wheels.
     findings.extend(on_the_cpu::judge(&scene));
     name_python(&mut findings, &facts.image.python);
     findings
+}
+
+/// An image of a program has no Python that wheels could be installed for.
+fn without_pip(scene: &ImageContext<'_>, findings: &mut [Finding]) {
+    if scene.has_folders() || scene.image.named_libraries.is_empty() {
+        return;
+    }
+    for finding in findings
+        .iter_mut()
+        .filter(|finding| finding.hint.contains("pip install"))
+    {
+        let hint = "Base the image on NVIDIA's runtime image of that CUDA, or copy the library into it; where the program is linked to \
+                    it statically, leave its version out of the manifest's `cuda`.";
+        *finding = finding.clone().hint(hint);
+    }
 }
 
 /// Says of each package's problem in which Python it was seen: there may be several in an image.

@@ -35,6 +35,8 @@ impl Wanted {
                 let majors = match stack.cuda.of(kind) {
                     Some(rule) => majors(rule),
                     None if may_be_pinned(kind, stack) => Vec::new(),
+                    // Which driver they need is told by the libcudart that they are linked to.
+                    None if kind == LibraryKind::Cudart && !stack.libraries.is_empty() => Vec::new(),
                     None => return None,
                 };
                 Some(Self { kind, majors })

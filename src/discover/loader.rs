@@ -61,6 +61,14 @@ pub struct Listing {
     pub refused: Vec<RefusedObject>,
 }
 
+impl Listing {
+    /// Whether something is not found, but for the driver's libraries, which come with the machine.
+    pub fn lacks(&self) -> bool {
+        let is_absent = |object: &Listed| object.path.is_none() && !is_drivers(&object.name);
+        self.objects.iter().any(is_absent) || !refusals(self).is_empty()
+    }
+}
+
 /// Reads both outputs of a run. What is not one of the loader's lines is skipped.
 pub fn parse(stdout: &[u8], stderr: &[u8]) -> Listing {
     let mut listing = Listing::default();

@@ -8,7 +8,7 @@ use crate::facts::NamedLibraries;
 use crate::order;
 use crate::stack::is_interpreter;
 
-/// Most files that a pattern may name.
+/// Most files that a pattern may name: each has a run of the loader to itself.
 const MOST: usize = 1_000;
 
 /// What the patterns name, in their order. Folders and what cannot be examined are left out.
@@ -18,11 +18,18 @@ pub fn find(patterns: &[String]) -> Vec<NamedLibraries> {
             pattern: pattern.clone(),
             ..NamedLibraries::default()
         };
-        for path in glob::glob(pattern).into_iter().flatten().flatten() {
-            match unread::metadata(&path) {
-                Some(facts) if facts.is_file() && named.paths.len() < MOST => {
-                    named.paths.push(path.to_string_lossy().into_owned());
+        for found in glob::glob(pattern).into_iter().flatten() {
+            let path = match found {
+                Ok(path) => path,
+                // A directory that this user may not list.
+                Err(error) => {
+                    unread::note(error.path(), error.error());
+                    continue;
                 }
+            };
+            match unread::metadata(&path) {
+                Some(facts) if facts.is_file() && named.paths.len() == MOST => named.cut = true,
+                Some(facts) if facts.is_file() => named.paths.push(path.to_string_lossy().into_owned()),
                 Some(facts) => named.directory |= facts.is_dir(),
                 None => {}
             }

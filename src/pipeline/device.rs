@@ -207,9 +207,9 @@ impl Run<'_> {
     pub(super) fn settle_device(&mut self, supervisor: &mut Supervisor) {
         self.hurry_nvml(supervisor);
         let plan = self.task.plan;
-        // The architecture is judged by the kernels as well.
+        // The architecture is judged by the kernels as well, and the driver by what the libraries and the loader say.
         if self.device_findings.is_some()
-            || (plan.device && (self.image.is_some() || self.kernels.is_some()))
+            || (plan.device && (self.image_is_open() || self.kernels.is_some()))
             || self.driver_is_open()
             || self.nvml_is_open()
             || self.retry_at.is_some()

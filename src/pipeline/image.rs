@@ -9,7 +9,7 @@ use crate::check::{Code, Finding, Findings};
 use crate::cli::config::{Gpu, SmokeMode};
 use crate::discover::loader::explain;
 use crate::discover::{libraries, loader};
-use crate::facts::{HelperEnd, ImageFacts, LoaderEnd, LoaderRun};
+use crate::facts::{HelperEnd, HelperRun, ImageFacts, LoaderEnd, LoaderRun, RefusedObject};
 use crate::helper::Request;
 use crate::hidden::is_hidden;
 use crate::process::launch;
@@ -118,8 +118,8 @@ impl Run<'_> {
         self.located = None;
         self.native_libraries = None;
         self.runtimes.clear();
-        self.other_programs.clear();
-        self.other_program = None;
+        self.other_files.clear();
+        self.fallback = None;
         // The architecture was judged by its libraries.
         self.device_findings = None;
         self.timing
@@ -198,102 +198,34 @@ impl Run<'_> {
     }
 
     fn ask_loader(&mut self, supervisor: &mut Supervisor, asked: loader::Asked) {
-        let time = self.task.config.device_timeout;
-        self.facts.image.loader.end = match asked {
-            loader::Asked::Nothing => LoaderEnd::NotRun,
-            loader::Asked::Refused(reason) => LoaderEnd::NotAsked { reason },
-            loader::Asked::Run(mut request) => {
-                self.other_programs = std::mem::take(&mut request.others);
-                let (path, argv, envp) = (request.path(), request.argv(), request.envp(self.task.env));
-                self.facts.image.loader.modules.clone_from(&request.modules);
-                self.facts.image.loader.notes.clone_from(&request.notes);
-                let start = Start {
-                    program: Program::Path(&path),
-                    argv: &argv,
-                    envp: &envp,
-                    time,
-                };
-                match supervisor.start(&start) {
-                    Ok(id) => {
-                        self.trace = Some((id, request));
-                        LoaderEnd::NotRun
-                    }
-                    Err(error) => LoaderEnd::Failed {
-                        reason: format!("{} could not be started: {error}", path.to_string_lossy()),
-                    },
-                }
-            }
-        };
-    }
-
-    /// Takes the loader's list, and has it explained in a thread: that opens every file of it.
-    pub(super) fn listed(&mut self, supervisor: &mut Supervisor, ended: &Ended) {
-        let Some((_, request)) = self.trace.take() else {
-            return;
-        };
-        let mut listing = loader::parse(&ended.stdout, &ended.stderr);
-        for object in &mut listing.objects {
-            object.path.take_if(|path| is_hidden(Path::new(path)));
-        }
-        let run = LoaderRun {
-            end: loader_end(ended, &listing, self.task.config.device_timeout),
-            modules: request.modules,
-            missing_versions: listing.missing_versions.clone(),
-            refused: loader::refusals(&listing),
-            stubs: Vec::new(),
-            searched: Vec::new(),
-            notes: request.notes,
-            ms: ended.elapsed.as_secs_f64() * 1000.0,
-        };
-        if run.end == LoaderEnd::Listed {
-            let grounds = explain::Grounds {
-                program: request.program,
-                modules: run.modules.clone(),
-                site_packages: self.facts.image.python.site_packages.clone(),
-                library_path: launch::lookup(self.task.env, "LD_LIBRARY_PATH")
-                    .map(|v| v.to_string_lossy().into_owned()),
-                conf: PathBuf::from(explain::CONF),
-            };
-            let known = self.facts.image.libraries.clone();
-            let work = move || explain::explain(&listing, &grounds, &known);
-            self.explained = Some(in_thread(supervisor, "loader", work));
-        }
-        match self.other_program {
-            Some(_) => self.facts.image.loader.add(run),
-            None => self.facts.image.loader = run,
-        }
-        if self.explained.is_none() {
-            self.ask_loader_of_next(supervisor);
-        }
-    }
-
-    pub(super) fn loader_explained(&mut self, supervisor: &mut Supervisor) {
-        let Some(mut explained) = self.explained.as_ref().and_then(Awaited::take) else {
-            return;
-        };
-        self.explained = None;
-        for object in &mut explained.objects {
-            object.program.clone_from(&self.other_program);
-        }
         let loader = &mut self.facts.image.loader;
-        loader.stubs.extend(explained.stubs);
-        loader.searched.extend(explained.searched);
-        loader.stubs.dedup();
-        self.facts.image.loaded.extend(explained.objects);
-        self.runtimes.extend(explained.runtimes);
-        self.ask_loader_of_next(supervisor);
+        match asked {
+            loader::Asked::Nothing => loader.end = LoaderEnd::NotRun,
+            loader::Asked::Refused(reason) => loader.end = LoaderEnd::NotAsked { reason },
+            loader::Asked::Broken(refused) => {
+                loader.end = LoaderEnd::Listed;
+                loader.refused = refused;
+            }
+            loader::Asked::NoLoader(detail) => {
+                loader.end = LoaderEnd::NotAsked {
+                    reason: detail.clone(),
+                };
+                let end = HelperEnd::LoaderMissing { detail };
+                self.facts.image.helper.add(HelperRun { end, ms: 0.0 });
+            }
+            loader::Asked::Run(mut request) => {
+                self.other_files = std::mem::take(&mut request.others);
+                loader.notes.append(&mut request.notes);
+                loader.refused.append(&mut request.refused);
+                self.start_loader(supervisor, request);
+            }
+        }
     }
 
-    /// Asks the loader about the next program that has a run to itself.
-    fn ask_loader_of_next(&mut self, supervisor: &mut Supervisor) {
-        while let Some(next) = loader::Request::next(&mut self.other_programs) {
-            let request = match next {
-                Ok(request) => request,
-                Err(why) => {
-                    self.facts.image.loader.notes.push(why);
-                    continue;
-                }
-            };
+    /// One run of the loader. What cannot be started is noted, and the next is tried.
+    fn start_loader(&mut self, supervisor: &mut Supervisor, request: loader::Request) {
+        let mut next = Some(request);
+        while let Some(request) = next {
             let (path, argv, envp) = (request.path(), request.argv(), request.envp(self.task.env));
             let start = Start {
                 program: Program::Path(&path),
@@ -303,19 +235,106 @@ impl Run<'_> {
             };
             match supervisor.start(&start) {
                 Ok(id) => {
-                    self.other_program = request.modules.first().cloned();
                     self.trace = Some((id, request));
                     return;
                 }
                 Err(error) => {
-                    let program = request.program.display();
-                    self.facts
-                        .image
-                        .loader
-                        .notes
-                        .push(format!("{program}: the loader could not be started: {error}"));
+                    let reason = format!("{} could not be started: {error}", path.to_string_lossy());
+                    self.facts.image.loader.add(LoaderRun {
+                        end: LoaderEnd::Failed { reason },
+                        ..LoaderRun::default()
+                    });
                 }
             }
+            next = self.next_file();
+        }
+    }
+
+    fn next_file(&mut self) -> Option<loader::Request> {
+        (!self.other_files.is_empty()).then(|| self.other_files.remove(0))
+    }
+
+    /// Takes the loader's list, and has it explained in a thread: that opens every file of it.
+    pub(super) fn listed(&mut self, supervisor: &mut Supervisor, ended: &Ended) {
+        let Some((_, mut request)) = self.trace.take() else {
+            return;
+        };
+        let mut listing = loader::parse(&ended.stdout, &ended.stderr);
+        for object in &mut listing.objects {
+            object.path.take_if(|path| is_hidden(Path::new(path)));
+        }
+        let mut end = loader_end(ended, &listing, self.task.config.device_timeout);
+        // What a library misses may be loaded by the program that opens it.
+        let is_short = listing.lacks() || end != LoaderEnd::Listed;
+        let mut hosts = std::mem::take(&mut request.hosts);
+        if is_short && !hosts.is_empty() {
+            let mut host = hosts.remove(0);
+            host.hosts = hosts;
+            if self.fallback.is_none() && end == LoaderEnd::Listed {
+                self.fallback = Some((listing, request));
+            }
+            return self.start_loader(supervisor, host);
+        }
+        if let Some(first) = self.fallback.take().filter(|_| is_short) {
+            (listing, request) = first;
+            end = LoaderEnd::Listed;
+        }
+        let mut run = LoaderRun {
+            end,
+            modules: match &request.about {
+                Some(about) => vec![about.clone()],
+                None => request.modules.clone(),
+            },
+            missing_versions: listing.missing_versions.clone(),
+            refused: loader::refusals(&listing),
+            ms: ended.elapsed.as_secs_f64() * 1000.0,
+            ..LoaderRun::default()
+        };
+        // A file that ends the loader is the image's fault, and hides nothing of the others.
+        if let (LoaderEnd::Failed { reason }, Some(about)) = (&run.end, &request.about) {
+            run.refused.push(RefusedObject {
+                path: about.clone(),
+                reason: format!("the loader gives no list: {reason}"),
+            });
+            run.end = LoaderEnd::Listed;
+        } else if run.end == LoaderEnd::Listed {
+            let grounds = explain::Grounds {
+                program: request.program,
+                modules: request.modules,
+                site_packages: self.facts.image.python.site_packages.clone(),
+                library_path: launch::lookup(self.task.env, "LD_LIBRARY_PATH")
+                    .map(|v| v.to_string_lossy().into_owned()),
+                conf: PathBuf::from(explain::CONF),
+            };
+            let known = self.facts.image.libraries.clone();
+            let work = move || explain::explain(&listing, &grounds, &known);
+            self.explained = Some(in_thread(supervisor, "loader", work));
+            self.explained_file = request.about;
+        }
+        self.facts.image.loader.add(run);
+        if self.explained.is_none()
+            && let Some(next) = self.next_file()
+        {
+            self.start_loader(supervisor, next);
+        }
+    }
+
+    pub(super) fn loader_explained(&mut self, supervisor: &mut Supervisor) {
+        let Some(mut explained) = self.explained.as_ref().and_then(Awaited::take) else {
+            return;
+        };
+        self.explained = None;
+        for object in &mut explained.objects {
+            object.program.clone_from(&self.explained_file);
+        }
+        let loader = &mut self.facts.image.loader;
+        loader.stubs.extend(explained.stubs);
+        loader.stubs.dedup();
+        loader.searched.extend(explained.searched);
+        self.facts.image.loaded.extend(explained.objects);
+        self.runtimes.extend(explained.runtimes);
+        if let Some(next) = self.next_file() {
+            self.start_loader(supervisor, next);
         }
     }
 

@@ -277,7 +277,8 @@ impl Survey {
         !stack.packages.is_empty()
             || !stack.files.is_empty()
             || stack.python.is_some()
-            || !libraries::Wanted::by(stack).is_empty()
+            // Where the manifest names libraries, it says where the copies of CUDA are that count.
+            || (stack.libraries.is_empty() && !libraries::Wanted::by(stack).is_empty())
             || self.explicit.is_some()
             || self.smoke
             // Where the smoke is not to run now, the image stage still tells whether it could.

@@ -21,6 +21,7 @@ use crate::facts::{
     Extensions, FoundBy, HelperEnd, HelperRun, ImageFacts, Library, LibraryAnswer, LibraryOrigin,
     LoadedObject, LoaderEnd, LoaderRun, ModuleKernels, NamedLibraries, Python,
 };
+use crate::text::counted;
 
 /// The image part of a receipt.
 #[derive(Clone, PartialEq, Debug, Serialize)]
@@ -430,26 +431,32 @@ pub fn asked(copies: &[Library], modules: &Asked, named: &[NamedLibraries]) -> T
     let modules = match modules {
         Asked::Nothing => String::new(),
         Asked::Refused(reason) => reason.clone(),
-        Asked::Run(request) => {
-            let others = request
-                .others
-                .iter()
-                .map(|path| path.to_string_lossy().into_owned());
-            let all = [&request.modules[..], &request.notes].concat();
-            all.into_iter().chain(others).collect::<Vec<_>>().join(", ")
-        }
+        Asked::NoLoader(reason) => reason.clone(),
+        // The manifest's libraries are listed below.
+        Asked::Broken(_) => String::new(),
+        Asked::Run(request) => [&request.modules[..], &request.notes].concat().join(", "),
     };
     all.insert(MODULES.to_string(), modules);
     // A file that holds no CUDA code may be replaced by one that does.
     let files = named.iter().flat_map(|named| &named.paths);
-    let files = files.map(|path| format!("{path} {}", stamp(Path::new(path))));
-    all.insert(NAMED.to_string(), files.collect::<Vec<_>>().join(", "));
+    let files: Vec<String> = files
+        .map(|path| format!("{path} {}", stamp(Path::new(path))))
+        .collect();
+    let named = match files.as_slice() {
+        [] => String::new(),
+        all => format!(
+            "{} in state {}",
+            counted(all.len(), "file"),
+            digest(all.iter().map(String::as_str))
+        ),
+    };
+    all.insert(NAMED.to_string(), named);
     all
 }
 
 const COPIES: &str = "the list of CUDA libraries";
 const MODULES: &str = "the list of the stack's modules";
-const NAMED: &str = "the manifest's libraries";
+const NAMED: &str = "the list of the manifest's libraries";
 
 impl ImageKey {
     /// Looks at everything that these facts rest on: names, sizes, times, and a few bytes of each file.

@@ -30,6 +30,13 @@ pub struct Planned {
     pub libraries: Vec<NativeLibrary>,
 }
 
+impl Planned {
+    /// How many files are loaded from.
+    fn paths(&self) -> usize {
+        crate::order::set(self.libraries.iter().map(|library| library.path.as_str())).len()
+    }
+}
+
 /// How long it may take.
 #[derive(Clone, Copy, Debug)]
 pub struct Deadlines {
@@ -140,7 +147,7 @@ impl Native {
                 tracing::info!(
                     "smoke: native on {}, {} (CUDA_ENTRYPOINT_SMOKE=off skips it)",
                     counted(devices.sum::<usize>(), "GPU"),
-                    counted(planned.libraries.len(), "library")
+                    counted(planned.paths(), "library")
                 );
                 // A process that has closed its input is about to end, which says more than an error here.
                 if let Ok(line) = crate::facts::to_json(&planned.plan) {

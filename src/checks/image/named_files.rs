@@ -93,6 +93,16 @@ pub fn libraries(scene: &ImageContext<'_>) -> Vec<Finding> {
                 })
         })
         .collect();
+    findings.extend(named.iter().filter(|named| named.cut).map(|named| {
+        let (pattern, count) = (&named.pattern, named.paths.len());
+        Finding::problem(Code::FileMissing, pattern)
+            .observed(format!("more than {count} files"))
+            .required("patterns whose files can all be judged")
+            .message(format!(
+                "{pattern} matches more than {count} files, and the rest was not judged"
+            ))
+            .hint("Name the libraries that the service loads, in several patterns of fewer files each.")
+    }));
     let paths: Vec<String> = named
         .iter()
         .flat_map(|named| named.paths.iter().cloned())

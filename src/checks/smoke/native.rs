@@ -53,7 +53,7 @@ pub fn judge(run: &NativeRun, facts: &DeviceFacts) -> Vec<Finding> {
     {
         findings.push(
             Finding::skip(Code::KernelLoad, NATIVE).message(
-                "no kernels were loaded: no package or library of the manifest holds any for this GPU",
+                "no kernels were loaded: no package or library that is judged holds any for this GPU",
             ),
         );
     }
@@ -121,11 +121,19 @@ fn computed(device: &NativeDevice, facts: &DeviceFacts) -> Finding {
                 meaning.cause
             ));
     }
+    // The kernel is this program's own, and right.
+    let (cause, hint) = match meaning.party {
+        Party::Operator => (meaning.cause, meaning.hint),
+        Party::Image => (
+            "the driver refuses a kernel that every driver takes",
+            "look for NVRM and Xid lines in dmesg on the node, and try another one; a driver that is older than CUDA 11 has to be updated",
+        ),
+    };
     let finding = Finding::problem(Code::SmokeDevice, &name)
         .observed(error.to_string())
         .required("a context, and a kernel whose result is exact")
-        .message(format!("{name} cannot run a kernel: {}", meaning.cause))
-        .hint(meaning.hint);
+        .message(format!("{name} cannot run a kernel: {}", cause))
+        .hint(hint);
     if meaning.retryable {
         finding.retryable()
     } else {
@@ -289,6 +297,12 @@ impl Verdict {
     }
 }
 
+/// Whether a step is about a fat binary of the image: its own kernel has no path.
+fn is_loading(step: &str) -> bool {
+    let calls = ["cuModuleLoadData of /", "cuFuncLoad of /", "cuModuleUnload of /"];
+    calls.iter().any(|call| step.starts_with(call))
+}
+
 /// How the process ended, where that says more than its lines.
 fn ending(run: &NativeRun) -> Option<Finding> {
     let place = match run.step.as_str() {
@@ -332,7 +346,7 @@ fn ending(run: &NativeRun) -> Option<Finding> {
                 .hint("a GPU or driver that hangs shows NVRM and Xid lines in dmesg on the node: drain it; slow storage needs a longer CUDA_ENTRYPOINT_DEVICE_TIMEOUT or CUDA_ENTRYPOINT_SMOKE_TIMEOUT")
         }
         // Which library it was loading is in the step.
-        SmokeEnd::Crashed { signal } if run.step.starts_with("cuModuleLoadData of /") => {
+        SmokeEnd::Crashed { signal } if is_loading(&run.step) => {
             Finding::problem(Code::KernelLoad, NATIVE)
                 .observed(format!("{} {place}{said}", signal_name(*signal)))
                 .required("code that the driver loads")

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use crate::discover::bytes::RandomFile;
 use crate::discover::elf::Kind;
 use crate::discover::{elf, files, named_libraries};
-use crate::facts::{NamedLibraries, Python};
+use crate::facts::{NamedLibraries, Python, RefusedObject};
 use crate::order;
 use crate::packages::{self, Package};
 use crate::stack::{SmokeEntry, Stack};
@@ -21,7 +21,7 @@ use crate::stack::{SmokeEntry, Stack};
 pub const DRIVER: &str = "libcuda.so.1";
 
 /// A run of the loader, ready to be started.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Request {
     /// the program with symbolic links followed, as the loader expands `$ORIGIN`: the interpreter, or one of the manifest's
     /// libraries
@@ -32,8 +32,14 @@ pub struct Request {
     pub modules: Vec<String>,
     /// what could not be asked
     pub notes: Vec<String>,
-    /// programs that each have a run to themselves, after this one
-    pub others: Vec<PathBuf>,
+    /// the file of the manifest's libraries that it is about
+    pub about: Option<String>,
+    /// where the loader does not find all that a library needs: programs that may open it, with what they have loaded by then
+    pub hosts: Vec<Request>,
+    /// files that are known to be refused without a run
+    pub refused: Vec<RefusedObject>,
+    /// runs about other files, after this one
+    pub others: Vec<Request>,
 }
 
 /// Whether the loader can be asked.
@@ -46,47 +52,119 @@ pub enum Asked {
     Run(Request),
     /// it cannot be, for this reason
     Refused(String),
+    /// files of the manifest's libraries need glibc's loader, which is not there
+    NoLoader(String),
+    /// nothing can be run, and these files are refused
+    Broken(Vec<RefusedObject>),
 }
 
-/// What to ask about the manifest's packages.
+/// What to ask about the manifest's packages, and about each file of its libraries.
 pub fn ask(stack: &Stack, python: &Python, named: &[NamedLibraries]) -> Asked {
-    let mut modules = Vec::new();
-    let mut notes = Vec::new();
-    let (mut programs, mut libraries) = (Vec::new(), Vec::new());
-    for path in named_libraries::paths(named) {
-        match elf::kind(&path) {
-            Some(Kind::Program) => programs.push(path),
-            Some(Kind::Library) => libraries.push(path),
-            // One needs no library; what the other is, is told with its kernels.
-            Some(Kind::Static) | None => {}
+    let (mut files, refused) = match files(&named_libraries::paths(named)) {
+        Ok(found) => found,
+        Err(why) => return Asked::NoLoader(why),
+    };
+    let is_alone = !(files.is_empty() && refused.is_empty()) && is_without_python(stack);
+    let of_python = match is_alone {
+        true => Asked::Nothing,
+        false => ask_python(stack, python),
+    };
+    match of_python {
+        Asked::Run(mut request) => {
+            // What is opened by this Python finds what its modules have loaded.
+            for file in files.iter_mut().filter(|file| file.is_library()) {
+                file.hosts.extend(request.with(file));
+            }
+            request.others = files;
+            request.refused = refused;
+            Asked::Run(request)
+        }
+        other if files.is_empty() => match refused.is_empty() {
+            true => other,
+            false => Asked::Broken(refused),
+        },
+        _ => {
+            let mut first = files.remove(0);
+            first.others = files;
+            first.refused = refused;
+            Asked::Run(first)
         }
     }
-    let is_alone = !(programs.is_empty() && libraries.is_empty()) && is_without_python(stack);
-    let of_python = if is_alone {
-        Vec::new()
-    } else {
-        modules_of(stack, python)
-    };
-    for module in of_python.into_iter().chain(libraries) {
-        // LD_PRELOAD is a list without any quoting, and `$` starts a token such as $LIB.
+}
+
+/// A run about each file that the loader has to do with, and those that it refuses.
+///
+/// # Errors
+/// There are such files, and no loader of glibc.
+fn files(paths: &[PathBuf]) -> Result<(Vec<Request>, Vec<RefusedObject>), String> {
+    let (mut programs, mut libraries, mut refused) = (Vec::new(), Vec::new(), Vec::new());
+    for path in paths {
+        let kind = elf::kind(path);
+        // What needs nothing has nothing to be found; what is no ELF file is told with its kernels.
+        let dynamic = read(path).unwrap_or_default();
+        match (kind, dynamic.interpreter) {
+            (Some(Kind::Program), Some(interpreter)) if !Path::new(&interpreter).exists() => {
+                refused.push(RefusedObject {
+                    path: path.to_string_lossy().into_owned(),
+                    reason: format!("the loader that it names, {interpreter}, does not exist"),
+                });
+            }
+            (Some(Kind::Program), _) => programs.push(path),
+            (Some(Kind::Library), _) if dynamic.needed.is_empty() && read(path).is_ok() => {}
+            (Some(Kind::Library), _) => libraries.push(path),
+            (Some(Kind::Static) | None, _) => {}
+        }
+    }
+    if programs.is_empty() && libraries.is_empty() {
+        return Ok((Vec::new(), refused));
+    }
+    match is_glibcs(Path::new(LOADER)) {
+        Ok(true) => {}
+        Ok(false) => return Err(format!("{LOADER} is not glibc's")),
+        Err(why) => return Err(format!("{LOADER}: {why}")),
+    }
+    let of_programs: Vec<Request> = programs.iter().filter_map(|path| of_file(path)).collect();
+    let of_libraries = libraries.iter().filter_map(|path| {
+        let mut request = of_file(path)?;
+        request.hosts = of_programs
+            .iter()
+            .take(MOST_HOSTS)
+            .filter_map(|host| host.with(&request))
+            .collect();
+        Some(request)
+    });
+    let of_libraries: Vec<Request> = of_libraries.collect();
+    Ok((of_programs.into_iter().chain(of_libraries).collect(), refused))
+}
+
+/// Most programs that a library is tried with.
+const MOST_HOSTS: usize = 8;
+
+fn of_file(path: &Path) -> Option<Request> {
+    let name = path.to_str()?.to_string();
+    Some(Request {
+        program: path.canonicalize().ok()?,
+        loader: Some(PathBuf::from(LOADER)),
+        modules: vec![name.clone()],
+        about: Some(name),
+        ..Request::default()
+    })
+}
+
+fn ask_python(stack: &Stack, python: &Python) -> Asked {
+    let mut modules = Vec::new();
+    let mut notes = Vec::new();
+    for module in modules_of(stack, python) {
         match module.to_str() {
-            Some(text) if !text.contains([' ', ':', '$', '\t', '\n']) => modules.push(text.to_string()),
+            Some(text) if can_be_preloaded(text) => modules.push(text.to_string()),
             _ => notes.push(format!(
                 "{}: a path with a blank, a colon or a dollar sign cannot be given to the loader",
                 module.display()
             )),
         }
     }
-    // A program cannot be preloaded into another one.
-    let mut programs = programs.into_iter();
-    if is_alone || (modules.is_empty() && notes.is_empty()) {
-        let Some(first) = programs.next() else {
-            return match modules.is_empty() && notes.is_empty() {
-                true => Asked::Nothing,
-                false => ask_loader(None, modules, notes, Vec::new()),
-            };
-        };
-        return ask_loader(Some(first), modules, notes, programs.collect());
+    if modules.is_empty() && notes.is_empty() {
+        return Asked::Nothing;
     }
     if modules.is_empty() {
         return Asked::Refused(notes.join("; "));
@@ -97,13 +175,17 @@ pub fn ask(stack: &Stack, python: &Python, named: &[NamedLibraries]) -> Asked {
     match traceable(Path::new(interpreter)) {
         Ok(program) => Asked::Run(Request {
             program,
-            loader: None,
             modules,
             notes,
-            others: programs.collect(),
+            ..Request::default()
         }),
         Err(why) => Asked::Refused(why),
     }
+}
+
+/// LD_PRELOAD is a list without any quoting, and `$` starts a token such as $LIB.
+fn can_be_preloaded(path: &str) -> bool {
+    !path.contains([' ', ':', '$', '\t', '\n'])
 }
 
 /// Whether nothing but libraries is asked about: a program that the service is, or that the manifest names, has them.
@@ -111,39 +193,6 @@ fn is_without_python(stack: &Stack) -> bool {
     let is_builtin = |entry: &SmokeEntry| matches!(entry, SmokeEntry::Builtin(_));
     stack.as_found
         || (stack.packages.is_empty() && stack.python.is_none() && !stack.smoke.iter().any(is_builtin))
-}
-
-/// The loader itself lists what a program would map, or without one the first library.
-fn ask_loader(
-    program: Option<PathBuf>,
-    mut modules: Vec<String>,
-    notes: Vec<String>,
-    others: Vec<PathBuf>,
-) -> Asked {
-    let main = match program {
-        Some(program) => {
-            modules.insert(0, program.to_string_lossy().into_owned());
-            Some(program)
-        }
-        None => modules.first().map(PathBuf::from),
-    };
-    let Some(main) = main else {
-        return Asked::Refused(notes.join("; "));
-    };
-    let (Ok(program), loader) = (main.canonicalize(), Path::new(LOADER)) else {
-        return Asked::Refused(format!("{} cannot be followed", main.display()));
-    };
-    match is_glibcs(loader) {
-        Ok(true) => Asked::Run(Request {
-            program,
-            loader: Some(loader.to_path_buf()),
-            modules,
-            notes,
-            others,
-        }),
-        Ok(false) => Asked::Refused(format!("{LOADER} is not glibc's")),
-        Err(why) => Asked::Refused(format!("{LOADER}: {why}")),
-    }
 }
 
 /// glibc's for x86-64, where the ABI has it.
@@ -237,22 +286,22 @@ fn is_glibcs(loader: &Path) -> Result<bool, String> {
 }
 
 impl Request {
-    /// The run about the next of the other programs; why there is none for it.
-    ///
-    /// # Errors
-    /// The loader cannot be asked.
-    pub fn next(others: &mut Vec<PathBuf>) -> Option<Result<Self, String>> {
-        if others.is_empty() {
-            return None;
-        }
-        let program = others.remove(0);
-        Some(
-            match ask_loader(Some(program), Vec::new(), Vec::new(), Vec::new()) {
-                Asked::Run(request) => Ok(request),
-                Asked::Refused(why) => Err(why),
-                Asked::Nothing => Err(String::new()),
-            },
-        )
+    /// This run with a library behind its modules; none where that cannot be preloaded.
+    fn with(&self, library: &Self) -> Option<Self> {
+        let name = library.about.clone().filter(|name| can_be_preloaded(name))?;
+        let mut modules = self.modules.clone();
+        modules.push(name);
+        Some(Self {
+            modules,
+            about: library.about.clone(),
+            program: self.program.clone(),
+            loader: self.loader.clone(),
+            ..Self::default()
+        })
+    }
+
+    fn is_library(&self) -> bool {
+        elf::kind(&self.program) == Some(Kind::Library)
     }
 
     /// The arguments.
@@ -458,11 +507,9 @@ mod tests {
     #[test]
     fn the_environment_is_the_services_but_for_the_loaders_own() {
         let request = Request {
-            loader: None,
-            others: Vec::new(),
             program: "/usr/bin/python3.11".into(),
             modules: vec!["/sp/a.so".into(), "/sp/b.so".into()],
-            notes: Vec::new(),
+            ..Request::default()
         };
         let given = [
             c"PATH=/bin",

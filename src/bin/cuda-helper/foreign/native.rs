@@ -245,12 +245,8 @@ impl Proof<'_> {
                 load.unread = Some(format!("it ends before the fatbin at {offset:#x} does"));
                 continue;
             };
-            self.out.step(format!(
-                "cuModuleLoadData of {} at {offset:#x}{}",
-                planned.path,
-                self.subject()
-            ));
-            match self.load_one(image) {
+            let what = format!("{} at {offset:#x}{}", planned.path, self.subject());
+            match self.load_one(image, &what) {
                 Ok(kernels) => {
                     load.loaded += 1;
                     load.kernels += kernels;
@@ -269,7 +265,8 @@ impl Proof<'_> {
 
     /// Loads one fat binary, asks for a kernel of it, and unloads it. Returns how many kernels it has, where the driver lists
     /// them.
-    fn load_one(&self, image: *const c_void) -> Result<u64, CallError> {
+    fn load_one(&self, image: *const c_void, what: &str) -> Result<u64, CallError> {
+        self.out.step(format!("cuModuleLoadData of {what}"));
         let load: abi::CuModuleLoadData = self.driver.function()?;
         let mut module: CuHandle = ptr::null_mut();
         // SAFETY: stores one handle, and reads as much as the container's header says, which lies in the mapping.
@@ -277,7 +274,9 @@ impl Proof<'_> {
         if code != 0 {
             return Err(self.driver.error::<abi::CuModuleLoadData>(code));
         }
+        self.out.step(format!("cuFuncLoad of {what}"));
         let kernels = self.look_into(module);
+        self.out.step(format!("cuModuleUnload of {what}"));
         if let Ok(unload) = self.driver.function::<abi::CuModuleUnload>() {
             // SAFETY: unloads what was just loaded.
             unsafe { unload.0(module) };
