@@ -76,7 +76,7 @@ exit_codes! {
     Node 82 "operator" OtherNode;
     /// this image does not support this GPU's architecture
     NodeType 83 "scheduler: another node type" OtherNode;
-    /// the smoke failed for a reason in the software
+    /// the smoke test failed for a reason in the software
     Smoke 84 "image builder or service author" Never;
     /// a deadline expired
     Deadline 85 "operator" OtherNode;

@@ -55,7 +55,7 @@ catalogue! {
     StorageFault "storage-fault" Image Fail Node;
     /// a file or folder of the image cannot be read by this user
     FileUnreadable "file-unreadable" Image Fail Image;
-    /// packages, files or a Python smoke are asked for and no interpreter or site-packages is found
+    /// packages, files or a smoke test in Python are asked for and no interpreter or site-packages is found
     PythonMissing "python-missing" Image Fail Image;
     /// the service command starts a Python that cannot be determined, so that its packages are not judged
     PythonUnknown "python-unknown" Image Warn Image;
@@ -65,9 +65,9 @@ catalogue! {
     PackageMissing "package-missing" Image Fail Image;
     /// a package is installed in another version than the manifest's
     PackageVersion "package-version" Image Fail Image;
-    /// libraries or modules that a package's RECORD lists are not there, or its metadata says nothing
+    /// libraries or modules that a package's RECORD lists are missing, or its metadata says nothing
     PackageIncomplete "package-incomplete" Image Fail Image;
-    /// a package is built for another CUDA
+    /// a package is built for a different CUDA version
     PackageCudaTag "package-cuda-tag" Image Fail Image "info for a package that brings its own CUDA and shares no process with torch";
     /// a package is built for another torch, or for another C++ ABI than torch's
     PackageTorchTag "package-torch-tag" Image Fail Image;
@@ -89,7 +89,7 @@ catalogue! {
     NvrtcVersion "nvrtc-version" Image Fail Image;
     /// libcudnn or its sub-library is not the release that torch or the manifest pins
     CudnnVersion "cudnn-version" Image Fail Image;
-    /// a library that the stack needs is found nowhere
+    /// a library that the stack needs is not found
     LibraryMissing "library-missing" Image Fail Image "warn or info for an optional part, and for packages that the manifest does not name";
     /// LD_LIBRARY_PATH or the search order picks another copy of a library than the wheel's
     LibraryShadowed "library-shadowed" Image Warn Image "fail if that copy lacks a symbol that is needed";
@@ -97,9 +97,9 @@ catalogue! {
     UndefinedSymbol "undefined-symbol" Image Fail Image "warn for packages that the manifest does not name, where other libraries of theirs can be loaded, and for libraries of which a package has one for each torch";
     /// the toolkit's stub libcuda.so would be loaded instead of the driver
     StubDriver "stub-driver" Image Fail Image "info if it would not be loaded";
-    /// a listed architecture is served by no kernel of a CUDA extension
+    /// a CUDA extension has no kernel for a listed architecture
     KernelsMissing "kernels-missing" Image Fail Image "warn for packages that the manifest does not name";
-    /// a listed architecture is served by PTX alone, which is compiled at first launch
+    /// a CUDA extension supports a listed architecture only by PTX, which is compiled at first launch
     KernelsPtxOnly "kernels-ptx-only" Image Warn Image;
     /// triton finds no C compiler, or no Python.h, for what it compiles at run time
     CompilerMissing "compiler-missing" Image Warn Image "info where the manifest names no package that compiles";
@@ -115,11 +115,11 @@ catalogue! {
     RequireCuda "require-cuda" Device Fail Node "warn under `--gpu optional` where no GPU is visible";
     /// no libcuda.so.1: the container has no NVIDIA driver
     DriverMissing "driver-missing" Device Fail Node;
-    /// the driver serves no CUDA as new as the manifest's
+    /// the driver does not support a CUDA as new as the manifest's
     DriverTooOld "driver-too-old" Device Fail Node;
     /// the driver is older than the manifest's CUDA, of the same major version: it runs, without PTX JIT
     DriverMinorCompat "driver-minor-compat" Device Warn Node;
-    /// the driver serves no CUDA as new as torch's or libcudart's, though the manifest accepts it
+    /// the driver does not support a CUDA as new as torch's or libcudart's, though the manifest accepts it
     DriverFloor "driver-floor" Device Fail Node "warn at build where NVIDIA_REQUIRE_CUDA admits such drivers, and for a second libcudart";
     /// the driver sees no GPU
     GpuMissing "gpu-missing" Device Fail Node;
@@ -143,9 +143,9 @@ catalogue! {
     HelperCrashed "helper-crashed" Device Fail Node;
     /// the process that loads the CUDA libraries did not answer in time
     HelperTimeout "helper-timeout" Device Fail Deadline;
-    /// a visible GPU's compute capability is not served by the list
+    /// a visible GPU's compute capability is not supported by the list
     ArchUnsupported "arch-unsupported" Arch Fail NodeType;
-    /// a visible GPU's compute capability is served by the list without being on it
+    /// a visible GPU's compute capability is supported by the list without being on it
     ArchUnlisted "arch-unlisted" Arch Warn NodeType;
     /// a package has no code that this GPU can run
     KernelsUnusable "kernels-unusable" Arch Fail NodeType;
@@ -155,13 +155,13 @@ catalogue! {
     SmokeForward "smoke-forward" Smoke Fail Smoke;
     /// a kernel's result differs from the reference
     SmokeWrong "smoke-wrong" Smoke Fail Smoke;
-    /// the smoke failed for a reason of the device: out of memory, busy, ECC, fabric
+    /// the smoke test failed for a reason of the device: out of memory, busy, ECC, fabric
     SmokeDevice "smoke-device" Smoke Fail Node;
     /// the driver refuses a kernel of the image: damaged, for another architecture, or in newer PTX
     KernelLoad "kernel-load" Smoke Fail Image "exit code 83 where the architecture or the PTX is the reason, 82 where the device is";
     /// spconv compiled a kernel at run time although JIT is to be off
     JitAtRuntime "jit-at-runtime" Smoke Fail Smoke;
-    /// the smoke did not finish in time
+    /// the smoke test did not finish in time
     SmokeTimeout "smoke-timeout" Smoke Fail Deadline;
 }
 

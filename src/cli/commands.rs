@@ -15,7 +15,7 @@ choice! {
     StageChoice {
         Image "image" "the image's files, without a GPU: for the end of a Dockerfile";
         Device "device" "driver, GPUs and their architecture";
-        Smoke "smoke" "the manifest's smoke, and nothing else";
+        Smoke "smoke" "the manifest's smoke test, and nothing else";
         All "all" "image, device and smoke";
         Health "health" "NVML and the driver's device nodes, without CUDA: for exec probes";
     }
