@@ -237,7 +237,7 @@ fn nothing(image: &ImageFacts, notes: &[String]) -> (String, String) {
         (Some(place), _) | (None, Some(place)) => format!(" in {place}"),
         (None, None) => String::new(),
     };
-    let mut message = format!("there is nothing of CUDA to capture{place}");
+    let mut message = format!("no CUDA packages were found{place}");
     let mut install = "";
     if python.site_packages.is_empty() {
         message.push_str(": no Python environment was found");

@@ -311,7 +311,7 @@ impl Smoke {
         }
         let failed = |run: &NativeRun| !run.passed() && !matches!(run.end, SmokeEnd::NotRun { .. });
         match &self.facts.native {
-            Some(run) if failed(run) => Some(GpuDecision::NoGpu("the native proof failed".to_string())),
+            Some(run) if failed(run) => Some(GpuDecision::NoGpu("the native smoke test failed".to_string())),
             _ => self.word.clone(),
         }
     }

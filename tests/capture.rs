@@ -143,7 +143,7 @@ fn warnings_and_what_is_left_out_are_told() {
         .exits(0)
         .says("cuda-entrypoint: warning: package-cuda-tag: jax runs on the CPU without an error")
         .says("  hint: If jax is to use the GPU, in the Dockerfile: pip install 'jax[cuda12]==0.10.2'.\n")
-        .says("note: 1 package is left out of packages, since it is not of the CUDA stack: numpy\n");
+        .says("note: `packages` omits 1 package that is not part of the CUDA stack: numpy\n");
     assert_eq!(captured.manifest()["packages"]["jax"], "==0.10.2");
 }
 

@@ -540,7 +540,7 @@ fn an_environment_without_cuda_has_nothing_to_capture() {
     image.wheel("numpy", "1.26.4", "cp311-cp311-manylinux_2_17_x86_64");
     let nowhere: PathBuf = image.root().join("nowhere");
     for (env, part) in [
-        (image.env(), "there is nothing of CUDA to capture in "),
+        (image.env(), "no CUDA packages were found in "),
         (nowhere, "no Python environment was found"),
     ] {
         let output = capture(&image, &env, &[]);

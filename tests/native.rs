@@ -514,7 +514,7 @@ fn the_manifest_can_ask_for_it_and_own_commands_wait_for_it() {
     let wrong = scene.check(json!({"devices": [{"computes_wrongly": true}]}), &[]);
     wrong.fails(82, "smoke-device", &["computes wrongly"]);
     let command = &wrong.report["facts"]["smoke"]["commands"][0];
-    assert_eq!(command["reason"], "the native proof failed", "{command}");
+    assert_eq!(command["reason"], "the native smoke test failed", "{command}");
     // Alone it leaves the commands out.
     let alone = scene.check(json!({}), &NATIVE);
     assert_eq!(alone.report["facts"]["smoke"]["commands"], Value::Null);
@@ -580,11 +580,14 @@ fn a_receipt_never_stands_for_a_stronger_proof() {
     assert!(used(&start("native")), "a stronger one stands for a weaker");
     let other = start("separate");
     assert!(
-        !used(&other) && other.contains("the native proof alone"),
+        !used(&other) && other.contains("the native smoke test alone"),
         "{other}"
     );
     let native = start("native");
-    assert!(!used(&native) && native.contains("no native proof"), "{native}");
+    assert!(
+        !used(&native) && native.contains("no native smoke test"),
+        "{native}"
+    );
     assert!(!used(&start("native,separate")));
     for smoke in ["separate", "native", "native,separate"] {
         assert!(used(&start(smoke)), "{smoke}");

@@ -181,7 +181,7 @@ fn every_line_of_a_json_log_is_an_object() {
     let (fail, run) = json(&mut with_driver(&world, &["--mode", "warn"], &["true"], FAULT));
     run.exits(0);
     let message = &fail.last().unwrap().1["message"];
-    assert_eq!(message, "starting the service all the same, mode is warn");
+    assert_eq!(message, "starting the service anyway (mode warn)");
 }
 
 #[test]

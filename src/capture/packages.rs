@@ -8,7 +8,7 @@ use crate::facts::{Distribution, ImageFacts};
 use crate::order;
 use crate::packages::{self, untagged};
 use crate::stack::PackageRule;
-use crate::text::{counted, verb};
+use crate::text::counted;
 
 /// Distributions of NVIDIA's that say nothing of the CUDA beside them: bindings of NVML, and a search for libraries.
 const ANY_CUDA: [&str; 2] = ["nvidia-ml-py", "cuda-pathfinder"];
@@ -77,16 +77,17 @@ pub(super) fn of_others(image: &ImageFacts) -> Option<String> {
         .copied()
         .collect::<Vec<_>>()
         .join(", ");
-    let (are, they) = match others.len() {
+    let are = match others.len() {
         0 => return None,
-        count => (verb(count, "is", "are"), verb(count, "it is", "they are")),
+        1 => "is",
+        _ => "are",
     };
     let more = match others.len().saturating_sub(MAX_OTHERS) {
         0 => String::new(),
         more => format!(" and {more} more"),
     };
     Some(format!(
-        "{} {are} left out of packages, since {they} not of the CUDA stack: {shown}{more}",
+        "`packages` omits {} that {are} not part of the CUDA stack: {shown}{more}",
         counted(others.len(), "package")
     ))
 }

@@ -59,7 +59,7 @@ pub(super) fn module(package: &str, sass: &[&str]) -> ModuleKernels {
 }
 
 /// The note of [`facts`].
-const WITHOUT_NUMPY: &str = "1 package is left out of packages, since it is not of the CUDA stack: numpy";
+const WITHOUT_NUMPY: &str = "`packages` omits 1 package that is not part of the CUDA stack: numpy";
 
 pub(super) fn facts(change: impl FnOnce(&mut ImageFacts)) -> Facts {
     let mut image = ImageFacts {
@@ -174,13 +174,13 @@ fn packages_outside_of_the_stack_are_left_out_with_a_word() {
             i.distributions
                 .extend((0..others).map(|n| dist(&format!("other-{n:02}"), "1.0")));
         });
-        let of_others = |note: &String| note.contains("not of the CUDA stack");
+        let of_others = |note: &String| note.contains("not part of the CUDA stack");
         captured.notes().find(of_others).unwrap()
     };
     assert_eq!(note(0), WITHOUT_NUMPY);
     assert_eq!(
         note(14),
-        "15 packages are left out of packages, since they are not of the CUDA stack: numpy, other-00, other-01, other-02, \
+        "`packages` omits 15 packages that are not part of the CUDA stack: numpy, other-00, other-01, other-02, \
          other-03, other-04, other-05, other-06, other-07, other-08, other-09, other-10 and 3 more"
     );
 }
@@ -318,7 +318,7 @@ fn nothing_of_cuda_is_an_error_with_a_way_on() {
     )
     .unwrap_err();
     assert!(
-        message.starts_with("there is nothing of CUDA to capture in /opt/venv"),
+        message.starts_with("no CUDA packages were found in /opt/venv"),
         "{message}"
     );
     assert!(hint.contains("--python"), "{hint}");

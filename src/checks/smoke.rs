@@ -77,7 +77,7 @@ pub fn without_gpu(names: &[&str], why: Option<&Finding>) -> Option<Finding> {
             .observed(seen)
             .required("a GPU to run the kernels on (--gpu required)")
             .message("nothing was run on a GPU: there is no usable GPU")
-            .hint("cuda-entrypoint check --stage device says why; --gpu optional proves the imports alone"),
+            .hint("cuda-entrypoint check --stage device says why; with --gpu optional, the built-in entries only import their packages, and commands with \"gpu\": true are skipped"),
     )
     .map(|finding| match why {
         Some(why) if why.retryable => finding.retryable(),

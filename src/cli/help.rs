@@ -181,7 +181,7 @@ fn listed(is_wanted: &dyn Fn(Code) -> bool) -> String {
         text.push('\n');
     }
     text.push_str(
-        "cuda-entrypoint explain CODE says more. --allow, --warn and --deny CODE change the severity.\n",
+        "For details, run: cuda-entrypoint explain CODE. --allow, --warn and --deny CODE change the severity.\n",
     );
     text
 }

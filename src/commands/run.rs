@@ -229,7 +229,7 @@ impl Session<'_> {
                 code,
                 exit_code,
                 service,
-                "starting the service all the same, mode is warn"
+                "starting the service anyway (mode warn)"
             );
         } else {
             tracing::error!(

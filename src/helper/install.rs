@@ -25,7 +25,8 @@ pub fn install(dir: &Path) -> Result<[PathBuf; 2], (String, &'static str)> {
             hint.unwrap_or("choose a folder that this user can write to"),
         )
     };
-    fs::create_dir_all(dir).map_err(|e| failed(format!("cannot make the folder {}", dir.display()), e))?;
+    fs::create_dir_all(dir)
+        .map_err(|e| failed(format!("cannot create the directory {}", dir.display()), e))?;
     let entrypoint = dir.join("cuda-entrypoint");
     let own = File::open("/proc/self/exe")
         .map_err(|e| failed("cannot read this binary by /proc/self/exe".to_string(), e))?;

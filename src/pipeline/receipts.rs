@@ -124,10 +124,10 @@ fn is_proof(task: &Task<'_>, smoke: &SmokeFacts) -> Result<(), String> {
             Some(run) if run.passed() && run.extent >= wanted => {}
             Some(run) if run.passed() => {
                 return Err(
-                    "its native proof loaded a sample of the kernels, and all are asked for".to_string(),
+                    "its native smoke test loaded a sample of the kernels, and all are asked for".to_string(),
                 );
             }
-            _ => return Err("it holds no native proof".to_string()),
+            _ => return Err("it holds no native smoke test".to_string()),
         }
     }
     if task.config.smoke.mode == SmokeMode::Native {
@@ -139,7 +139,7 @@ fn is_proof(task: &Task<'_>, smoke: &SmokeFacts) -> Result<(), String> {
         && smoke.commands.iter().all(|command| command.end == SmokeEnd::Done);
     match builtins && commands {
         true => Ok(()),
-        false => Err("it holds the native proof alone".to_string()),
+        false => Err("it holds the native smoke test alone".to_string()),
     }
 }
 

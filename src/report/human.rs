@@ -293,7 +293,7 @@ fn verdict_line(report: &Report<'_>, colour: Colour) -> String {
             } else {
                 format!("exit {}", report.outcome.exit_code)
             };
-            format!("{word}: {code} ({end}); cuda-entrypoint explain {code} says more; {tail}")
+            format!("{word}: {code} ({end}); for details, run: cuda-entrypoint explain {code}; {tail}")
         }
         (Verdict::Warn, _) => {
             let warnings = counted(warnings, "warning");
@@ -316,7 +316,7 @@ pub fn failure(report: &Report<'_>, service: &str, colour: Colour) -> String {
     let mut text = match (report.mode, report.outcome.decisive) {
         (Mode::Warn, Some(finding)) => {
             format!(
-                "cuda-entrypoint: {}: starting {service} all the same, mode is warn\n\n",
+                "cuda-entrypoint: {}: starting {service} anyway (mode warn)\n\n",
                 finding.code
             )
         }

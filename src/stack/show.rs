@@ -15,7 +15,7 @@ pub fn table(stack: &Stack, source: &str) -> String {
     if stack.as_found {
         out.part("archs", stack.archs.iter().map(ToString::to_string));
         for part in ["cuda", "python", "packages"] {
-            out.part(part, ["what is there, held against itself".to_string()]);
+            out.part(part, ["checked for consistency only".to_string()]);
         }
         return out.0;
     }

@@ -61,7 +61,7 @@ fn another_cuda_under_the_name_of_12_4_is_refused() {
                  --no-deps 'nvidia-cuda-runtime-cu12==12.4.*'.\n"
             ))
             .says(&format!("{NVRTC} says that it is CUDA {version}"))
-            .says("fail: cudart-version (exit 81); cuda-entrypoint explain cudart-version says more");
+            .says("fail: cudart-version (exit 81); for details, run: cuda-entrypoint explain cudart-version");
         assert_eq!(
             checked.problem("cudart-version")["observed"],
             format!("CUDA {version}")
@@ -418,7 +418,7 @@ fn no_copy_anywhere_is_missing() {
         .check(&manifest)
         .is(81, &["library-missing fail", "library-missing fail"])
         .says(
-            "✗ libcudart is found nowhere: libcudart.so.14: cannot open shared object file: No such file \
+            "✗ libcudart was not found: libcudart.so.14: cannot open shared object file: No such file \
              or directory [library-missing]\n",
         )
         .says("hint:     In the Dockerfile: pip install --force-reinstall --no-deps 'nvidia-cuda-runtime==14.0.*', or base the image on a runtime image of CUDA 14.0.");

@@ -688,7 +688,7 @@ fn missing(scene: &ImageContext<'_>, subject: &Subject<'_>, observed: &str) -> F
     Finding::problem(Code::LibraryMissing, name)
         .observed(observed)
         .required(format!("{name} of {}", subject.rule))
-        .message(format!("{name} is found nowhere: {observed}"))
+        .message(format!("{name} was not found: {observed}"))
         .hint(hint)
 }
 

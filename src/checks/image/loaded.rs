@@ -470,7 +470,7 @@ fn driver(scene: &ImageContext<'_>) -> Vec<Finding> {
             Finding::pass(Code::StubDriver, "libcuda.so.1")
                 .observed(seen)
                 .required(REQUIRED)
-                .message("no stub stands in the driver's place"),
+                .message("no stub driver library comes before the driver's"),
         );
     }
     findings

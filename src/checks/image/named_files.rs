@@ -5,6 +5,7 @@ use crate::check::{Code, Finding};
 use crate::facts::NamedFile;
 use crate::stack::SmokeEntry;
 use crate::stack::is_interpreter;
+use crate::text::counted;
 
 /// Programs that are not there. That there is no interpreter at all is told by `python-missing`.
 pub fn programs(scene: &ImageContext<'_>) -> Vec<Finding> {
@@ -112,11 +113,7 @@ pub fn libraries(scene: &ImageContext<'_>) -> Vec<Finding> {
             Finding::pass(Code::FileMissing, "libraries")
                 .observed(listed(&paths, 8))
                 .required("a library or program for each pattern")
-                .message(format!(
-                    "libraries: {} {} there",
-                    paths.len(),
-                    if paths.len() == 1 { "is" } else { "are" }
-                )),
+                .message(format!("libraries: {} found", counted(paths.len(), "file"))),
         );
     }
     findings

@@ -316,7 +316,7 @@ fn ending(run: &NativeRun) -> Option<Finding> {
     let of_device = |observed: String, message: String, hint: &str| {
         Finding::problem(Code::SmokeDevice, NATIVE)
             .observed(observed)
-            .required("the native proof goes through")
+            .required("the native smoke test goes through")
             .message(message)
             .hint(hint)
     };
@@ -333,7 +333,7 @@ fn ending(run: &NativeRun) -> Option<Finding> {
             );
             of_device(
                 detail.clone(),
-                "the process of the native proof could not be started".to_string(),
+                "the process of the native smoke test could not be started".to_string(),
                 hint,
             )
         }
@@ -342,7 +342,7 @@ fn ending(run: &NativeRun) -> Option<Finding> {
             Finding::problem(Code::SmokeTimeout, NATIVE)
                 .observed(format!("no answer within {} {place}{left}", time(*after_ms as f64)))
                 .required("an answer before the deadline")
-                .message(format!("the native proof hangs {place}"))
+                .message(format!("the native smoke test hangs {place}"))
                 .hint("a GPU or driver that hangs shows NVRM and Xid lines in dmesg on the node: drain it; slow storage needs a longer CUDA_ENTRYPOINT_DEVICE_TIMEOUT or CUDA_ENTRYPOINT_SMOKE_TIMEOUT")
         }
         // Which library it was loading is in the step.
@@ -360,12 +360,12 @@ fn ending(run: &NativeRun) -> Option<Finding> {
         ),
         SmokeEnd::Exited { code } => of_device(
             format!("exit status {code} {place}{said}"),
-            format!("the process of the native proof ended {place}"),
+            format!("the process of the native smoke test ended {place}"),
             "cuda-entrypoint check --stage device says whether the driver still answers",
         ),
         SmokeEnd::Garbled { detail } => of_device(
             format!("{detail} {place}{said}"),
-            "the process of the native proof did not answer in full".to_string(),
+            "the process of the native smoke test did not answer in full".to_string(),
             "cuda-entrypoint check --stage device says whether the driver still answers",
         ),
     })
