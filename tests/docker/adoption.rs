@@ -3,6 +3,7 @@
 use super::{HEALTHY, field};
 use crate::support::cuda;
 use crate::support::docker::{Base, Content, Image, Run};
+use crate::support::probe;
 
 const PAGE: &str = include_str!("../../docker/adoption.md");
 
@@ -27,11 +28,11 @@ fn recipe(section: &str, below: &Image) -> Image {
 }
 
 /// An image with programs in it, and CUDA's runtime as a wheel of the Python at `packages`, if there is one.
-fn below(programs: &[(&str, &str)], packages: Option<&str>, steps: &str) -> Image {
+fn below(programs: &[(&str, Content)], packages: Option<&str>, steps: &str) -> Image {
     let mut context: Vec<(String, Content)> = Vec::new();
     let mut modes = String::new();
-    for (path, text) in programs {
-        context.push((format!("root{path}"), Content::text(*text)));
+    for (path, content) in programs {
+        context.push((format!("root{path}"), content.clone()));
         modes += &format!(" {path}");
     }
     if let Some(packages) = packages {
@@ -56,9 +57,11 @@ fn below(programs: &[(&str, &str)], packages: Option<&str>, steps: &str) -> Imag
     Image::build(&dockerfile, &context).unwrap_or_else(|failure| panic!("{}", failure.text))
 }
 
-/// A server that says how it was started, and what it is.
-const SERVER: &str =
-    "#!/bin/sh\necho \"$(basename \"$0\") $* VARIABLE=${VARIABLE-}\"\ncat /proc/self/status\n";
+/// A server that says how it was started, and what it is: a program, as the manifests of the page name it in `libraries`.
+fn server() -> Content {
+    Content::File(probe::server().to_path_buf())
+}
+
 /// It prints a banner, prepares the environment, and becomes its arguments.
 const NGC: &str = "#!/bin/bash\necho '== a banner =='\nfor each in /opt/nvidia/entrypoint.d/*.sh; do source \"$each\"; done\n\
                    exec \"$@\"\n";
@@ -103,7 +106,7 @@ fn vllm() {
     let program = "#!/usr/bin/python3\nimport os, sys\nprint('vllm', *sys.argv[1:], 'as', os.getpid())\n";
     let packages = "/usr/local/lib/python3.11/dist-packages";
     let image = below(
-        &[("/usr/local/bin/vllm", program)],
+        &[("/usr/local/bin/vllm", Content::text(program))],
         Some(packages),
         "ENTRYPOINT [\"vllm\", \"serve\"]",
     );
@@ -121,8 +124,8 @@ fn tgi() {
                   source /usr/src/.venv/bin/activate\nexec text-generation-launcher $@\n";
     let image = below(
         &[
-            ("/tgi-entrypoint.sh", script),
-            ("/usr/local/bin/text-generation-launcher", SERVER),
+            ("/tgi-entrypoint.sh", Content::text(script)),
+            ("/usr/local/bin/text-generation-launcher", server()),
         ],
         Some("/usr/src/.venv/lib/python3.11/site-packages"),
         "RUN python3 -m venv --without-pip /usr/src/.venv\nENTRYPOINT [\"/tgi-entrypoint.sh\"]\nCMD [\"--json-output\"]",
@@ -144,7 +147,7 @@ fn tgi() {
 #[test]
 fn tei() {
     let image = below(
-        &[("/usr/local/bin/text-embeddings-router", SERVER)],
+        &[("/usr/local/bin/text-embeddings-router", server())],
         None,
         "ENTRYPOINT [\"text-embeddings-router\"]\nCMD [\"--json-output\"]",
     );
@@ -159,11 +162,7 @@ fn tei() {
             .contains("text-embeddings-router --json-output VARIABLE=\n"),
         "{served:#?}"
     );
-    assert_eq!(
-        field(&served.stdout, "PPid"),
-        "1",
-        "cat is a child of the script, which is PID 1"
-    );
+    assert_eq!(field(&served.stdout, "Pid"), "1");
     let check = Run::of(&image)
         .driver(ada)
         .command("cuda-entrypoint check")
@@ -177,9 +176,12 @@ fn ngc_and_triton() {
     let image = |program: &str| {
         below(
             &[
-                ("/opt/nvidia/nvidia_entrypoint.sh", NGC),
-                ("/opt/nvidia/entrypoint.d/10-variable.sh", ENTRYPOINT_D),
-                (program, SERVER),
+                ("/opt/nvidia/nvidia_entrypoint.sh", Content::text(NGC)),
+                (
+                    "/opt/nvidia/entrypoint.d/10-variable.sh",
+                    Content::text(ENTRYPOINT_D),
+                ),
+                (program, server()),
             ],
             Some("/usr/local/lib/python3.11/dist-packages"),
             "ENV PATH=/opt/tritonserver/bin:$PATH\nENTRYPOINT [\"/opt/nvidia/nvidia_entrypoint.sh\"]",

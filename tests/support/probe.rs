@@ -32,6 +32,12 @@ pub fn orphans() -> &'static Path {
     ORPHANS.get_or_init(|| compile("orphans", "orphans", &["-static"]))
 }
 
+/// A server that says how it was started: tests/support/c/server.c.
+pub fn server() -> &'static Path {
+    static SERVER: OnceLock<PathBuf> = OnceLock::new();
+    SERVER.get_or_init(|| compile("server", "server", &[]))
+}
+
 /// A file system that hangs: tests/support/c/hangfs.c.
 pub fn hangfs() -> &'static Path {
     static HANGFS: OnceLock<PathBuf> = OnceLock::new();
