@@ -59,7 +59,7 @@ catalogue! {
     PythonMissing "python-missing" Image Fail Image;
     /// the service command starts a Python that cannot be determined, so that its packages are not judged
     PythonUnknown "python-unknown" Image Warn Image;
-    /// the interpreter is not the version that the manifest asks for, or wheels are for another interpreter or platform
+    /// the interpreter is not the version that the manifest asks for, or wheels are for a different interpreter or platform
     PythonVersion "python-version" Image Fail Image;
     /// a package of the manifest is not installed
     PackageMissing "package-missing" Image Fail Image;
@@ -69,7 +69,7 @@ catalogue! {
     PackageIncomplete "package-incomplete" Image Fail Image;
     /// a package is built for a different CUDA version
     PackageCudaTag "package-cuda-tag" Image Fail Image "info for a package that brings its own CUDA and shares no process with torch";
-    /// a package is built for another torch, or for another C++ ABI than torch's
+    /// a package is built for a different torch, or for a different C++ ABI than torch's
     PackageTorchTag "package-torch-tag" Image Fail Image;
     /// two builds of one import name, two dist-infos of one name, or an earlier folder with a package's name
     PackageDuplicate "package-duplicate" Image Fail Image;
@@ -81,7 +81,7 @@ catalogue! {
     RequiresDist "requires-dist" Image Fail Image "warn if the dependency is absent and no extra asks for it";
     /// a file beside spconv or cumm makes them believe that they are editable, so that an import compiles C++
     EditableTrap "editable-trap" Image Fail Image "warn if the manifest sets both JIT variables";
-    /// a file that the manifest names, or the program of a command in its smoke, is not there
+    /// a file that the manifest names, or the program of a command in its smoke test, does not exist
     FileMissing "file-missing" Image Fail Image;
     /// a copy of libcudart is not the manifest's CUDA
     CudartVersion "cudart-version" Image Fail Image;
@@ -107,7 +107,7 @@ catalogue! {
     CacheUnwritable "cache-unwritable" Image Warn Image "info for a default folder where the manifest names no package that compiles";
     /// the user has no name, which torch's inductor asks for
     UserUnknown "user-unknown" Image Warn Image;
-    /// a variable names what is not there, or has a value that the software refuses
+    /// a variable names something that does not exist, or has a value that the software refuses
     VariableMismatch "variable-mismatch" Image Warn Image;
     /// no glibc loader, or too old a glibc: no CUDA library can run here
     LoaderMissing "loader-missing" Image Fail Image;
@@ -157,7 +157,7 @@ catalogue! {
     SmokeWrong "smoke-wrong" Smoke Fail Smoke;
     /// the smoke test failed for a reason of the device: out of memory, busy, ECC, fabric
     SmokeDevice "smoke-device" Smoke Fail Node;
-    /// the driver refuses a kernel of the image: damaged, for another architecture, or in newer PTX
+    /// the driver refuses a kernel of the image: damaged, for a different architecture, or in newer PTX
     KernelLoad "kernel-load" Smoke Fail Image "exit code 83 where the architecture or the PTX is the reason, 82 where the device is";
     /// spconv compiled a kernel at run time although JIT is to be off
     JitAtRuntime "jit-at-runtime" Smoke Fail Smoke;

@@ -133,7 +133,7 @@ pub fn stack_show(settings: &Settings) -> u8 {
     }
     if loaded.stack.as_found {
         say(
-            "--stack none is no manifest: what is there is checked; `cuda-entrypoint stack capture` writes one of it",
+            "with --stack none there is no manifest; `cuda-entrypoint stack capture` writes one for this image",
         );
     }
     let mut stack = loaded.stack;
