@@ -326,7 +326,10 @@ fn show_says_that_there_is_no_manifest() {
         table.contains("source     none, archs from --archs\narchs      9.0\n"),
         "{table}"
     );
-    assert!(stderr.contains("with --stack none there is no manifest"), "{stderr}");
+    assert!(
+        stderr.contains("with --stack none there is no manifest"),
+        "{stderr}"
+    );
     let (document, _) = show(&["--json"]);
     let document: Value = serde_json::from_str(&document).unwrap();
     assert_eq!(document, json!({"schema": 1, "name": "none"}));
