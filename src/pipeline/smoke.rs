@@ -2,7 +2,7 @@
 
 use std::ffi::{CString, OsString};
 
-use crate::check::{Finding, Findings, Stage, Status};
+use crate::check::{Code, Finding, Findings, Stage, Status};
 use crate::cli::config::{Gpu, SmokeMode};
 use crate::facts::SmokeFacts;
 use crate::facts::smoke::SmokeEnd;
@@ -28,6 +28,14 @@ pub(super) fn no_gpu(why: Option<&Finding>) -> String {
         format!("no usable GPU ({})", f.code)
     })
 }
+
+/// What a container is limited in, which keeps no GPU from being used.
+const OF_LIMITS: [Code; 4] = [
+    Code::ShmSmall,
+    Code::MemlockLow,
+    Code::NvmlMissing,
+    Code::NvmlDiffers,
+];
 
 /// Why there is no smoke.
 pub(super) fn smoke_skipped(smoke: SmokeMode, findings: &Findings) -> String {
@@ -210,7 +218,7 @@ impl Run<'_> {
         };
         let at = findings
             .iter()
-            .position(|f| f.stage == Stage::Device && f.problem)?;
+            .position(|f| f.stage == Stage::Device && f.problem && !OF_LIMITS.contains(&f.code))?;
         Some(findings.swap_remove(at))
     }
 
@@ -222,7 +230,8 @@ impl Run<'_> {
         findings.extend(checks::smoke::judge(self.task.stack, facts, &self.facts.image));
         findings.extend(checks::smoke::imported(facts, &self.facts.image.distributions));
         // Where the device stage is judged, it is the one to say so.
-        let required = self.task.config.gpu == Gpu::Required && !self.task.plan.device;
+        let is_told = self.device_findings.as_ref().is_some_and(Findings::failed);
+        let required = self.task.config.gpu == Gpu::Required && !is_told;
         if required && !self.facts.device.has_usable() {
             let why = self.why_no_gpu();
             findings.extend(checks::smoke::without_gpu(&names_on_gpu(self.task), why.as_ref()));

@@ -23,7 +23,17 @@ pub fn judge(scene: &ImageContext<'_>, archs: &ArchList) -> Vec<Finding> {
     let mut good: Vec<Package<'_>> = Vec::new();
     for module in modules {
         // What the system could not read is told by `unread`.
-        if let (Some(error), None) = (&module.error, module.errno) {
+        let is_refused = |path: &str| {
+            scene
+                .image
+                .loader
+                .refused
+                .iter()
+                .any(|refused| refused.path == path)
+        };
+        if let (Some(error), None) = (&module.error, module.errno)
+            && !(module.named && is_refused(&module.path))
+        {
             findings.push(unreadable(scene, archs, module, error));
         }
     }

@@ -137,7 +137,9 @@ pub fn judge(scene: &ImageContext<'_>) -> Vec<Finding> {
         })
         .collect();
     if subjects.is_empty() {
-        return Vec::new();
+        // The manifest's libraries need it all the same.
+        let is_missing = matches!(scene.image.helper.end, HelperEnd::LoaderMissing { .. });
+        return helper(scene, false).filter(|_| is_missing).into_iter().collect();
     }
     let culprit = culprit(scene);
     let culprit_is_judged = culprit.is_some_and(|library| subjects.iter().any(|s| s.kind == library.kind));

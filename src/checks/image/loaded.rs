@@ -22,7 +22,12 @@ const FOUND: &str = "a file that the loader finds and can use";
 pub fn judge(scene: &ImageContext<'_>) -> Vec<Finding> {
     let loader = &scene.image.loader;
     let told = |refused: &&RefusedObject| Trouble::told_by(&refused.reason).is_none();
-    let mut findings: Vec<Finding> = loader.refused.iter().filter(told).map(refused).collect();
+    let mut findings: Vec<Finding> = loader
+        .refused
+        .iter()
+        .filter(told)
+        .map(|object| refused(scene, object))
+        .collect();
     match &loader.end {
         LoaderEnd::NotRun => return Vec::new(),
         LoaderEnd::NotAsked { reason } => {
@@ -78,15 +83,25 @@ fn problem(severity: Severity, subject: &str, observed: &str, message: &str, hin
         .hint(hint)
 }
 
-fn refused(refused: &RefusedObject) -> Finding {
+fn refused(scene: &ImageContext<'_>, refused: &RefusedObject) -> Finding {
     let RefusedObject { path, reason } = refused;
+    let mut named = scene.image.named_libraries.iter().flat_map(|named| &named.paths);
+    let hint = match named.any(|known| known == path) {
+        true => {
+            "Name a program or shared library for x86-64 in the manifest's `libraries`, not a script that starts it; build or copy \
+             it again if it is damaged, and base the image on one that has the loader that it names."
+        }
+        false => {
+            "Reinstall the package that brings it, in its build for this processor; look whether a Dockerfile step cut or \
+             stripped the file."
+        }
+    };
     problem(
         Severity::Fail,
         path,
         reason,
         &format!("the loader refuses {path}: {reason}"),
-        "Reinstall the package that brings it, in its build for this processor; look whether a Dockerfile step cut or \
-         stripped the file.",
+        hint,
     )
 }
 

@@ -100,7 +100,7 @@ fn files(paths: &[PathBuf]) -> Result<(Vec<Request>, Vec<RefusedObject>), String
     let (mut programs, mut libraries, mut refused) = (Vec::new(), Vec::new(), Vec::new());
     for path in paths {
         let kind = elf::kind(path);
-        // What needs nothing has nothing to be found; what is no ELF file is told with its kernels.
+        // What needs nothing has nothing to be found.
         let dynamic = read(path).unwrap_or_default();
         match (kind, dynamic.interpreter) {
             (Some(Kind::Program), Some(interpreter)) if !Path::new(&interpreter).exists() => {
@@ -112,7 +112,11 @@ fn files(paths: &[PathBuf]) -> Result<(Vec<Request>, Vec<RefusedObject>), String
             (Some(Kind::Program), _) => programs.push(path),
             (Some(Kind::Library), _) if dynamic.needed.is_empty() && read(path).is_ok() => {}
             (Some(Kind::Library), _) => libraries.push(path),
-            (Some(Kind::Static) | None, _) => {}
+            (Some(Kind::Static), _) => {}
+            (None, _) => refused.extend(read(path).err().map(|reason| RefusedObject {
+                path: path.to_string_lossy().into_owned(),
+                reason,
+            })),
         }
     }
     if programs.is_empty() && libraries.is_empty() {
