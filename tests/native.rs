@@ -822,6 +822,27 @@ fn capture_writes_a_program_with_its_libraries_and_none_judges_them() {
     let output = none.output().unwrap();
     let found: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(81), "{:#}", found["findings"]);
+    // Behind wrappers and a start script it is the same program.
+    let script = scene.image.root().join("start.sh");
+    fs::write(
+        &script,
+        format!("#!/bin/sh\nset -e\nexport A=1\nexec {program} \"$@\"\n"),
+    )
+    .unwrap();
+    fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let script = script.to_str().unwrap().to_string();
+    for words in [
+        vec!["env", "A=1", &program],
+        vec![&script, "x"],
+        vec!["sh", "-c", &format!("exec {program}")],
+    ] {
+        let mut none = entrypoint();
+        none.args([
+            "check", "--stack", "none", "--archs", "8.0", "--stage", "image", "--",
+        ])
+        .args(&words);
+        assert_eq!(none.output().unwrap().status.code(), Some(81), "{words:?}");
+    }
     assert!(
         problems(&found).join(" ").contains("has no kernels for 8.0"),
         "{:#}",

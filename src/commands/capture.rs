@@ -61,13 +61,8 @@ impl Session<'_> {
             complain(&format!("the probing manifest {error}"), &error.hint);
             ExitCode::Software.code()
         })?;
-        let program = self
-            .service
-            .first()
-            .map(|name| launch::resolve(name, launch::lookup(self.environ, "PATH")));
-        if let Some(Ok(program)) = program {
-            probe.libraries = named_libraries::of_program(&program);
-        }
+        probe.libraries =
+            named_libraries::of_service(self.service, &launch::to_os_pairs(self.environ).collect());
         let found = self.read(&config, &probe, self.environ, supervisor)?;
         let variables = variables(self.environ);
         let given = capture::Given {

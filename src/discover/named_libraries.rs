@@ -1,13 +1,19 @@
 //! The manifest's `libraries`: which files their patterns name; and the libraries of a program, where nobody names them.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::bytes::RandomFile;
+use super::python::{Environment, exec_of_text, unwrap_wrappers};
 use super::{elf, files, kernels, modules, unread};
 use crate::facts::NamedLibraries;
 use crate::order;
+use crate::process::launch;
 use crate::stack::is_interpreter;
 
+/// Most scripts that lead to one another, and the longest of them in bytes.
+const MOST_SCRIPTS: usize = 4;
+const MAX_SCRIPT: usize = 64 << 10;
 /// Most files that a pattern may name: each has a run of the loader to itself.
 const MOST: usize = 1_000;
 
@@ -48,9 +54,32 @@ pub fn paths(named: &[NamedLibraries]) -> Vec<PathBuf> {
         .collect()
 }
 
+/// What [`of_program`] has for the program that a service's command leads to: behind wrappers such as `env` and `tini`, and
+/// behind shell scripts that do nothing but settings before their `exec`.
+pub fn of_service(command: &[OsString], env: &Environment) -> Vec<String> {
+    let mut env = env.clone();
+    let mut argv = unwrap_wrappers(command, &mut env);
+    for _ in 0..MOST_SCRIPTS {
+        let program = argv.first().map(|name| launch::resolve(name, env.get("PATH")));
+        let Some(Ok(program)) = program else {
+            return Vec::new();
+        };
+        let text = match files::read_head(&program, MAX_SCRIPT) {
+            Ok((text, false)) if text.starts_with(b"#!") => files::lossy(text),
+            _ => return of_program(&program),
+        };
+        let arguments = argv.get(1..).unwrap_or_default();
+        match exec_of_text(&text, arguments) {
+            Some(next) => argv = unwrap_wrappers(&next, &mut env),
+            None => return Vec::new(),
+        }
+    }
+    Vec::new()
+}
+
 /// The program that a service starts, where it is one of its own with CUDA code, and the libraries in its folder and in the `lib` beside that which hold CUDA code, as
 /// patterns that name each. None where it is a script or Python's interpreter, or has no such library beside it.
-pub fn of_program(program: &Path) -> Vec<String> {
+fn of_program(program: &Path) -> Vec<String> {
     let Ok(program) = program.canonicalize() else {
         return Vec::new();
     };

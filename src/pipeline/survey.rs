@@ -14,7 +14,6 @@ use crate::discover::{
     python, surroundings, threads, torch_abi, unread, wheels,
 };
 use crate::facts::{ComputeCapability, ImageFacts, Library, NamedLibraries, Python, Unread};
-use crate::process::launch;
 use crate::stack::Stack;
 use crate::{capture, sys};
 
@@ -255,11 +254,9 @@ impl Survey {
 
     /// The manifest's, or without one those of the service's own program.
     fn libraries(&self) -> Vec<String> {
-        let program = self.service.first().filter(|_| self.stack.as_found);
-        let program = program.and_then(|name| launch::resolve(name, self.env.get("PATH")).ok());
-        match program {
-            Some(program) => named_libraries::of_program(&program),
-            None => self.stack.libraries.clone(),
+        match self.stack.as_found && !self.service.is_empty() {
+            true => named_libraries::of_service(&self.service, &self.env),
+            false => self.stack.libraries.clone(),
         }
     }
 
