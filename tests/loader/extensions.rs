@@ -362,3 +362,39 @@ fn what_cannot_be_read_is_unknown() {
     let unread = &said.report["facts"]["image"]["extensions"]["unread"];
     assert_eq!(unread, &json!([module]));
 }
+
+/// NVIDIA's libnvJitLink.so.12 has the older kind of hash table alone.
+#[test]
+fn nvidias_libraries_of_two_releases_fail_by_the_symbol_that_is_not_there() {
+    const OLD: &str = "__nvJitLinkAddData_12_4";
+    const NEW: &str = "__nvJitLinkAddData_12_9";
+    let mut image = Image::new();
+    image.install("nvidia-cusparse-cu12");
+    image.install("nvidia-nvjitlink-cu12");
+    let nvjitlink = image.site.join("nvidia/nvjitlink/lib/libnvJitLink.so.12");
+    let of_release = |symbols: &[&str]| {
+        let mut source = String::new();
+        for (at, symbol) in symbols.iter().enumerate() {
+            source += &format!("void f{at}(void) __asm__(\"{symbol}\");\nvoid f{at}(void) {{}}\n");
+        }
+        let flags = ["-Wl,-soname,libnvJitLink.so.12", "-Wl,--hash-style=sysv"];
+        cc(&nvjitlink, &source, &flags.map(OsStr::new));
+    };
+    of_release(&[OLD, NEW]);
+    let cusparse = image.site.join("nvidia/cusparse/lib/libcusparse.so.12");
+    asks(
+        &cusparse,
+        &[&nvjitlink],
+        &[OLD, NEW],
+        &["-Wl,-rpath,$ORIGIN/../../nvjitlink/lib"],
+    );
+    assert_eq!(image.check(&[]).of("undefined-symbol"), [("pass", "libraries")]);
+    of_release(&[OLD]);
+    let said = image.check(&[]);
+    assert_eq!(said.of("undefined-symbol"), [("fail", "nvidia-cusparse-cu12")]);
+    let message = message_of(&said);
+    assert!(
+        message.contains(NEW) && message.contains("no installed libnvJitLink.so.12"),
+        "{message}"
+    );
+}

@@ -2,14 +2,14 @@
 //!
 //! libtorch_cpu.so 2.5 has 6.1 MB of names and a hash table of 0.5 MB (`readelf -SW`), so that what a library defines is told
 //! by the table alone. It holds 31 bits of each name's hash: beside its 85,000 symbols, a name that is not among them is taken
-//! for defined once in 25,000 times.
+//! for defined once in 25,000 times. A library without that section is read symbol by symbol.
 //!
 //! Source: the section `.gnu.hash` as binutils writes it and elf/dl-lookup.c of glibc reads it.
 
 use std::path::Path;
 
 use object::LittleEndian as Le;
-use object::elf::{GnuHashHeader, SHN_UNDEF, SHT_DYNSYM, SHT_GNU_HASH, STB_GLOBAL, Sym64};
+use object::elf::{GnuHashHeader, SHN_UNDEF, SHT_DYNSYM, SHT_GNU_HASH, STB_GLOBAL, STB_LOCAL, Sym64};
 use object::pod;
 
 use crate::discover::bytes::{RandomFile, Reader, Source};
@@ -27,23 +27,33 @@ const MAX_NAME: usize = 16 << 10;
 const ENTRY: usize = size_of::<Sym64<Le>>();
 
 /// Which symbols a library defines.
-pub struct Exports {
-    /// `None` where it cannot be told: then it may define any
-    table: Option<Vec<u8>>,
+pub struct Exports(Table);
+
+enum Table {
+    /// the section `.gnu.hash`
+    Gnu(Vec<u8>),
+    /// the hashes of its symbols, in order, where it has no such section: libnvJitLink.so.12 has `.hash` alone
+    Listed(Vec<u32>),
+    /// it cannot be told: then it may define any
+    Unknown,
 }
 
 impl Exports {
     pub fn read(path: &Path) -> Self {
         let _going = reading::begin(path);
-        Self {
-            table: read_table(path).filter(|table| GnuHash::of(table).is_some()),
-        }
+        let gnu = read_table(path).filter(|table| GnuHash::of(table).is_some());
+        let listed = || Some(Table::Listed(defined(path)?));
+        let table = gnu.map(Table::Gnu).or_else(listed);
+        Self(table.unwrap_or(Table::Unknown))
     }
 
     /// Whether it defines the symbol with this hash; `None` where it has no table.
     pub fn has(&self, hash: u32) -> Option<bool> {
-        let table = self.table.as_deref().and_then(GnuHash::of)?;
-        Some(table.find(hash).is_some())
+        match &self.0 {
+            Table::Gnu(table) => Some(GnuHash::of(table)?.find(hash).is_some()),
+            Table::Listed(hashes) => Some(hashes.binary_search(&hash).is_ok()),
+            Table::Unknown => None,
+        }
     }
 }
 
@@ -127,6 +137,23 @@ impl<'d> GnuHash<'d> {
 /// The names that others must define for a library; `None` where they cannot be read.
 pub fn undefined(path: &Path) -> Option<Vec<String>> {
     let _going = reading::begin(path);
+    names(path, &|symbol| {
+        symbol.st_shndx.get(Le) == SHN_UNDEF && symbol.st_info >> 4 == STB_GLOBAL
+    })
+}
+
+/// The hashes of the names that it defines for others, in order; `None` where it states none.
+fn defined(path: &Path) -> Option<Vec<u32>> {
+    let names = names(path, &|symbol| {
+        symbol.st_shndx.get(Le) != SHN_UNDEF && symbol.st_info >> 4 != STB_LOCAL
+    })?;
+    let mut hashes: Vec<u32> = names.iter().map(|name| hash(name)).collect();
+    crate::order::sort(&mut hashes);
+    Some(hashes).filter(|hashes| !hashes.is_empty())
+}
+
+/// The names of the dynamic symbols that are `wanted`; `None` where they cannot be read.
+fn names(path: &Path, wanted: &dyn Fn(&Sym64<Le>) -> bool) -> Option<Vec<String>> {
     let file = RandomFile::open(path).ok()?;
     let mut reader = Reader::new(&file);
     let elf = elf::open_x86_64(&mut reader).ok()?;
@@ -141,14 +168,14 @@ pub fn undefined(path: &Path) -> Option<Vec<String>> {
             strings = Some(section);
         }
     }
-    let mut names = offsets(&file, symbols?)?;
+    let mut names = offsets(&file, symbols?, wanted)?;
     crate::order::sort(&mut names);
     names.dedup();
     names_at(&file, strings?, &names)
 }
 
-/// Where the names of the undefined symbols begin.
-fn offsets(file: &RandomFile, section: Section) -> Option<Vec<u32>> {
+/// Where the names of the `wanted` symbols begin.
+fn offsets(file: &RandomFile, section: Section, wanted: &dyn Fn(&Sym64<Le>) -> bool) -> Option<Vec<u32>> {
     let mut found = Vec::new();
     let size = section.size.min(MAX_SYMBOLS * ENTRY as u64);
     let mut buffer = vec![0_u8; PIECE - PIECE % ENTRY];
@@ -159,7 +186,7 @@ fn offsets(file: &RandomFile, section: Section) -> Option<Vec<u32>> {
         let piece = buffer.get_mut(..length - length % ENTRY)?;
         file.read_at(section.offset.checked_add(at)?, piece).ok()?;
         for symbol in pod::slice_from_all_bytes::<Sym64<Le>>(piece).ok()? {
-            if symbol.st_shndx.get(Le) == SHN_UNDEF && symbol.st_info >> 4 == STB_GLOBAL {
+            if wanted(symbol) {
                 found.push(symbol.st_name.get(Le));
             }
         }
