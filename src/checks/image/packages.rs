@@ -5,6 +5,7 @@ use pep440_rs::Version;
 use super::{ImageContext, accepts, shown_version};
 use crate::check::{Code, Finding};
 use crate::facts::Distribution;
+use crate::nvidia::NvidiaWheel;
 use crate::stack::PackageRule;
 
 pub fn judge(scene: &ImageContext<'_>) -> Vec<Finding> {
@@ -93,8 +94,13 @@ fn installed(rule: &PackageRule, dist: &Distribution) -> Finding {
             .message(message)
             .hint(hint)
     };
+    // What a wheel of NVIDIA's requires is there, in the release that others pin.
+    let alone = match NvidiaWheel::of_distribution(&rule.normalized) {
+        Some(_) => " --no-deps",
+        None => "",
+    };
     let reinstall = format!(
-        "In the Dockerfile: pip install --force-reinstall '{}'.",
+        "In the Dockerfile: pip install --force-reinstall{alone} '{}'.",
         wanted(rule)
     );
     let finding = if let Some((metadata, module)) = torn(dist) {
@@ -284,5 +290,19 @@ mod tests {
         }
         let finding = one(rule("mmcv", "*"), vec![dist("spconv", "2.3.6")]);
         assert_eq!(finding.observed, "not installed");
+    }
+
+    /// pip would bring the other wheels that it pins along with one of NVIDIA's.
+    #[test]
+    fn a_wheel_of_nvidias_is_replaced_alone() {
+        let hint = |name| one(rule(name, "==9.1.0"), vec![dist(name, "9.3.0")]).hint;
+        assert!(
+            hint("nvidia-cudnn-cu12").starts_with(
+                "In the Dockerfile: pip install --force-reinstall --no-deps 'nvidia-cudnn-cu12==9.1.0'."
+            ),
+            "{}",
+            hint("nvidia-cudnn-cu12")
+        );
+        assert!(hint("mmcv").contains("--force-reinstall 'mmcv==9.1.0'"));
     }
 }
