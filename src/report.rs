@@ -80,9 +80,11 @@ pub fn of_another_image(report: &Report<'_>) -> Option<String> {
         (numbers.next(), numbers.next())
     };
     let failures = || report.findings.iter().filter(|finding| finding.failed());
-    let missing =
-        failures().filter(|f| f.code == Code::PackageMissing && f.observed.starts_with("not installed"));
-    let is_other = missing.count() > 1
+    // Several that have one next step are one finding.
+    let missing = failures()
+        .filter(|f| f.code == Code::PackageMissing)
+        .map(|f| f.observed.matches("not installed").count());
+    let is_other = missing.sum::<usize>() > 1
         || failures()
             .filter(|finding| finding.subject == "torch")
             .any(|torch| match torch.code {

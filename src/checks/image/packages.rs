@@ -9,15 +9,47 @@ use crate::nvidia::NvidiaWheel;
 use crate::stack::PackageRule;
 
 pub fn judge(scene: &ImageContext<'_>) -> Vec<Finding> {
+    let elsewhere = elsewhere(scene);
     scene
         .stack
         .packages
         .iter()
         .map(|rule| match scene.installed.get(rule.normalized.as_str()) {
             Some(dist) => installed(rule, dist),
-            None => missing(scene, rule),
+            None => missing(scene, rule, elsewhere.as_deref()),
         })
         .collect()
+}
+
+/// The next step where (nearly) nothing of the manifest is here, as in another Python than the service's: to install it all
+/// would be wrong.
+fn elsewhere(scene: &ImageContext<'_>) -> Option<String> {
+    let python = &scene.image.python;
+    let rules = || scene.stack.packages.iter().filter(|rule| !rule.optional);
+    let here = |rule: &&PackageRule| {
+        scene.installed.contains_key(rule.normalized.as_str()) || sibling(scene, rule).is_some()
+    };
+    let (count, here) = (rules().count(), rules().filter(here).count());
+    let few = match here {
+        0 if count > 1 => "None".to_string(),
+        1 if count >= 4 => "Only 1".to_string(),
+        _ => return None,
+    };
+    let found_by = python.found_by.as_deref()?;
+    Some(format!(
+        "{few} of the manifest's {count} packages is installed in {} (found by {found_by}). If the service uses another \
+         Python, set CUDA_ENTRYPOINT_PYTHON to it or put its bin directory first on PATH; otherwise install them.",
+        python.judged()?
+    ))
+}
+
+/// The package for another CUDA.
+fn sibling<'a>(scene: &ImageContext<'a>, rule: &PackageRule) -> Option<&'a Distribution> {
+    let base = super::cuda_tag::without_cuda(&rule.normalized);
+    let mut installed = scene.installed.values().copied();
+    installed.find(|d| {
+        base.is_some() && super::cuda_tag::without_cuda(&d.name) == base || Some(&d.name) == base.as_ref()
+    })
 }
 
 /// Zip files and eggs that Python imports from.
@@ -49,7 +81,7 @@ fn required(rule: &PackageRule) -> String {
         .map_or_else(|| "any version".into(), ToString::to_string)
 }
 
-fn missing(scene: &ImageContext<'_>, rule: &PackageRule) -> Finding {
+fn missing(scene: &ImageContext<'_>, rule: &PackageRule, elsewhere: Option<&str>) -> Finding {
     let subject = rule.normalized.clone();
     if rule.optional {
         return Finding::skip(Code::PackageMissing, subject)
@@ -57,10 +89,7 @@ fn missing(scene: &ImageContext<'_>, rule: &PackageRule) -> Finding {
             .required(required(rule))
             .message(format!("{} is optional and not installed", rule.name));
     }
-    let base = super::cuda_tag::without_cuda(&rule.normalized);
-    let sibling = scene.installed.values().find(|d| {
-        base.is_some() && super::cuda_tag::without_cuda(&d.name) == base || Some(&d.name) == base.as_ref()
-    });
+    let sibling = sibling(scene, rule);
     let (observed, instead) = match sibling {
         Some(d) => (
             format!("{} {}", d.name, d.version),
@@ -80,9 +109,14 @@ fn missing(scene: &ImageContext<'_>, rule: &PackageRule) -> Finding {
         .observed(observed)
         .required(required(rule))
         .message(format!("{} is not installed{unseen}{instead}", rule.name))
-        .hint(format!(
-            "In the Dockerfile: {removal}pip install '{}'. Or write \"optional\": true for it in the manifest.",
-            wanted(rule)
+        .hint(elsewhere.map_or_else(
+            || {
+                format!(
+                    "In the Dockerfile: {removal}pip install '{}'. Or write \"optional\": true for it in the manifest.",
+                    wanted(rule)
+                )
+            },
+            str::to_string,
         ))
 }
 
@@ -304,5 +338,40 @@ mod tests {
             hint("nvidia-cudnn-cu12")
         );
         assert!(hint("mmcv").contains("--force-reinstall 'mmcv==9.1.0'"));
+    }
+
+    #[test]
+    fn another_python_than_the_services_is_said_once() {
+        let hints = |names: &[&str], installed: &[&str]| {
+            let stack = Stack {
+                packages: names.iter().map(|name| rule(name, "*")).collect(),
+                ..Stack::default()
+            };
+            let facts = image(|i| i.distributions = installed.iter().map(|name| dist(name, "1")).collect());
+            let findings = judge(&ImageContext::new(&stack, &facts.image));
+            let mut hints: Vec<String> = findings.into_iter().map(|finding| finding.hint).collect();
+            hints.retain(|hint| !hint.is_empty());
+            hints.dedup();
+            hints
+        };
+        let all = ["torch", "cumm-cu124", "spconv-cu124", "mmcv"];
+        assert_eq!(
+            hints(&all, &["pip"]),
+            [
+                "None of the manifest's 4 packages is installed in /opt/venv/bin/python3 (found by PATH). If the service uses \
+              another Python, set CUDA_ENTRYPOINT_PYTHON to it or put its bin directory first on PATH; otherwise install \
+              them."
+            ]
+        );
+        let nearly = hints(&all, &["mmcv"]);
+        assert_eq!(nearly.len(), 1);
+        assert!(
+            nearly[0].starts_with("Only 1 of the manifest's 4 packages is installed in "),
+            "{nearly:?}"
+        );
+        assert_eq!(hints(&all, &["mmcv", "torch"]).len(), 2);
+        // Each has a step of its own where something of it is there.
+        assert_eq!(hints(&all, &["cumm-cu118", "mmcv"]).len(), 3);
+        assert!(hints(&all[..1], &[])[0].contains("pip install 'torch'"));
     }
 }
