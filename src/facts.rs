@@ -565,6 +565,9 @@ pub struct Distribution {
     /// extras of it that an installed distribution requires, normalised; their lines are among the others
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub extras: Vec<String>,
+    /// `Requires-Dist:` lines for an extra that bring NVIDIA's wheels, verbatim; those of NVIDIA's own packages are left out
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cuda_extras: Vec<String>,
     /// the variant of its wheel, looked for where a requirement depends on it
     #[serde(skip_serializing_if = "Option::is_none")]
     pub variant: Option<WheelVariant>,
@@ -1065,6 +1068,7 @@ object!(Distribution {
     tags,
     requires,
     extras,
+    cuda_extras,
     variant,
     problems,
     missing,

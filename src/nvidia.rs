@@ -23,6 +23,8 @@ pub struct NvidiaWheel {
     pub conda: &'static str,
     /// numbers of its SONAMEs, each with the CUDA that it says
     sonames: &'static [(u16, u16)],
+    /// numbers of its SONAMEs that several CUDAs have, each with the first and the last of them
+    shared: &'static [(u16, u16, u16)],
 }
 
 const TOOLKIT: NvidiaWheel = NvidiaWheel {
@@ -34,6 +36,7 @@ const TOOLKIT: NvidiaWheel = NvidiaWheel {
     since: 11,
     conda: "",
     sonames: &[],
+    shared: &[],
 };
 const SAME: &[(u16, u16)] = &[(11, 11), (12, 12), (13, 13)];
 
@@ -78,6 +81,7 @@ static WHEELS: &[NvidiaWheel] = &[
         wheel: "nvidia-cusolver",
         conda: "libcusolver",
         sonames: &[(12, 13)],
+        shared: &[(11, 11, 12)],
         ..TOOLKIT
     },
     NvidiaWheel {
@@ -93,6 +97,7 @@ static WHEELS: &[NvidiaWheel] = &[
         wheel: "nvidia-cusparse",
         conda: "libcusparse",
         sonames: &[(11, 11)],
+        shared: &[(12, 12, 13)],
         ..TOOLKIT
     },
     NvidiaWheel {
@@ -238,13 +243,57 @@ impl NvidiaWheel {
         }
     }
 
+    /// Part of the CUDA toolkit; the others are released by themselves, and packages go without most of them.
+    pub fn is_toolkits(&self) -> bool {
+        !self.is_tagged && !self.is_plain
+    }
+
+    /// The name by which `cuda-toolkit[…]` brings it.
+    pub fn extra_of_toolkit(&self) -> &'static str {
+        match self.wheel {
+            "nvidia-cuda-runtime" => "cudart",
+            other => other
+                .strip_prefix("nvidia-")
+                .map_or(other, |part| part.strip_prefix("cuda-").unwrap_or(part)),
+        }
+    }
+
+    /// The row that an extra of `cuda-toolkit` brings.
+    pub fn of_extra(name: &str) -> Option<&'static Self> {
+        let mut toolkits = WHEELS.iter().filter(|row| row.is_toolkits());
+        toolkits.find(|row| row.extra_of_toolkit() == name)
+    }
+
+    /// What its wheel requires, by the wheels' names without a CUDA tag.
+    pub fn requires(&self) -> &'static [&'static str] {
+        match self.wheel {
+            "nvidia-cudnn" => &["nvidia-cublas"],
+            "nvidia-cusolver" => &["nvidia-cublas", "nvidia-cusparse", "nvidia-nvjitlink"],
+            "nvidia-cufft" | "nvidia-cusparse" => &["nvidia-nvjitlink"],
+            _ => &[],
+        }
+    }
+
+    /// The nearest CUDA to this one that has a library of this SONAME: there is no libcusolver.so.11 for CUDA 13.
+    pub fn nearest(&self, soname: &str, cuda: u16) -> u16 {
+        let number = number_of(soname);
+        let mut shared = self.shared.iter();
+        let row = shared.find(|(of, _, _)| Some(*of) == number);
+        row.map_or(cuda, |(_, first, last)| cuda.clamp(*first, *last))
+    }
+
     /// The CUDA that a SONAME says: `libcufft.so.11` is CUDA 12's. `None` where several have it.
     pub fn cuda_of(&self, soname: &str) -> Option<u16> {
-        let (_, version) = soname.split_once(".so.")?;
-        let number: u16 = version.split('.').next()?.parse().ok()?;
+        let number = number_of(soname)?;
         let row = self.sonames.iter().find(|(of, _)| *of == number)?;
         Some(row.1)
     }
+}
+
+/// The first number of a SONAME: 11 of `libcusolver.so.11`.
+fn number_of(soname: &str) -> Option<u16> {
+    let (_, version) = soname.split_once(".so.")?;
+    version.split('.').next()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -306,6 +355,41 @@ mod tests {
         ] {
             let row = NvidiaWheel::of_library(soname).unwrap();
             assert_eq!(row.cuda_of(soname), cuda, "{soname}");
+        }
+    }
+
+    #[test]
+    fn what_several_cudas_have_is_of_one_of_these() {
+        for (soname, cuda, nearest) in [
+            ("libcusolver.so.11", 13, 12),
+            ("libcusolver.so.11", 11, 11),
+            ("libcusparse.so.12", 11, 12),
+            ("libcusparse.so.12", 13, 13),
+            ("libcurand.so.10", 13, 13),
+        ] {
+            let row = NvidiaWheel::of_library(soname).unwrap();
+            assert_eq!(row.nearest(soname, cuda), nearest, "{soname}");
+        }
+    }
+
+    #[test]
+    fn extras_of_cuda_toolkit() {
+        for (library, extra) in [
+            ("libcudart.so.12", "cudart"),
+            ("libnvrtc.so.12", "nvrtc"),
+            ("libcupti.so.12", "cupti"),
+            ("libcublasLt.so.12", "cublas"),
+            ("libnvJitLink.so.12", "nvjitlink"),
+        ] {
+            let row = NvidiaWheel::of_library(library).unwrap();
+            assert_eq!(row.extra_of_toolkit(), extra, "{library}");
+            assert!(row.is_toolkits());
+        }
+        for library in ["libnccl.so.2", "libcutensor.so.2", "libnvinfer.so.8"] {
+            assert!(
+                !NvidiaWheel::of_library(library).unwrap().is_toolkits(),
+                "{library}"
+            );
         }
     }
 

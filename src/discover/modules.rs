@@ -651,6 +651,12 @@ impl<'a> Owners<'a> {
         let wanted = wanted.trim_matches('-');
         let same = |dist: &&Distribution| dist.name == wanted;
         let tagged = |dist: &&Distribution| untagged(&dist.name) == Some(wanted);
+        // Those of CUDA 13, which have no tag, lie in nvidia/cu13.
+        if wanted.starts_with("nvidia-")
+            && let Some(dist) = self.in_order(folder).find(tagged)
+        {
+            return Some(dist);
+        }
         (self.in_order(folder).find(same)).or_else(|| self.in_order(folder).find(tagged))
     }
 

@@ -22,6 +22,8 @@ use crate::text::one_line;
 const MAX_HEADERS: usize = 256 << 10;
 /// Most `Requires-Dist` or `Tag` lines of one distribution that are kept.
 const MAX_LINES: usize = 2_000;
+/// Most lines of one distribution that bring NVIDIA's wheels with an extra: jax-cuda12-plugin has twelve.
+const MAX_CUDA_LINES: usize = 64;
 /// Longest header value that is kept, in characters.
 const MAX_VALUE: usize = 1_000;
 
@@ -138,8 +140,24 @@ pub fn take_metadata(dist: &mut Distribution, text: &str) {
             && may_apply(&value)
         {
             dist.requires.push(one_line(&value, MAX_VALUE));
+        } else if key.eq_ignore_ascii_case("requires-dist")
+            && dist.cuda_extras.len() < MAX_CUDA_LINES
+            && is_nvidias(&value)
+            && !is_nvidias(&dist.name)
+            && value.contains("extra")
+        {
+            dist.cuda_extras.push(one_line(&value, MAX_VALUE));
         }
     }
+}
+
+/// A wheel of NVIDIA's, or the package whose extras bring them.
+fn is_nvidias(requirement: &str) -> bool {
+    let starts = |start: &&str| {
+        let head = requirement.get(..start.len());
+        head.is_some_and(|head| head.eq_ignore_ascii_case(start))
+    };
+    ["nvidia-", "nvidia_", "cuda-toolkit"].iter().any(starts)
 }
 
 /// The requirements of a `.dist-info` that stand behind an extra.
@@ -467,6 +485,23 @@ mod tests {
             without_stale_tags(&mut found, Some(version));
             assert_eq!(found[0].tags, [expected], "{record} {version}");
         }
+    }
+
+    #[test]
+    fn lines_of_extras_that_bring_cuda_are_kept() {
+        let of_ctk = "cuda-toolkit[cublas,cudart]==12.*; extra == \"ctk\"";
+        let lines = |name: &str| {
+            let site = Site::new();
+            let text = format!(
+                "Name: {name}\nVersion: 1\nRequires-Dist: numpy\nProvides-Extra: ctk\nRequires-Dist: {of_ctk}\n\
+                 Requires-Dist: nvidia-nccl-cu12\nRequires-Dist: scipy; extra == \"all\"\n\n"
+            );
+            site.file("x-1.dist-info/METADATA", text);
+            site.only().cuda_extras
+        };
+        assert_eq!(lines("cupy-cuda12x"), [of_ctk]);
+        assert_eq!(lines("nvidia-cublas"), [""; 0]);
+        assert_eq!(lines("cuda-toolkit"), [""; 0]);
     }
 
     #[test]

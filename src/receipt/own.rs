@@ -141,6 +141,7 @@ fn texts(facts: &ImageFacts) -> Vec<String> {
             tags: _,
             requires: _,
             extras: _,
+            cuda_extras: _,
             variant: _,
             problems: _,
             missing,

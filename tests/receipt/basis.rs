@@ -54,6 +54,10 @@ const FACTS: &[(&str, &[&str])] = &[
     ("image.distributions.cxx11_abi", &["the C++ ABI of torch"]),
     ("image.distributions.requires", &["a requirement"]),
     ("image.distributions.extras", &["a requirement behind an extra"]),
+    (
+        "image.distributions.cuda_extras",
+        &["a library that a package opens itself"],
+    ),
     ("image.distributions.variant", &["the variant of a wheel"]),
     ("image.distributions.problems", &["another version"]),
     ("image.distributions.missing", &["a recorded file that is gone"]),

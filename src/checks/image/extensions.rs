@@ -88,7 +88,7 @@ fn builtins(scene: &ImageContext<'_>, all: &Extensions) -> Option<Finding> {
         [] => "no libnvrtc-builtins".to_string(),
         some => super::listed(some, 3),
     };
-    let hint = remedy::of_library(scene, loaded::name_of(&copy.path));
+    let hint = remedy::of_library(scene, None, loaded::name_of(&copy.path));
     Some(
         Finding::problem(Code::LibraryMissing, name.as_str())
             .observed(others)
@@ -320,8 +320,8 @@ fn missing(scene: &ImageContext<'_>, all: &Extensions) -> Vec<Finding> {
             true => String::new(),
             false => format!("; other libraries of {package} can be loaded"),
         };
-        let hint = match remedy::of_library(scene, names.first()?) {
-            Some(_) => remedy::of_libraries(scene, &names),
+        let hint = match remedy::of_library(scene, Some(package), names.first()?) {
+            Some(_) => remedy::of_libraries(scene, Some(package), &names),
             None => loaded::supplier(names.first()?),
         };
         Some(
@@ -367,8 +367,8 @@ fn unopened(scene: &ImageContext<'_>, all: &Extensions) -> Vec<Finding> {
             ),
             None => {
                 let sonames: Vec<&str> = first.unopened.iter().map(String::as_str).collect();
-                let install = match remedy::of_library(scene, name) {
-                    Some(_) => remedy::of_libraries(scene, &sonames),
+                let install = match remedy::of_library(scene, Some(package), name) {
+                    Some(_) => remedy::of_libraries(scene, Some(package), &sonames),
                     None => loaded::supplier(name),
                 };
                 let hint = format!(

@@ -175,10 +175,11 @@ fn missing(scene: &ImageContext<'_>) -> Vec<Finding> {
             .iter()
             .filter(|other| is_open(object) && is_open(other) && needs(other) == needs(object));
         let names: Vec<&str> = of_same.map(|other| other.name.as_str()).collect();
-        let alone = remedy::of_library(scene, &object.name)?;
+        let package = owner(scene, object);
+        let alone = remedy::of_library(scene, package, &object.name)?;
         Some(match names.len() {
             ..2 => alone,
-            _ => remedy::of_libraries(scene, &names),
+            _ => remedy::of_libraries(scene, package, &names),
         })
     };
     absent
@@ -246,7 +247,7 @@ fn needs(object: &LoadedObject) -> Option<&str> {
 }
 
 /// The distribution of the object on whose behalf the loader looked for it.
-fn owner<'a>(scene: &ImageContext<'a>, object: &LoadedObject) -> Option<&'a str> {
+pub fn owner<'a>(scene: &ImageContext<'a>, object: &LoadedObject) -> Option<&'a str> {
     let path = needs(object)?;
     let sites = scene.image.python.site_packages.iter();
     let mut inside = sites.filter_map(|site| path.strip_prefix(site.as_str())?.strip_prefix('/'));

@@ -32,7 +32,7 @@ fn unopened(scene: &ImageContext<'_>, dist: &Distribution) -> Option<Finding> {
         name.is_some_and(|name| scene.installed.contains_key(name.as_str()))
     };
     let hint = match sonames.iter().any(is_installed) {
-        true => remedy::of_libraries(scene, &sonames),
+        true => remedy::of_libraries(scene, Some(name), &sonames),
         false => format!(
             "In the Dockerfile: pip install '{name}[{extra}]=={version}', or base the image on a runtime image of the CUDA \
              and cuDNN that have these libraries."

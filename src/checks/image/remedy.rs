@@ -3,9 +3,9 @@
 
 use pep440_rs::Version;
 
-use super::{ImageContext, accepts};
+use super::{ImageContext, accepts, loaded};
 use crate::check::{Code, Finding};
-use crate::discover::requirement::Requirement;
+use crate::discover::requirement::{MarkerEnvironment, Requirement};
 use crate::facts::Distribution;
 use crate::nvidia::NvidiaWheel;
 use crate::order;
@@ -27,6 +27,49 @@ fn cuda_major(scene: &ImageContext<'_>) -> Option<u16> {
     manifests.or_else(torchs).or_else(needed)
 }
 
+/// The major version of the CUDA that a package is for: that in its name, else that of the libraries that it needs, else
+/// that of the wheels that it requires.
+pub fn cuda_of(scene: &ImageContext<'_>, package: &str) -> Option<u16> {
+    let said = |name: &str| NvidiaWheel::of_library(name)?.cuda_of(name);
+    let dist = || scene.installed.get(package);
+    let opened = || {
+        let extensions = scene.image.extensions.iter().flat_map(|all| &all.unresolved);
+        let mut own = extensions.filter(|extension| extension.package.as_deref() == Some(package));
+        own.find_map(|extension| {
+            extension
+                .missing
+                .iter()
+                .chain(&extension.unopened)
+                .find_map(|name| said(name))
+        })
+    };
+    let loaded = || {
+        let mut own = scene
+            .image
+            .loaded
+            .iter()
+            .filter(|object| loaded::owner(scene, object) == Some(package));
+        own.find_map(|object| said(&object.name))
+    };
+    let required = || {
+        let dist = dist()?;
+        dist.requires.iter().chain(&dist.cuda_extras).find_map(|line| {
+            let requirement: Requirement = line.parse().ok()?;
+            let row = NvidiaWheel::of_distribution(&requirement.name)?;
+            tag_of(&requirement.name).or_else(|| row.is_toolkits().then_some(13))
+        })
+    };
+    tag_of(package).or_else(opened).or_else(loaded).or_else(required)
+}
+
+/// 12 of `cupy-cuda12x`, `spconv-cu124` and `nvidia-cublas-cu12`.
+fn tag_of(package: &str) -> Option<u16> {
+    untagged(package)?;
+    let (_, tag) = package.rsplit_once('-')?;
+    let digits = tag.trim_start_matches("cuda").trim_start_matches("cu");
+    digits.get(..2)?.parse().ok()
+}
+
 /// What an installed package requires of this distribution: `nvidia-nccl-cu12==2.21.5`.
 fn pin(scene: &ImageContext<'_>, name: &str) -> Option<String> {
     // What torch asks for comes first: others are built for its libraries.
@@ -40,16 +83,21 @@ fn pin(scene: &ImageContext<'_>, name: &str) -> Option<String> {
     })
 }
 
-/// NVIDIA's wheel of a library, by its SONAME, and the CUDA that it is of.
-fn name_of_wheel(scene: &ImageContext<'_>, soname: &str) -> Option<(String, u16)> {
+/// NVIDIA's wheel of a library that a package needs, by its SONAME, and the CUDA that it is of.
+fn name_of_wheel(scene: &ImageContext<'_>, package: Option<&str>, soname: &str) -> Option<(String, u16)> {
     let row = NvidiaWheel::of_library(soname)?;
-    let cuda = row.cuda_of(soname).or_else(|| cuda_major(scene))?;
+    let packages = || cuda_of(scene, package?);
+    let cuda = row
+        .cuda_of(soname)
+        .or_else(packages)
+        .or_else(|| cuda_major(scene))?;
+    let cuda = row.nearest(soname, cuda);
     Some((row.name(cuda)?, cuda))
 }
 
-/// What pip is asked for, to have one of NVIDIA's libraries, by its SONAME; with the CUDA that it is of.
-fn wheel_of(scene: &ImageContext<'_>, soname: &str) -> Option<(String, u16)> {
-    let (name, cuda) = name_of_wheel(scene, soname)?;
+/// What pip is asked for, to have one of NVIDIA's libraries for a package, by its SONAME; with the CUDA that it is of.
+fn wheel_of(scene: &ImageContext<'_>, package: Option<&str>, soname: &str) -> Option<(String, u16)> {
+    let (name, cuda) = name_of_wheel(scene, package, soname)?;
     let installed = scene.installed.get(name.as_str());
     let installed = installed.map(|dist| format!("{name}=={}", dist.version));
     let wheel = installed.or_else(|| pin(scene, &name)).unwrap_or_else(|| {
@@ -67,8 +115,8 @@ fn wheel_of(scene: &ImageContext<'_>, soname: &str) -> Option<(String, u16)> {
 
 /// What to do where an installed library, by its SONAME, does not define what a package asks it for.
 pub fn of_provider(scene: &ImageContext<'_>, package: &str, soname: &str) -> String {
-    let again = || of_library(scene, soname).unwrap_or_default();
-    let name = name_of_wheel(scene, soname).map(|(name, _)| name);
+    let again = || of_library(scene, Some(package), soname).unwrap_or_default();
+    let name = name_of_wheel(scene, Some(package), soname).map(|(name, _)| name);
     let dist = name.as_deref().and_then(|name| scene.installed.get(name));
     let Some(Distribution {
         name,
@@ -98,14 +146,74 @@ pub fn of_provider(scene: &ImageContext<'_>, package: &str, soname: &str) -> Str
     }
 }
 
-/// How to install the wheel that brings one of NVIDIA's libraries, by its SONAME.
-pub fn of_library(scene: &ImageContext<'_>, soname: &str) -> Option<String> {
-    wheel_of(scene, soname).map(|_| of_libraries(scene, &[soname]))
+/// How to install the wheel that brings one of NVIDIA's libraries, by its SONAME, for the package that needs it.
+pub fn of_library(scene: &ImageContext<'_>, package: Option<&str>, soname: &str) -> Option<String> {
+    wheel_of(scene, package, soname).map(|_| of_libraries(scene, package, &[soname]))
 }
 
-/// How to install the wheels that bring NVIDIA's libraries of these SONAMEs.
-pub fn of_libraries(scene: &ImageContext<'_>, sonames: &[&str]) -> String {
-    let wheels: Vec<(String, u16)> = sonames.iter().filter_map(|name| wheel_of(scene, name)).collect();
+/// The extras of a package that bring wheels with these libraries, as pip is asked for them, `cupy-cuda12x[ctk]`, and
+/// whether they bring all.
+fn by_extras(scene: &ImageContext<'_>, package: &str, sonames: &[&str]) -> Option<(String, bool)> {
+    // conda's packages have no extras.
+    let dist = scene
+        .installed
+        .get(package)
+        .filter(|_| !scene.image.python.conda)?;
+    let lines: Vec<Requirement> = dist
+        .cuda_extras
+        .iter()
+        .filter_map(|line| line.parse().ok())
+        .collect();
+    let plain = MarkerEnvironment::of(scene.image.python.version.as_deref());
+    let brings = |extra: &str, row: &NvidiaWheel| {
+        let under = MarkerEnvironment {
+            extra: extra.to_string(),
+            ..plain.clone()
+        };
+        lines
+            .iter()
+            .filter(|line| line.applies(&under) == Some(true))
+            .any(|line| {
+                let parts: Vec<&NvidiaWheel> = match line.name.as_str() {
+                    "cuda-toolkit" => line
+                        .extras
+                        .iter()
+                        .filter_map(|part| NvidiaWheel::of_extra(part))
+                        .collect(),
+                    name => NvidiaWheel::of_distribution(name).into_iter().collect(),
+                };
+                let is_it =
+                    |part: &&NvidiaWheel| part.wheel == row.wheel || part.requires().contains(&row.wheel);
+                parts.iter().any(is_it)
+            })
+    };
+    let mut open: Vec<&NvidiaWheel> = sonames
+        .iter()
+        .filter_map(|name| NvidiaWheel::of_library(name))
+        .collect();
+    let mut chosen: Vec<&str> = Vec::new();
+    for extra in dist.cuda_extras.iter().filter_map(|line| extra_of(line)) {
+        let before = open.len();
+        open.retain(|row| !brings(extra, row));
+        if open.len() < before {
+            chosen.push(extra);
+        }
+    }
+    (!chosen.is_empty()).then(|| (format!("'{package}[{}]'", chosen.join(",")), open.is_empty()))
+}
+
+/// `ctk` of `…; extra == "ctk"`.
+fn extra_of(line: &str) -> Option<&str> {
+    let (_, rest) = line.rsplit_once("extra")?;
+    rest.split(['"', '\'']).nth(1)
+}
+
+/// How to install the wheels that bring NVIDIA's libraries of these SONAMEs, for the package that needs them.
+pub fn of_libraries(scene: &ImageContext<'_>, package: Option<&str>, sonames: &[&str]) -> String {
+    let wheels: Vec<(String, u16)> = sonames
+        .iter()
+        .filter_map(|name| wheel_of(scene, package, name))
+        .collect();
     let mut quoted: Vec<String> = wheels.iter().map(|(wheel, _)| format!("'{wheel}'")).collect();
     order::sort(&mut quoted);
     quoted.dedup();
@@ -118,6 +226,11 @@ pub fn of_libraries(scene: &ImageContext<'_>, sonames: &[&str]) -> String {
     let in_images = |name: &&str| NvidiaWheel::of_library(name).is_none_or(|row| row.in_images);
     match wheels.first() {
         Some((_, cuda)) if !wheels.iter().any(|(wheel, _)| is_installed(wheel)) => {
+            let quoted = match package.and_then(|package| by_extras(scene, package, sonames)) {
+                Some((extras, true)) => format!("{extras}, or the wheels alone: pip install {quoted}"),
+                Some((extras, false)) => format!("{extras} {quoted}"),
+                None => quoted,
+            };
             match sonames.iter().all(in_images) {
                 true => format!(
                     "In the Dockerfile: pip install {quoted}, or base the image on a runtime image of CUDA {cuda}."
@@ -386,7 +499,7 @@ mod tests {
     fn wheels_of_missing_libraries() {
         let hint = |soname: &str, stack: &Stack, dists| {
             let facts = image(|i| i.distributions = dists);
-            of_library(&ImageContext::new(stack, &facts.image), soname)
+            of_library(&ImageContext::new(stack, &facts.image), None, soname)
         };
         let stack = stack();
         let plain = |wheel: &str, cuda: u16| {
@@ -432,6 +545,69 @@ mod tests {
             .unwrap(),
             "In the Dockerfile: pip install --force-reinstall --no-deps 'nvidia-nccl-cu12==2.21.5'."
         );
+    }
+
+    #[test]
+    fn extras_that_bring_the_libraries_come_first() {
+        let hint = |name: &str, extras: &[&str], sonames: &[&str]| {
+            let facts = image(|i| {
+                i.distributions = vec![Distribution {
+                    cuda_extras: extras.iter().map(ToString::to_string).collect(),
+                    ..dist(name, "1")
+                }];
+            });
+            let stack = Stack::default();
+            let scene = ImageContext::new(&stack, &facts.image);
+            of_libraries(&scene, Some(name), sonames)
+        };
+        let cupy = ["cuda-toolkit[cublas,cudart,cusparse]==12.*; extra == \"ctk\""];
+        assert_eq!(
+            hint("cupy-cuda12x", &cupy, &["libcusparse.so.12"]),
+            "In the Dockerfile: pip install 'cupy-cuda12x[ctk]', or the wheels alone: pip install \
+             'nvidia-cusparse-cu12==12.*', or base the image on a runtime image of CUDA 12."
+        );
+        assert!(
+            hint("cupy-cuda12x", &cupy, &["libcusparse.so.12", "libcurand.so.10"]).contains(
+                "pip install 'cupy-cuda12x[ctk]' 'nvidia-curand-cu12==10.*' 'nvidia-cusparse-cu12==12.*',"
+            ),
+        );
+        // cuDNN's wheel requires cuBLAS.
+        let onnxruntime = [
+            "nvidia-cuda-runtime~=13.0; extra == \"cuda\"",
+            "nvidia-curand~=10.0; extra == 'cuda'",
+            "nvidia-cudnn-cu13~=9.0; extra == \"cudnn\"",
+        ];
+        let install = "pip install 'onnxruntime-gpu[cuda,cudnn]', or the wheels alone: pip install 'nvidia-cublas==13.*' \
+                       'nvidia-cudnn-cu13==9.*' 'nvidia-curand==10.*',";
+        let found = hint(
+            "onnxruntime-gpu",
+            &onnxruntime,
+            &["libcublas.so.13", "libcudnn.so.9", "libcurand.so.10"],
+        );
+        assert!(found.contains(install), "{found}");
+        assert!(!hint("own", &[], &["libcublas.so.13"]).contains('['));
+    }
+
+    #[test]
+    fn the_cuda_of_a_package() {
+        for (name, requires, cuda) in [
+            ("cupy-cuda12x", "", Some(12)),
+            ("spconv-cu118", "", Some(11)),
+            ("nvidia-cusolver-cu12", "", Some(12)),
+            ("own", "nvidia-cudnn-cu12", Some(12)),
+            ("own", "nvidia-cuda-runtime~=13.0", Some(13)),
+            ("own", "numpy", None),
+        ] {
+            let facts = image(|i| {
+                i.distributions = vec![Distribution {
+                    requires: vec![requires.into()],
+                    ..dist(name, "1")
+                }];
+            });
+            let stack = Stack::default();
+            let scene = ImageContext::new(&stack, &facts.image);
+            assert_eq!(cuda_of(&scene, name), cuda, "{name} {requires}");
+        }
     }
 
     #[test]
