@@ -284,7 +284,37 @@ fn reinstalled(scene: &ImageContext<'_>) -> String {
     format!("In the Dockerfile: pip install --force-reinstall --no-deps 'torch=={version}'{index}.")
 }
 
-/// Libraries that are nowhere. Packages have optional parts, so that what single libraries lack is information.
+/// Whether it is what a wheel of NVIDIA's is for: that package cannot be without it.
+fn is_nvidias_own(package: &str, extension: &Extension) -> bool {
+    let wheel = NvidiaWheel::of_distribution(package).map(|row| row.wheel);
+    let library = NvidiaWheel::of_library(loaded::name_of(&extension.path)).map(|row| row.wheel);
+    wheel.is_some() && wheel == library
+}
+
+/// Whether it lacks a library of the CUDA toolkit, and not only one that packages go without, such as NCCL.
+fn lacks_toolkit(extension: &Extension) -> bool {
+    let mut rows = extension
+        .missing
+        .iter()
+        .filter_map(|name| NvidiaWheel::of_library(name));
+    rows.any(NvidiaWheel::is_toolkits)
+}
+
+/// What a package lacks, in two parts: what it cannot do without, and the rest.
+fn parts<'e>(package: &str, is_all: bool, extensions: &[&'e Extension]) -> [Vec<&'e Extension>; 2] {
+    let is_needed = |extension: &&&Extension| {
+        is_nvidias_own(package, extension) || (lacks_toolkit(extension) && (is_all || extension.module))
+    };
+    let (needed, rest): (Vec<&Extension>, Vec<&Extension>) =
+        extensions.iter().partition(|extension| is_needed(extension));
+    match needed.is_empty() {
+        true => [rest, Vec::new()],
+        false => [needed, rest],
+    }
+}
+
+/// Libraries that are nowhere. Packages have optional parts that they open themselves, so that what these lack is information;
+/// a module of Python's that cannot be imported, or a library of NVIDIA's, is none.
 fn missing(scene: &ImageContext<'_>, all: &Extensions) -> Vec<Finding> {
     // The loader has said of these who needs them.
     let is_told = |name: &str| {
@@ -294,46 +324,69 @@ fn missing(scene: &ImageContext<'_>, all: &Extensions) -> Vec<Finding> {
     let packages = by_package(scene, all, &|extension| {
         extension.undefined == 0 && extension.missing.iter().any(|name| !is_told(name))
     });
-    let each = packages.iter().filter_map(|(package, extensions)| {
-        let first = extensions.first()?;
-        let mut names: Vec<&str> = Vec::new();
-        for name in extensions.iter().flat_map(|extension| &extension.missing) {
-            if !names.contains(&name.as_str()) && !is_told(name) {
-                names.push(name);
-            }
-        }
-        let listed = super::listed(&names.iter().map(ToString::to_string).collect::<Vec<_>>(), 4);
+    let each = packages.iter().flat_map(|(package, extensions)| {
         let is_all = is_all(scene, all, extensions);
-        let (severity, which) = match (is_all, extensions.len()) {
-            (true, _) if is_meant(scene, package) && !are_optional(scene, extensions) => {
-                (Code::LibraryMissing.severity(), format!("{} needs", first.path))
+        let [needed, rest] = parts(package, is_all, extensions);
+        let is_whole = is_all || needed.iter().any(|extension| is_nvidias_own(package, extension));
+        let severity = match is_whole {
+            true if is_meant(scene, package) && !are_optional(scene, &needed) => {
+                Code::LibraryMissing.severity()
             }
-            (true, _) => (Severity::Warn, format!("{} needs", first.path)),
-            (false, 1) => (Severity::Info, format!("{} needs", first.path)),
-            (false, count) => (
-                Severity::Info,
-                format!("{count} libraries of {package}, such as {}, need", first.path),
-            ),
+            true => Severity::Warn,
+            false
+                if needed
+                    .iter()
+                    .any(|extension| extension.module && lacks_toolkit(extension)) =>
+            {
+                Severity::Warn
+            }
+            false => Severity::Info,
         };
-        let verb = if names.len() == 1 { "is" } else { "are" };
-        let rest = match is_all {
-            true => String::new(),
-            false => format!("; other libraries of {package} can be loaded"),
-        };
-        let hint = match remedy::of_library(scene, Some(package), names.first()?) {
-            Some(_) => remedy::of_libraries(scene, Some(package), &names),
-            None => loaded::supplier(names.first()?),
-        };
-        Some(
-            Finding::problem_as(Code::LibraryMissing, severity, *package)
-                .observed(format!("not found: {listed}"))
-                .required("a file that the loader finds")
-                .message(format!("{which} {listed}, which {verb} not installed{rest}"))
-                .hint(hint)
-                .with(std::iter::once(*package).chain(names.iter().copied())),
-        )
+        let of_needed = lacking(scene, package, &needed, severity, is_all, &is_told);
+        let of_rest = lacking(scene, package, &rest, Severity::Info, is_all, &is_told);
+        [of_needed, of_rest]
     });
-    each.collect()
+    each.flatten().collect()
+}
+
+/// Libraries of a package, and what they do not find.
+fn lacking(
+    scene: &ImageContext<'_>,
+    package: &str,
+    extensions: &[&Extension],
+    severity: Severity,
+    is_all: bool,
+    is_told: &dyn Fn(&str) -> bool,
+) -> Option<Finding> {
+    let first = extensions.first()?;
+    let mut names: Vec<&str> = Vec::new();
+    for name in extensions.iter().flat_map(|extension| &extension.missing) {
+        if !names.contains(&name.as_str()) && !is_told(name) {
+            names.push(name);
+        }
+    }
+    let listed = super::listed(&names.iter().map(ToString::to_string).collect::<Vec<_>>(), 4);
+    let which = match (is_all, extensions.len()) {
+        (true, _) | (false, 1) => format!("{} needs", first.path),
+        (false, count) => format!("{count} libraries of {package}, such as {}, need", first.path),
+    };
+    let verb = if names.len() == 1 { "is" } else { "are" };
+    let rest = match is_all || is_nvidias_own(package, first) {
+        true => String::new(),
+        false => format!("; other libraries of {package} can be loaded"),
+    };
+    let hint = match remedy::of_library(scene, Some(package), names.first()?) {
+        Some(_) => remedy::of_libraries(scene, Some(package), &names),
+        None => loaded::supplier(names.first()?),
+    };
+    Some(
+        Finding::problem_as(Code::LibraryMissing, severity, package)
+            .observed(format!("not found: {listed}"))
+            .required("a file that the loader finds")
+            .message(format!("{which} {listed}, which {verb} not installed{rest}"))
+            .hint(hint)
+            .with(std::iter::once(package).chain(names.iter().copied())),
+    )
 }
 
 /// Libraries of CUDA's that a package opens itself, by a name that stands in it. What is known to open some is judged by its
@@ -552,6 +605,127 @@ mod tests {
             page += &words_of(&judged(&with(&[("own", count)], unresolved.clone())));
         }
         insta::assert_snapshot!(page);
+    }
+
+    fn without(package: &str, file: &str, missing: &[&str]) -> Extension {
+        Extension {
+            module: file.contains(".cpython-"),
+            missing: missing.iter().map(ToString::to_string).collect(),
+            undefined: 0,
+            symbol: None,
+            provider: None,
+            ..lacking(package, file, "", "")
+        }
+    }
+
+    /// Of the findings of missing libraries: weight, subject, and what was observed.
+    fn missed(facts: &Facts, rules: &[&str]) -> Vec<(Status, String, String, String)> {
+        let mut stack = stack();
+        stack.cuda.runtime = None;
+        stack.packages.extend(rules.iter().map(|name| rule(name, "*")));
+        let findings = judge(&ImageContext::new(&stack, &facts.image)).into_iter();
+        let missing = findings.filter(|f| f.code == Code::LibraryMissing);
+        missing
+            .map(|f| (f.status, f.subject, f.observed, f.hint))
+            .collect()
+    }
+
+    const SOLVER: &str = "nvidia/cusolver/lib/libcusolver.so.11";
+
+    #[test]
+    fn a_library_of_nvidias_that_cannot_be_loaded_is_a_problem() {
+        let mut facts = with(
+            &[("nvidia", 9)],
+            vec![without("nvidia-cusolver-cu12", SOLVER, &["libcusparse.so.12"])],
+        );
+        facts
+            .image
+            .distributions
+            .push(dist("nvidia-cusolver-cu12", "11.7.5"));
+        let status = |rules: &[&str]| missed(&facts, rules)[0].0;
+        assert_eq!(status(&[]), Status::Warn);
+        assert_eq!(status(&["nvidia-cusolver-cu12"]), Status::Fail);
+    }
+
+    #[test]
+    fn modules_that_need_the_toolkit_warn_and_optional_parts_do_not() {
+        let module = |name: &str| format!("cupy_backends/cuda/libs/{name}.cpython-311-x86_64-linux-gnu.so");
+        let facts = with(
+            &[("cupy_backends", 9), ("onnxruntime", 9)],
+            vec![
+                without("cupy-cuda12x", &module("cusparse"), &["libcusparse.so.12"]),
+                without("cupy-cuda12x", &module("nccl"), &["libnccl.so.2"]),
+                without(
+                    "onnxruntime-gpu",
+                    "onnxruntime/capi/libonnxruntime_providers_tensorrt.so",
+                    &["libnvinfer.so.10", "libcublas.so.12"],
+                ),
+            ],
+        );
+        let found = missed(&facts, &[]);
+        let told: Vec<_> = found
+            .iter()
+            .map(|(status, subject, observed, _)| (*status, subject.as_str(), observed.as_str()))
+            .collect();
+        assert_eq!(
+            told,
+            [
+                (Status::Warn, "cupy-cuda12x", "not found: libcusparse.so.12"),
+                (Status::Info, "cupy-cuda12x", "not found: libnccl.so.2"),
+                (
+                    Status::Info,
+                    "onnxruntime-gpu",
+                    "not found: libnvinfer.so.10, libcublas.so.12"
+                ),
+            ]
+        );
+    }
+
+    /// cupy-cuda12x and nvidia-*-cu12 beside an onnxruntime for CUDA 13.
+    #[test]
+    fn hints_are_for_the_cuda_of_the_package_that_needs_the_library() {
+        let names = [
+            "cublas.so.12",
+            "cusolver.so.11",
+            "cusparse.so.12",
+            "cutensor.so.2",
+        ];
+        let mut unresolved: Vec<Extension> = names
+            .iter()
+            .map(|name| {
+                let file = format!("cupy_backends/{name}.cpython-311-x86_64-linux-gnu.so");
+                without("cupy-cuda12x", &file, &[&format!("lib{name}")])
+            })
+            .collect();
+        unresolved.push(without("nvidia-cusolver-cu12", SOLVER, &["libcusparse.so.12"]));
+        // Of no CUDA in its name: another library that it needs tells.
+        unresolved.push(without(
+            "own",
+            "own/_C.cpython-311-x86_64-linux-gnu.so",
+            &["libcusolver.so.11", "libcudart.so.12"],
+        ));
+        let mut facts = with(&[], unresolved);
+        facts.image.distributions = vec![dist("cupy-cuda12x", "1")];
+        facts.image.loaded = vec![crate::facts::LoadedObject {
+            name: "libcublasLt.so.13".into(),
+            ..crate::facts::LoadedObject::default()
+        }];
+        let hints = missed(&facts, &[]);
+        let hint = |subject: &str| &hints.iter().find(|(_, of, _, _)| of == subject).unwrap().3;
+        for (subject, wheels) in [
+            (
+                "cupy-cuda12x",
+                "'nvidia-cublas-cu12==12.*' 'nvidia-cusolver-cu12==11.*' 'nvidia-cusparse-cu12==12.*',",
+            ),
+            ("nvidia-cusolver-cu12", "'nvidia-cusparse-cu12==12.*',"),
+            (
+                "own",
+                "'nvidia-cuda-runtime-cu12==12.*' 'nvidia-cusolver-cu12==11.*',",
+            ),
+        ] {
+            let install = format!("pip install {wheels}");
+            assert!(hint(subject).contains(&install), "{}", hint(subject));
+        }
     }
 
     #[test]
