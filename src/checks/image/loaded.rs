@@ -169,7 +169,7 @@ fn missing(scene: &ImageContext<'_>) -> Vec<Finding> {
         .map(|(_, object)| object)
         .collect();
     // NVIDIA's libraries that one module lacks have one remedy.
-    let is_open = |object: &LoadedObject| object.shadowed.is_empty() && needs(object).is_some();
+    let is_open = |object: &LoadedObject| reached(scene, object).is_none() && needs(object).is_some();
     let wheels = |object: &LoadedObject| {
         let of_same = absent
             .iter()
@@ -195,14 +195,18 @@ fn missing(scene: &ImageContext<'_>) -> Vec<Finding> {
             } else {
                 "needs"
             };
-            let (severity, message, hint) = match object.shadowed.first() {
+            let copy = reached(scene, object);
+            let (severity, message, hint) = match copy {
                 Some(copy) => unreached(scene, object, copy),
                 None => {
                     let hint = match scene.has_folders() {
                         true => wheels(object).unwrap_or_else(|| supplier(name)),
                         false => outside_of_python(scene, object),
                     };
-                    (Severity::Fail, String::new(), hint)
+                    let of_another = object.shadowed.first().map_or_else(String::new, |copy| {
+                        format!("; {} is for another CUDA, and nothing loads it", copy.path)
+                    });
+                    (Severity::Fail, of_another, hint)
                 }
             };
             let finding = problem(
@@ -246,6 +250,39 @@ fn needs(object: &LoadedObject) -> Option<&str> {
     object.needed_by.first().map(String::as_str)
 }
 
+/// Whether onnxruntime's provider for CUDA looks for it.
+fn is_onnxruntimes(object: &LoadedObject) -> bool {
+    needs(object).is_some_and(|path| path.contains("/onnxruntime/"))
+}
+
+/// The wheel's copy that something may load by its path; none where the copies are for another CUDA than onnxruntime, which
+/// is particular about their folders: nvidia/cu13/lib for CUDA 13 and, up to CUDA 12, one of each library. cuDNN's is the
+/// same for all.
+///
+/// Source: onnxruntime/__init__.py, `_get_nvidia_dll_paths`.
+fn reached<'o>(scene: &ImageContext<'_>, object: &'o LoadedObject) -> Option<&'o ShadowedCopy> {
+    let mut copies = object.shadowed.iter();
+    let cuda = owner(scene, object).and_then(|package| remedy::cuda_of(scene, package));
+    let is_of_any = |copy: &ShadowedCopy| copy.torch_opens || copy.wanted_by.is_some();
+    let Some(cuda) = cuda.filter(|_| is_onnxruntimes(object)) else {
+        return copies.next();
+    };
+    copies.find(|copy| {
+        let (_, below) = copy.path.rsplit_once("/nvidia/").unwrap_or_default();
+        let part = below.split('/').next().unwrap_or_default();
+        let of_cuda = part
+            .strip_prefix("cu")
+            .and_then(|number| number.parse::<u16>().ok());
+        is_of_any(copy)
+            || part.is_empty()
+            || part == "cudnn"
+            || match of_cuda {
+                Some(number) => number == cuda,
+                None => cuda < 13,
+            }
+    })
+}
+
 /// The distribution of the object on whose behalf the loader looked for it.
 pub fn owner<'a>(scene: &ImageContext<'a>, object: &LoadedObject) -> Option<&'a str> {
     let path = needs(object)?;
@@ -281,14 +318,11 @@ fn unreached(
     let hint = format!("Install the package that brings {name} into the same site-packages as the module.");
     // torch/__init__.py, `_preload_cuda_deps`: it searches all of sys.path for the libraries of NVIDIA's wheels.
     let torch = copy.torch_opens;
-    let is_onnxruntimes = scene.image.loaded.iter().any(|object| {
-        object.name == *name
-            && object
-                .needed_by
-                .first()
-                .is_some_and(|path| path.contains("/onnxruntime/"))
-    });
-    if is_onnxruntimes && !torch && copy.wanted_by.is_none() {
+    let mut objects = scene.image.loaded.iter();
+    if objects.any(|object| object.name == *name && is_onnxruntimes(object))
+        && !torch
+        && copy.wanted_by.is_none()
+    {
         let message = format!("; {path} is loaded by onnxruntime.preload_dlls() alone");
         // Where torch is there, it does not look for this one.
         let has_torch = scene

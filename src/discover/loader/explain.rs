@@ -22,6 +22,9 @@ pub const CONF: &str = "/etc/ld.so.conf";
 /// Objects that need a library are named up to this many.
 const MAX_NEEDED_BY: usize = 4;
 
+/// Wheels' copies of a library that nothing maps are named up to this many.
+const MAX_COPIES: usize = 4;
+
 /// What the explanation rests on, beside the list.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Grounds {
@@ -291,8 +294,13 @@ impl<'a> Graph<'a> {
             let sites = &self.grounds.site_packages;
             sites.iter().any(|site| path.starts_with(site))
         });
-        if !in_wheels && let Some(folder) = self.nvidia.iter().find(|folder| folder.holds(name)) {
-            add(folder.path.join(name), None);
+        // Where none would be mapped, whoever opens one by its path chooses among all.
+        let most = if mapped.is_some() { 1 } else { MAX_COPIES };
+        if !in_wheels {
+            let folders = self.nvidia.iter().filter(|folder| folder.holds(name));
+            folders
+                .take(most)
+                .for_each(|folder| add(folder.path.join(name), None));
         }
         if let Some(mapped) = mapped {
             self.compare(name, mapped, &mut copies);

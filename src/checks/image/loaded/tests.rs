@@ -203,6 +203,56 @@ fn what_is_preloaded_is_accepted_by_the_entry_that_the_hint_names() {
     assert_eq!(accepted.count(), names.len());
 }
 
+const SITE: &str = "/opt/venv/lib/python3.11/site-packages";
+
+/// onnxruntime-gpu that looks for these libraries in vain, each with the wheels' copies of it.
+fn onnxruntimes(libraries: &[(&str, &[&str])]) -> Vec<Finding> {
+    let object = |(name, copies): &(&str, &[&str])| LoadedObject {
+        name: name.to_string(),
+        needed_by: vec![format!(
+            "{SITE}/onnxruntime/capi/libonnxruntime_providers_cuda.so"
+        )],
+        shadowed: copies
+            .iter()
+            .map(|path| ShadowedCopy {
+                path: format!("{SITE}/nvidia/{path}/lib/{name}"),
+                ..ShadowedCopy::default()
+            })
+            .collect(),
+        ..LoadedObject::default()
+    };
+    let facts: Facts = image(|i| {
+        i.distributions
+            .push(super::super::fixtures::dist("onnxruntime-gpu", "1.20.0"));
+        i.loader = listing();
+        i.loaded = libraries.iter().map(object).collect();
+    });
+    judge(&ImageContext::new(&stack(), &facts.image))
+}
+
+/// onnxruntime/__init__.py, `_get_nvidia_dll_paths`: nvidia/cu13/lib for CUDA 13, and a folder of each library for CUDA 12.
+#[test]
+fn preload_dlls_looks_in_the_folders_of_its_own_cuda() {
+    use Status::{Fail, Warn};
+    let status = |cuda: &'static str, copies: &[&str]| {
+        let findings = onnxruntimes(&[(cuda, &[]), ("libcurand.so.10", copies)]);
+        let curands = |f: &&Finding| f.subject == "libcurand.so.10";
+        findings.iter().find(curands).unwrap().status
+    };
+    for (cuda, copies, wanted) in [
+        ("libcublas.so.13", &["cu13"][..], Warn),
+        ("libcublas.so.13", &["curand"], Fail),
+        ("libcublas.so.13", &["cu13", "curand"], Warn),
+        ("libcublas.so.12", &["cu13"], Fail),
+        ("libcublas.so.12", &["cu13", "curand"], Warn),
+        ("libcublas.so.12", &["curand"], Warn),
+    ] {
+        assert_eq!(status(cuda, copies), wanted, "{cuda} {copies:?}");
+    }
+    let cudnn = onnxruntimes(&[("libcublas.so.13", &["cu13"]), ("libcudnn.so.9", &["cudnn"])]);
+    assert!(cudnn.iter().all(|f| f.status != Fail), "{cudnn:?}");
+}
+
 #[test]
 fn a_copy_of_the_same_contents_shadows_nothing() {
     let mut object = shadowing(on_library_path(), None);
