@@ -14,6 +14,7 @@ use crate::facts::{
     Distribution, FoundBy, LoadedObject, LoaderEnd, MissingVersion, RefusedObject, ShadowedCopy,
 };
 use crate::nvidia::NvidiaWheel;
+use crate::order;
 use crate::packages;
 use crate::text::{counted, verb};
 
@@ -197,7 +198,7 @@ fn missing(scene: &ImageContext<'_>) -> Vec<Finding> {
             };
             let copy = reached(scene, object);
             let (severity, message, hint) = match copy {
-                Some(copy) => unreached(scene, object, copy),
+                Some(copy) => unreached(scene, object, copy, &absent),
                 None => {
                     let hint = match scene.has_folders() {
                         true => wheels(object).unwrap_or_else(|| supplier(name)),
@@ -283,6 +284,18 @@ fn reached<'o>(scene: &ImageContext<'_>, object: &'o LoadedObject) -> Option<&'o
     })
 }
 
+/// LD_LIBRARY_PATH with the folders of all that is looked for on behalf of one object.
+fn library_path(scene: &ImageContext<'_>, object: &LoadedObject, absent: &[&LoadedObject]) -> String {
+    let of_same = absent.iter().filter(|other| needs(other) == needs(object));
+    let copies = of_same.filter_map(|other| reached(scene, other));
+    let mut folders: Vec<&str> = copies
+        .filter_map(|copy| Some(copy.path.rsplit_once('/')?.0))
+        .collect();
+    order::sort(&mut folders);
+    folders.dedup();
+    folders.join(":")
+}
+
 /// The distribution of the object on whose behalf the loader looked for it.
 pub fn owner<'a>(scene: &ImageContext<'a>, object: &LoadedObject) -> Option<&'a str> {
     let path = needs(object)?;
@@ -305,6 +318,7 @@ fn unreached(
     scene: &ImageContext<'_>,
     object: &LoadedObject,
     copy: &ShadowedCopy,
+    absent: &[&LoadedObject],
 ) -> (Severity, String, String) {
     let (name, path) = (&object.name, &copy.path);
     // The package stands for all of its libraries, so that one entry ends the finding.
@@ -333,8 +347,10 @@ fn unreached(
             .any(|m| m.contains("/torch/lib/"));
         let torchs = if has_torch { "" } else { " import torch before it," };
         let hint = format!(
-            "Call onnxruntime.preload_dlls() before the first session,{torchs} or add that folder to LD_LIBRARY_PATH: \
-             otherwise onnxruntime uses the CPU. If the service does so, accept the finding in the manifest: {}.",
+            "Call onnxruntime.preload_dlls() before the first session,{torchs} or, in the Dockerfile: ENV \
+             LD_LIBRARY_PATH={}. Otherwise onnxruntime uses the CPU. If the service does so, accept the finding in the \
+             manifest: {}.",
+            library_path(scene, object, absent),
             accept("preload_dlls() is called")
         );
         return (Severity::Warn, message, hint);

@@ -254,6 +254,20 @@ fn preload_dlls_looks_in_the_folders_of_its_own_cuda() {
 }
 
 #[test]
+fn every_folder_of_what_is_preloaded_is_named() {
+    let findings = onnxruntimes(&[
+        ("libcublas.so.12", &["cublas"]),
+        ("libcublasLt.so.12", &["cublas"]),
+        ("libcudnn.so.9", &["cudnn"]),
+    ]);
+    let value = format!("LD_LIBRARY_PATH={SITE}/nvidia/cublas/lib:{SITE}/nvidia/cudnn/lib");
+    for name in ["libcublas.so.12", "libcublasLt.so.12", "libcudnn.so.9"] {
+        let finding = findings.iter().find(|f| f.subject == name).unwrap();
+        assert!(finding.hint.contains(&value), "{}", finding.hint);
+    }
+}
+
+#[test]
 fn a_copy_of_the_same_contents_shadows_nothing() {
     let mut object = shadowing(on_library_path(), None);
     object.shadowed[0].same = true;
