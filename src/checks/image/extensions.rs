@@ -385,7 +385,8 @@ fn lacking(
             .required("a file that the loader finds")
             .message(format!("{which} {listed}, which {verb} not installed{rest}"))
             .hint(hint)
-            .with(std::iter::once(package).chain(names.iter().copied())),
+            // What is accepted for a package lies in some wheel.
+            .with(names.iter().copied()),
     )
 }
 
@@ -437,7 +438,9 @@ fn unopened(scene: &ImageContext<'_>, all: &Extensions) -> Vec<Finding> {
                 .required("a file that the loader finds by this name")
                 .message(format!("{of_package} opens {name} itself when it uses the GPU, and {what}: {}", first.path))
                 .hint(hint)
-                .with(std::iter::once(*package).chain(first.unopened.iter().map(String::as_str))),
+                // What is accepted for a package lies in some wheel.
+                .with(folder.map(|_| *package))
+                .with(&first.unopened),
         )
     });
     each.collect()

@@ -217,9 +217,10 @@ fn missing(scene: &ImageContext<'_>) -> Vec<Finding> {
                 &format!("the loader does not find {name}, which {who} {verb}{message}"),
                 &hint,
             );
-            match owner(scene, object) {
+            // What is accepted for a package lies in some wheel, and something loads it from there.
+            match owner(scene, object).filter(|_| severity == Severity::Warn) {
                 Some(package) => finding.with([name.as_str(), package]),
-                None => finding,
+                None => finding.with([name]),
             }
         })
         .collect()

@@ -267,6 +267,18 @@ fn every_folder_of_what_is_preloaded_is_named() {
     }
 }
 
+/// An entry for what is preloaded must not hide that a library is nowhere.
+#[test]
+fn a_package_is_accepted_for_what_lies_in_a_wheel_alone() {
+    let findings = onnxruntimes(&[("libcublas.so.12", &[]), ("libcudnn.so.9", &["cudnn"])]);
+    let parties = |name: &str| {
+        let finding = findings.iter().find(|f| f.subject == name).unwrap();
+        finding.parties.clone()
+    };
+    assert_eq!(parties("libcublas.so.12"), ["libcublas.so.12"]);
+    assert_eq!(parties("libcudnn.so.9"), ["libcudnn.so.9", "onnxruntime-gpu"]);
+}
+
 #[test]
 fn a_copy_of_the_same_contents_shadows_nothing() {
     let mut object = shadowing(on_library_path(), None);
