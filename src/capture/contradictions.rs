@@ -193,6 +193,11 @@ pub(super) fn exception(finding: &Finding, image: &ImageFacts) -> Option<String>
     // The subject of a requirement is the package that states it; what it refuses comes first in what was observed.
     let refused = finding.observed.split(' ').next().unwrap_or_default();
     let (key, value) = match finding.code {
+        // It must not hide that a library is nowhere.
+        Code::LibraryMissing => {
+            let mut parties = finding.parties.iter();
+            ("package", parties.find(|party| is_package(party))?.as_str())
+        }
         Code::RequiresDist if is_package(refused) => ("package", refused),
         _ if keys.contains(&"package") && is_package(&finding.subject) => {
             ("package", finding.subject.as_str())

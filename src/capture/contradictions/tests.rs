@@ -142,3 +142,21 @@ fn a_damaged_library_is_told_although_no_version_is_known() {
             .contains(r#""library": "/sp/a/libcudart.so.12""#)
     );
 }
+
+/// One entry per library would hide that it is nowhere.
+#[test]
+fn what_is_nowhere_has_no_entry() {
+    let facts = facts(|_| ());
+    let missing = |subject: &str, parties: &[&str]| {
+        let finding = Finding::problem(Code::LibraryMissing, subject);
+        exception(&finding.with(parties.iter().copied()), &facts.image)
+    };
+    assert_eq!(missing("libcublasLt.so.12", &["libcublasLt.so.12"]), None);
+    assert_eq!(missing("libcublasLt.so.12", &[]), None);
+    assert_eq!(missing("torch", &["libcublasLt.so.12"]), None);
+    let of_package = missing("libcublasLt.so.12", &["libcublasLt.so.12", "torch"]);
+    assert_eq!(
+        of_package.unwrap(),
+        r#""accept": [{"code": "library-missing", "package": "torch", "reason": "why it works here"}]"#
+    );
+}
