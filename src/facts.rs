@@ -494,6 +494,9 @@ pub struct Python {
     /// PYTHONHOME, where it has no standard library for this interpreter, which then cannot start
     #[serde(skip_serializing_if = "Option::is_none")]
     pub broken_home: Option<String>,
+    /// the service command's own interpreter, where `--python` names one of another environment
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub of_service: Option<String>,
     /// where an interpreter was looked for and why each place was refused; for the hint of `python-missing`
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tried: Vec<String>,
@@ -1055,6 +1058,7 @@ object!(Python {
     undetermined,
     closed_folder,
     broken_home,
+    of_service,
     tried;
     or_default conda
 });

@@ -40,6 +40,7 @@ pub fn judge(stack: &Stack, archs: Option<&ArchList>, facts: &Facts) -> Vec<Find
     let scene = ImageContext::new(stack, &facts.image);
     let mut findings: Vec<Finding> = unread::judge(&scene);
     findings.extend(python::presence(&scene));
+    findings.extend(python::of_service(&scene));
     findings.extend(python::version(&scene));
     if scene.has_folders() {
         findings.extend(python::tags(&scene));

@@ -169,10 +169,20 @@ impl PythonQuery<'_> {
                 None => self.elsewhere(&mut attempts),
             },
         };
+        let mut found = found.unwrap_or_default();
+        found.of_service = self.explicit.and_then(|_| self.other_of_service(&found));
         Python {
             tried: attempts.tried,
-            ..found.unwrap_or_default()
+            ..found
         }
+    }
+
+    /// The service command's own interpreter, where it belongs to another environment than the one that was named.
+    fn other_of_service(&self, named: &Python) -> Option<String> {
+        let real = |python: &Python| std::fs::canonicalize(python.prefix.as_deref()?).ok();
+        let candidate = command::interpreter(self)?.ok()?;
+        let own = self.describe(&candidate).ok()?;
+        (real(&own)? != real(named)?).then_some(own.interpreter?)
     }
 
     /// A Python that could be any.
@@ -256,6 +266,7 @@ impl PythonQuery<'_> {
             prefix: Some(text(&layout.prefix)),
             version: layout.version.map(|v| v.to_string()),
             found_by: None,
+            of_service: None,
             options: candidate.isolation.options(),
             working_folder: candidate.isolation.working_folder,
             script_folder: candidate.script_folder.as_deref().map(text),

@@ -107,6 +107,7 @@ fn texts(facts: &ImageFacts) -> Vec<String> {
         undetermined: _,
         closed_folder: _,
         broken_home: _,
+        of_service: _,
         tried: _,
     } = python;
     let mut words: Vec<String> = Vec::new();

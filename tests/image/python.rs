@@ -95,10 +95,16 @@ fn the_option_wins_over_everything() {
         "a".into(),
         "a/bin/python3".into(),
     ] {
-        places.finds("1", "--python", |command| {
+        // The service's own is told.
+        let checked = places.check(|command| {
             command.arg("--python").arg(&given).env("VIRTUAL_ENV", &b);
             command.arg("--").arg(b.join("bin/python"));
         });
+        checked
+            .is(0, &["python-unknown info"])
+            .says("✓ marker is 1\n")
+            .says("the service command starts b/bin/python, ");
+        assert_eq!(checked.report["facts"]["image"]["python"]["found_by"], "--python");
         places.finds("1", "--python", |command| {
             command
                 .env("CUDA_ENTRYPOINT_PYTHON", &given)

@@ -40,6 +40,7 @@ const FACTS: &[(&str, &[&str])] = &[
     ("image.python.undetermined", FOUND_ANEW),
     ("image.python.closed_folder", FOUND_ANEW),
     ("image.python.broken_home", FOUND_ANEW),
+    ("image.python.of_service", FOUND_ANEW),
     ("image.python.tried", FOUND_ANEW),
     // Distributions are read anew.
     ("image.distributions.name", &["a second distribution"]),

@@ -100,6 +100,24 @@ pub fn presence(scene: &ImageContext<'_>) -> Option<Finding> {
     )
 }
 
+/// The service does not start the Python that was named for the checks.
+pub fn of_service(scene: &ImageContext<'_>) -> Option<Finding> {
+    let python = &scene.image.python;
+    let (own, judged) = (python.of_service.as_deref()?, python.judged()?);
+    Some(
+        Finding::info(Code::PythonUnknown, "python")
+            .observed(own)
+            .required(judged)
+            .message(format!(
+                "{judged} is checked, and the service command starts {own}, of another environment: what is found here does \
+                 not hold for the service"
+            ))
+            .hint(format!(
+                "Name the service's own environment with --python or CUDA_ENTRYPOINT_PYTHON, or start the service with {judged}."
+            )),
+    )
+}
+
 /// The service starts a Python, and another one would be no evidence.
 fn unknown(why: &str) -> Finding {
     Finding::problem(Code::PythonUnknown, "python")
@@ -523,6 +541,23 @@ mod tests {
         stack.files.clear();
         stack.packages = vec![rule("torch", "*")];
         assert!(missing(&stack));
+    }
+
+    #[test]
+    fn another_python_than_the_services_is_told() {
+        let finding = |own: Option<&str>| {
+            let facts = image(|i| i.python.of_service = own.map(String::from));
+            of_service(&ImageContext::new(&stack(), &facts.image))
+        };
+        assert_eq!(finding(None), None);
+        let told = finding(Some("/usr/bin/python3")).unwrap();
+        assert_eq!((told.code, told.status), (Code::PythonUnknown, Status::Info));
+        assert!(
+            told.message
+                .contains("the service command starts /usr/bin/python3"),
+            "{}",
+            told.message
+        );
     }
 
     #[test]

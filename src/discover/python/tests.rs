@@ -822,3 +822,27 @@ fn the_usual_places_are_the_last_resort() {
         )
     );
 }
+
+#[test]
+fn a_named_python_that_is_not_the_services_is_noted() {
+    let image = Image::new();
+    image
+        .official()
+        .venv("app/.venv", "usr/local/bin", "")
+        .set("PATH", "ROOT/usr/local/bin");
+    let of_service = |named: &str, command: &str| {
+        let found = image.find(Some(named), command).of_service;
+        found.map(|path| path.replace(image.root().to_str().unwrap(), ""))
+    };
+    let own = Some("/usr/local/bin/python3".to_string());
+    assert_eq!(of_service("ROOT/app/.venv", "python3 app.py"), own);
+    assert_eq!(of_service("ROOT/app/.venv/bin/python", "python3 -m app"), own);
+    // The same, by another path; and what starts no Python.
+    assert_eq!(
+        of_service("ROOT/app/.venv", "ROOT/app/.venv/bin/python app.py"),
+        None
+    );
+    assert_eq!(of_service("ROOT/usr/local/bin/python", "python3 app.py"), None);
+    assert_eq!(of_service("ROOT/app/.venv", "ROOT/usr/bin/serve"), None);
+    assert_eq!(of_service("ROOT/app/.venv", ""), None);
+}
