@@ -20,7 +20,6 @@ use crate::text::one_line;
 use command::Unresolved;
 
 mod command;
-pub(super) use command::{exec_of_text, unwrap_wrappers};
 mod interpreter;
 mod prefix;
 mod rules;
