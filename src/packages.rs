@@ -1,7 +1,8 @@
 //! The Python packages that are known here: one row each, with everything that is particular to the package.
 //!
 //! A property is what somebody found in the package's own sources, or it is [`Known::Unchecked`]: then nothing is assumed,
-//! and whoever finds out fills the row in. How an entry of the smoke imports and computes is in src/smoke/smoke.py.
+//! and whoever finds out fills the row in. How an entry of the smoke imports and computes is in src/smoke/smoke.py
+//! and src/smoke/frameworks.py.
 
 use Known::{Is, No, Unchecked};
 
@@ -55,8 +56,38 @@ pub struct Package {
     pub pccm: Known<&'static str>,
     /// belongs to a CUDA stack even where no library of it holds CUDA code
     pub family: bool,
-    /// there is an entry of the smoke by this name
-    pub smoke: bool,
+    /// its entry of the smoke
+    pub smoke: Known<Proof>,
+    /// other distributions that hold its CUDA code
+    pub kernels_in: &'static [&'static str],
+}
+
+/// An entry of the smoke.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Proof {
+    /// its name in manifests
+    pub entry: &'static str,
+    /// which process of the smoke it runs in
+    pub process: Process,
+}
+
+/// The processes of the smoke.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Process {
+    /// that of torch, with all that is built on torch: src/smoke/smoke.py
+    OfTorch,
+    /// one for this entry: src/smoke/frameworks.py
+    Own,
+}
+
+const fn of_torch(entry: &'static str) -> Known<Proof> {
+    let process = Process::OfTorch;
+    Is(Proof { entry, process })
+}
+
+const fn of_its_own(entry: &'static str) -> Known<Proof> {
+    let process = Process::Own;
+    Is(Proof { entry, process })
 }
 
 /// Every known package; those with an entry of the smoke in the order of the documentation.
@@ -78,7 +109,8 @@ pub static PACKAGES: &[Package] = &[
         untagged_build: No,
         pccm: No,
         family: true,
-        smoke: true,
+        smoke: of_torch("torch"),
+        kernels_in: &[],
     },
     Package {
         name: "cumm",
@@ -91,7 +123,8 @@ pub static PACKAGES: &[Package] = &[
         untagged_build: YES,
         pccm: Is("CUMM_DISABLE_JIT"),
         family: true,
-        smoke: false,
+        smoke: No,
+        kernels_in: &[],
     },
     Package {
         name: "spconv",
@@ -104,7 +137,8 @@ pub static PACKAGES: &[Package] = &[
         untagged_build: YES,
         pccm: Is("SPCONV_DISABLE_JIT"),
         family: true,
-        smoke: true,
+        smoke: of_torch("spconv"),
+        kernels_in: &[],
     },
     Package {
         name: "torchvision",
@@ -117,7 +151,8 @@ pub static PACKAGES: &[Package] = &[
         untagged_build: No,
         pccm: No,
         family: true,
-        smoke: true,
+        smoke: of_torch("torchvision"),
+        kernels_in: &[],
     },
     Package {
         name: "torch-scatter",
@@ -131,7 +166,8 @@ pub static PACKAGES: &[Package] = &[
         untagged_build: No,
         pccm: No,
         family: true,
-        smoke: true,
+        smoke: of_torch("torch-scatter"),
+        kernels_in: &[],
     },
     Package {
         name: "mmcv",
@@ -144,7 +180,8 @@ pub static PACKAGES: &[Package] = &[
         untagged_build: No,
         pccm: No,
         family: true,
-        smoke: true,
+        smoke: of_torch("mmcv"),
+        kernels_in: &[],
     },
     Package {
         name: "flash-attn",
@@ -160,7 +197,112 @@ pub static PACKAGES: &[Package] = &[
         untagged_build: No,
         pccm: No,
         family: true,
-        smoke: true,
+        smoke: of_torch("flash-attn"),
+        kernels_in: &[],
+    },
+    Package {
+        name: "triton",
+        others: &[],
+        folder: "triton",
+        version_file: No,
+        modules: Unchecked,
+        imports_first: No,
+        silent_cpu_build: No,
+        untagged_build: No,
+        pccm: No,
+        family: true,
+        smoke: of_torch("triton"),
+        kernels_in: &[],
+    },
+    Package {
+        name: "xformers",
+        others: &[],
+        folder: "xformers",
+        version_file: Is("xformers/version.py"),
+        modules: Unchecked,
+        imports_first: No,
+        silent_cpu_build: Unchecked,
+        untagged_build: No,
+        pccm: No,
+        family: false,
+        smoke: of_torch("xformers"),
+        kernels_in: &[],
+    },
+    Package {
+        name: "bitsandbytes",
+        others: &[],
+        folder: "bitsandbytes",
+        version_file: Unchecked,
+        modules: Unchecked,
+        imports_first: No,
+        silent_cpu_build: Unchecked,
+        untagged_build: No,
+        pccm: No,
+        family: false,
+        smoke: of_torch("bitsandbytes"),
+        kernels_in: &[],
+    },
+    Package {
+        name: "jax",
+        others: &[],
+        folder: "jax",
+        version_file: Unchecked,
+        modules: Unchecked,
+        imports_first: No,
+        silent_cpu_build: Unchecked,
+        untagged_build: No,
+        pccm: No,
+        family: false,
+        smoke: of_its_own("jax"),
+        kernels_in: &[
+            "jax-cuda12-plugin",
+            "jax-cuda12-pjrt",
+            "jax-cuda13-plugin",
+            "jax-cuda13-pjrt",
+        ],
+    },
+    Package {
+        name: "cupy",
+        others: &[],
+        folder: "cupy",
+        version_file: Unchecked,
+        modules: Unchecked,
+        imports_first: No,
+        silent_cpu_build: Unchecked,
+        untagged_build: No,
+        pccm: No,
+        family: false,
+        smoke: of_its_own("cupy"),
+        kernels_in: &[],
+    },
+    Package {
+        name: "tensorflow",
+        others: &[],
+        folder: "tensorflow",
+        version_file: Unchecked,
+        modules: Unchecked,
+        imports_first: No,
+        silent_cpu_build: Unchecked,
+        untagged_build: No,
+        pccm: No,
+        family: false,
+        smoke: of_its_own("tensorflow"),
+        kernels_in: &[],
+    },
+    Package {
+        name: "onnxruntime-gpu",
+        others: &[],
+        folder: "onnxruntime",
+        version_file: No,
+        // Loaded with the first session that asks for CUDA; where that fails, onnxruntime goes on with the CPU.
+        modules: Is(&[("onnxruntime/capi", "libonnxruntime_providers_cuda")]),
+        imports_first: No,
+        silent_cpu_build: No,
+        untagged_build: No,
+        pccm: No,
+        family: true,
+        smoke: of_its_own("onnxruntime"),
+        kernels_in: &[],
     },
     Package {
         name: "torch-sparse",
@@ -175,7 +317,8 @@ pub static PACKAGES: &[Package] = &[
         untagged_build: No,
         pccm: No,
         family: true,
-        smoke: false,
+        smoke: No,
+        kernels_in: &[],
     },
     Package {
         name: "torch-cluster",
@@ -188,7 +331,8 @@ pub static PACKAGES: &[Package] = &[
         untagged_build: No,
         pccm: No,
         family: true,
-        smoke: false,
+        smoke: No,
+        kernels_in: &[],
     },
     Package {
         name: "torch-spline-conv",
@@ -201,7 +345,8 @@ pub static PACKAGES: &[Package] = &[
         untagged_build: No,
         pccm: No,
         family: true,
-        smoke: false,
+        smoke: No,
+        kernels_in: &[],
     },
     Package {
         name: "torchaudio",
@@ -214,7 +359,8 @@ pub static PACKAGES: &[Package] = &[
         untagged_build: No,
         pccm: No,
         family: true,
-        smoke: false,
+        smoke: No,
+        kernels_in: &[],
     },
     Package {
         name: "torchtext",
@@ -227,34 +373,8 @@ pub static PACKAGES: &[Package] = &[
         untagged_build: No,
         pccm: No,
         family: true,
-        smoke: false,
-    },
-    Package {
-        name: "triton",
-        others: &[],
-        folder: "triton",
-        version_file: No,
-        modules: Unchecked,
-        imports_first: No,
-        silent_cpu_build: No,
-        untagged_build: No,
-        pccm: No,
-        family: true,
-        smoke: false,
-    },
-    Package {
-        name: "onnxruntime-gpu",
-        others: &[],
-        folder: "onnxruntime",
-        version_file: No,
-        // Loaded with the first session that asks for CUDA; where that fails, onnxruntime goes on with the CPU.
-        modules: Is(&[("onnxruntime/capi", "libonnxruntime_providers_cuda")]),
-        imports_first: No,
-        silent_cpu_build: No,
-        untagged_build: No,
-        pccm: No,
-        family: true,
-        smoke: false,
+        smoke: No,
+        kernels_in: &[],
     },
     Package {
         name: "mmdet3d",
@@ -267,20 +387,8 @@ pub static PACKAGES: &[Package] = &[
         untagged_build: No,
         pccm: No,
         family: false,
-        smoke: false,
-    },
-    Package {
-        name: "xformers",
-        others: &[],
-        folder: "xformers",
-        version_file: Is("xformers/version.py"),
-        modules: Unchecked,
-        imports_first: No,
-        silent_cpu_build: Unchecked,
-        untagged_build: No,
-        pccm: No,
-        family: false,
-        smoke: false,
+        smoke: No,
+        kernels_in: &[],
     },
 ];
 
@@ -397,6 +505,12 @@ pub fn compiled_by_pccm() -> impl Iterator<Item = (&'static str, &'static str)> 
     PACKAGES.iter().filter_map(|p| Some((p.name, p.pccm.get()?)))
 }
 
+/// The package that an entry of the smoke proves.
+pub fn proven_by(entry: &str) -> Option<&'static Package> {
+    let mut all = PACKAGES.iter();
+    all.find(|package| package.smoke.get().is_some_and(|proof| proof.entry == entry))
+}
+
 /// `spconv` of `spconv-cu124`, `cupy` of `cupy-cuda12x`; `None` where the name has no such end.
 pub fn untagged(name: &str) -> Option<&str> {
     let (stem, tag) = name.rsplit_once('-')?;
@@ -420,7 +534,8 @@ mod tests {
             ("spconv-cu124", Some("spconv")),
             ("mmcv-full", Some("mmcv")),
             ("torch-geometric", None),
-            ("cupy-cuda12x", None),
+            ("cupy-cuda12x", Some("cupy")),
+            ("jax-cuda12-plugin", None),
         ] {
             assert_eq!(of(distribution).map(|p| p.name), package, "{distribution}");
         }
@@ -441,18 +556,24 @@ mod tests {
         }
     }
 
-    /// An entry of the smoke has a row here and one in the Python program.
+    /// An entry of the smoke has a row here and one in the Python program of its process.
     #[test]
     fn the_smoke_has_the_same_entries() {
-        let script = crate::packed::smoke_script();
-        let (_, table) = script.split_once("\nENTRIES = {\n").unwrap();
-        let (table, _) = table.split_once("\n}\n").unwrap();
-        let keys = table.lines().filter_map(|line| line.strip_prefix("    \""));
-        let keys: Vec<&str> = keys
-            .filter_map(|rest| Some(rest.split_once("\": Entry(")?.0))
-            .collect();
-        let rows: Vec<&str> = PACKAGES.iter().filter(|p| p.smoke).map(|p| p.name).collect();
-        assert_eq!(keys, rows);
+        for (file, begin, indent, process) in [
+            ("smoke.py", "\nENTRIES = {\n", "    \"", Process::OfTorch),
+            ("frameworks.py", "\n    return {\n", "        \"", Process::Own),
+        ] {
+            let script = crate::packed::python(file);
+            let (_, table) = script.split_once(begin).unwrap();
+            let (table, _) = table.split_once("}\n").unwrap();
+            let keys = table.lines().filter_map(|line| line.strip_prefix(indent));
+            let keys: Vec<&str> = keys
+                .filter_map(|rest| Some(rest.split_once("\": Entry(")?.0))
+                .collect();
+            let proofs = PACKAGES.iter().filter_map(|p| p.smoke.get());
+            let rows: Vec<&str> = proofs.filter(|p| p.process == process).map(|p| p.entry).collect();
+            assert_eq!(keys, rows);
+        }
     }
 
     #[test]

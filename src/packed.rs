@@ -48,6 +48,11 @@ pub fn smoke_script() -> String {
     part("smoke.py")
 }
 
+/// The same for a framework that brings CUDA of its own, with `src/smoke/frameworks.py` in front.
+pub fn framework_script() -> String {
+    part("frameworks.py") + &smoke_script()
+}
+
 /// A Python program of src/smoke, by its file name.
 pub fn python(name: &str) -> String {
     part(name)

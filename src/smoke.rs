@@ -1,9 +1,9 @@
 //! The smoke: starts the manifest's entries, gives them the word once the GPU is known to be there, and takes down what
 //! they say. What that means is judged by [`crate::checks::smoke`].
 //!
-//! The entries that come with this program run in one Python process ([`SCRIPT`]), which starts as soon as the
-//! interpreter is known: it imports while the image is still read and the driver asked, and waits for the word before
-//! it touches a GPU. The manifest's own commands follow, one after the other.
+//! The entries of torch and of what is built on it run in one Python process, which starts as soon as the interpreter is
+//! known: it imports while the image is still read and the driver asked, and waits for the word before it touches a GPU.
+//! The other frameworks follow, a process each, and then the manifest's own commands, one after the other.
 
 use std::collections::VecDeque;
 use std::ffi::{CString, OsString};
@@ -17,7 +17,7 @@ use serde_json::json;
 use crate::cli::config::{Config, SmokeDevices, SmokeMode};
 use crate::discover::named_files;
 use crate::facts::native::{NativeExtent, NativeRun};
-use crate::facts::smoke::{SmokeCommand, SmokeEnd, SmokeFacts};
+use crate::facts::smoke::{SmokeCommand, SmokeEnd, SmokeFacts, SmokeRun};
 use crate::facts::{DeviceFacts, Python, SmokeFacts as Facts};
 use crate::helper::{self, last_lines};
 use crate::process::launch;
@@ -35,6 +35,9 @@ pub mod zip;
 use handoff::{HandOff, Order, Told};
 use native::{Deadlines, Native, Planned};
 
+/// Behind the first line that says what runs.
+const SKIPS: &str = " (CUDA_ENTRYPOINT_SMOKE=off skips it)";
+
 /// Longer than any driver is waited for.
 const UNTIL_DECIDED: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -49,6 +52,8 @@ pub enum GpuDecision {
     Go {
         /// see [`first_alone`]
         alone: bool,
+        /// how many there are
+        count: usize,
     },
     /// they may not, for this reason: imports and commands that need none are still run
     NoGpu(String),
@@ -63,12 +68,47 @@ struct UserCommand {
     gpu: bool,
 }
 
+/// The entries of one Python process.
+#[derive(Clone, Debug)]
+struct Group {
+    /// the entry of a framework that brings CUDA of its own; `None` for torch's
+    framework: Option<Builtin>,
+    entries: Vec<Builtin>,
+}
+
+/// The processes of those entries: torch's first, which a hand-off can run in the service's own.
+fn groups(builtins: &[Builtin]) -> VecDeque<Group> {
+    let of_torch: Vec<Builtin> = builtins.iter().copied().filter(|b| !b.is_alone()).collect();
+    let torch = (!of_torch.is_empty()).then_some(Group {
+        framework: None,
+        entries: of_torch,
+    });
+    let alone = builtins.iter().copied().filter(|b| b.is_alone());
+    let alone = alone.map(|builtin| Group {
+        framework: Some(builtin),
+        entries: vec![builtin],
+    });
+    torch.into_iter().chain(alone).collect()
+}
+
+impl Group {
+    fn names(&self) -> String {
+        let names: Vec<&str> = self.entries.iter().map(|b| b.name()).collect();
+        names.join(", ")
+    }
+}
+
 /// The smoke of one run.
 #[derive(Debug)]
 pub struct Smoke {
     /// the native proof, before which nothing else gets the word
     native: Option<Native>,
-    builtins: Vec<Builtin>,
+    /// the Python processes that are not over; the first is the one that runs, or is to
+    groups: VecDeque<Group>,
+    /// the first of them was over: the others follow without being asked for
+    follows: bool,
+    /// the Python that is judged
+    python: Option<Python>,
     waiting: VecDeque<UserCommand>,
     devices: SmokeDevices,
     timeout: Duration,
@@ -82,14 +122,10 @@ pub struct Smoke {
     is_the_same: bool,
     /// it was given up: the script needs a process of its own
     falls_back: bool,
-    /// nothing of the script is to come any more
-    script_is_over: bool,
     command: Option<(JobId, UserCommand)>,
     word: Option<GpuDecision>,
     /// somebody was told how to skip it
     announced: bool,
-    /// the interpreter that is judged
-    interpreter: Option<String>,
     facts: SmokeFacts,
 }
 
@@ -161,17 +197,29 @@ impl Smoke {
         let left_out = entries.len() < stack.smoke.len() && !self::builtins(stack).is_empty();
         let mut facts = SmokeFacts::default();
         if left_out {
-            facts.builtin.end = SmokeEnd::NotRun {
-                reason: "--smoke native".to_string(),
-            };
+            for group in groups(&self::builtins(stack)) {
+                let end = SmokeEnd::NotRun {
+                    reason: "--smoke native".to_string(),
+                };
+                keep(
+                    &mut facts,
+                    &group,
+                    SmokeRun {
+                        end,
+                        ..SmokeRun::default()
+                    },
+                );
+            }
         }
         if native.is_none() && builtins.is_empty() && waiting.is_empty() {
             return None;
         }
         Some(Self {
             native,
-            script_is_over: builtins.is_empty(),
-            builtins,
+            announced: !builtins.is_empty(),
+            groups: groups(&builtins),
+            follows: false,
+            python: None,
             waiting,
             devices: config.smoke_devices,
             timeout: config.smoke_timeout,
@@ -182,8 +230,6 @@ impl Smoke {
             falls_back: false,
             command: None,
             word: None,
-            announced: false,
-            interpreter: None,
             facts,
         })
     }
@@ -197,18 +243,15 @@ impl Smoke {
         env: &[CString],
         may_wait: bool,
     ) -> Started {
-        if self.script_is_over || self.script.is_some() || self.handoff.is_some() {
+        if self.script.is_some() || self.handoff.is_some() {
             return Started::RunningOrDone;
         }
         self.falls_back = false;
-        let started = match &python.interpreter {
-            None => Err(python.undetermined.as_ref().map_or_else(
-                || "no Python interpreter was found".to_string(),
-                |why| format!("the service's Python cannot be determined: {why}"),
-            )),
-            Some(interpreter) => self.start_script(supervisor, interpreter, python, env),
+        self.python = Some(python.clone());
+        let Some(group) = self.groups.front() else {
+            return Started::RunningOrDone;
         };
-        match started {
+        match self.start_script(supervisor, group, python, env) {
             Ok(job) => self.script = Some(job),
             Err(detail)
                 if may_wait && ResourceLimit::told_by(&detail).is_some_and(ResourceLimit::is_passing) =>
@@ -217,8 +260,11 @@ impl Smoke {
                 return Started::Deferred;
             }
             Err(detail) => {
-                self.facts.builtin.end = SmokeEnd::NotStarted { detail };
-                self.script_is_over = true;
+                let end = SmokeEnd::NotStarted { detail };
+                self.group_is_over(SmokeRun {
+                    end,
+                    ..SmokeRun::default()
+                });
             }
         }
         self.pass_on_word(supervisor);
@@ -226,17 +272,34 @@ impl Smoke {
         Started::RunningOrDone
     }
 
+    /// Keeps what the first of the processes came to.
+    fn group_is_over(&mut self, run: SmokeRun) {
+        self.follows = true;
+        if let Some(group) = self.groups.pop_front() {
+            keep(&mut self.facts, &group, run);
+        }
+    }
+
     fn start_script(
         &self,
         supervisor: &mut Supervisor,
-        interpreter: &str,
+        group: &Group,
         python: &Python,
         env: &[CString],
     ) -> Result<(JobId, Option<OwnedFd>), String> {
-        let plan = plan(&self.builtins, self.devices).to_string();
+        let Some(interpreter) = python.interpreter.as_deref() else {
+            return Err(python.undetermined.as_ref().map_or_else(
+                || "no Python interpreter was found".to_string(),
+                |why| format!("the service's Python cannot be determined: {why}"),
+            ));
+        };
+        let plan = plan(&group.entries, self.devices).to_string();
         let mut argv = vec![interpreter];
         argv.extend(python.options.iter().map(String::as_str));
-        let script = crate::packed::smoke_script();
+        let script = match group.framework {
+            None => crate::packed::smoke_script(),
+            Some(_) => crate::packed::framework_script(),
+        };
         let script = format!("{}{script}", path_as_the_services(python));
         argv.extend(["-c", script.as_str(), plan.as_str()]);
         let program = CString::new(interpreter).map_err(|_| "its path has a NUL byte".to_string())?;
@@ -249,12 +312,8 @@ impl Smoke {
         let (id, stdin) = supervisor
             .start_listening(&start)
             .map_err(|error| format!("{interpreter}: {error}"))?;
-        let names: Vec<&str> = self.builtins.iter().map(|b| b.name()).collect();
-        tracing::info!(
-            "smoke: {} with {} (CUDA_ENTRYPOINT_SMOKE=off skips it)",
-            names.join(", "),
-            interpreter
-        );
+        let skips = if self.follows { "" } else { SKIPS };
+        tracing::info!("smoke: {} with {interpreter}{skips}", group.names());
         Ok((id, Some(stdin)))
     }
 
@@ -266,7 +325,7 @@ impl Smoke {
     /// Whether something of it is run by a Python.
     pub fn needs_python(&self) -> bool {
         let is_python = |own: &UserCommand| own.argv.first().is_some_and(|program| is_interpreter(program));
-        !self.builtins.is_empty() || self.waiting.iter().any(is_python)
+        !self.groups.is_empty() || self.waiting.iter().any(is_python)
     }
 
     /// The native proof, until it is over.
@@ -284,7 +343,7 @@ impl Smoke {
         word: GpuDecision,
         planned: Planned,
     ) {
-        self.interpreter.clone_from(&python.interpreter);
+        self.python = Some(python.clone());
         if let Some(native) = &mut self.native {
             match &word {
                 GpuDecision::Go { .. } => native.go(supervisor, planned),
@@ -321,7 +380,7 @@ impl Smoke {
             return;
         };
         let line = match word {
-            GpuDecision::Go { alone } => json!({"gpu": true, "alone": alone}),
+            GpuDecision::Go { alone, count } => json!({"gpu": true, "alone": alone, "count": count}),
             GpuDecision::NoGpu(reason) => json!({"gpu": false, "reason": reason}),
         };
         if let Some((id, stdin)) = &mut self.script {
@@ -330,7 +389,11 @@ impl Smoke {
                 let _ = nix::unistd::write(&pipe, format!("{line}\n").as_bytes());
             }
             supervisor.extend(*id, self.timeout);
-        } else if let Some(handoff) = self.handoff.as_ref().filter(|_| self.is_the_same) {
+        } else if let Some(handoff) = self
+            .handoff
+            .as_ref()
+            .filter(|_| self.is_the_same && !self.follows)
+        {
             handoff.say(&line.to_string());
             supervisor.extend(handoff.job(), self.timeout);
         }
@@ -344,23 +407,20 @@ impl Smoke {
         service: &[OsString],
         env: &[CString],
     ) {
-        if self.script_is_over {
-            return;
+        let Some(group) = self.groups.front() else { return };
+        if group.framework.is_some() {
+            return self.fall_back("the manifest has no entry of torch");
         }
         let order = Order {
             program,
             service,
             env,
-            builtins: &self.builtins,
+            builtins: &group.entries,
             devices: self.devices,
         };
         match HandOff::start(supervisor, &order) {
             Ok(handoff) => {
-                let names: Vec<&str> = self.builtins.iter().map(|b| b.name()).collect();
-                tracing::info!(
-                    "smoke: {} in the service's own Python (CUDA_ENTRYPOINT_SMOKE=off skips it)",
-                    names.join(", ")
-                );
+                tracing::info!("smoke: {} in the service's own Python{SKIPS}", group.names());
                 self.handoff = Some(handoff);
             }
             Err(why) => self.fall_back(&why),
@@ -382,7 +442,7 @@ impl Smoke {
         let Some(handoff) = &mut self.handoff else { return };
         let (told, look_at) = handoff.handle_event(supervisor);
         self.look_at = look_at;
-        if handoff.refused().is_some() || self.script_is_over {
+        if handoff.refused().is_some() || self.follows {
             return;
         }
         if let (Some(site), Some(python), false) = (&told.site, python, self.is_the_same) {
@@ -395,8 +455,8 @@ impl Smoke {
         if told.ended.is_some() {
             let job = self.handoff.as_ref().map(HandOff::job);
             let output = job.map_or(&[][..], |job| supervisor.output(job));
-            self.facts.builtin = handoff::conclude(output, Exit::Code(0), self.timeout);
-            self.script_is_over = true;
+            let run = handoff::conclude(output, Exit::Code(0), self.timeout);
+            self.group_is_over(run);
             if let Some(job) = job {
                 supervisor.extend(job, UNTIL_DECIDED);
             }
@@ -425,7 +485,7 @@ impl Smoke {
         handoff: &HandOff,
         ended: &Ended,
     ) {
-        if self.script_is_over {
+        if self.follows {
             return;
         }
         let told = Told::of(&ended.stdout);
@@ -439,8 +499,7 @@ impl Smoke {
         match why.or_else(|| told.fallback.clone()).or_else(early) {
             Some(why) => self.fall_back(&why),
             None => {
-                self.facts.builtin = handoff::conclude(&ended.stdout, ended.exit, self.timeout);
-                self.script_is_over = true;
+                self.group_is_over(handoff::conclude(&ended.stdout, ended.exit, self.timeout));
                 self.go_on(supervisor, env);
             }
         }
@@ -459,9 +518,8 @@ impl Smoke {
         }
         if self.script.as_ref().is_some_and(|(script, _)| *script == id) {
             self.script = None;
-            self.script_is_over = true;
             show("its Python", &ended.stderr);
-            self.facts.builtin = decode::conclude(ended, self.timeout);
+            self.group_is_over(decode::conclude(ended, self.timeout));
         } else if let Some(handoff) = self.handoff.take_if(|handoff| handoff.job() == id) {
             self.handoff_ended(supervisor, env, &handoff, ended);
         } else if let Some((_, own)) = self.command.take_if(|(command, _)| *command == id) {
@@ -479,12 +537,30 @@ impl Smoke {
         true
     }
 
-    /// Starts the next command once it is its turn.
+    /// Starts the next process once it is its turn.
     fn go_on(&mut self, supervisor: &mut Supervisor, env: &[CString]) {
         let Some(word) = &self.word_behind_native() else {
             return;
         };
-        if !self.script_is_over {
+        while self.follows && self.script.is_none() {
+            let (Some(group), Some(python)) = (self.groups.front(), &self.python) else {
+                break;
+            };
+            match self.start_script(supervisor, group, python, env) {
+                Ok(job) => {
+                    self.script = Some(job);
+                    self.pass_on_word(supervisor);
+                }
+                Err(detail) => {
+                    let end = SmokeEnd::NotStarted { detail };
+                    self.group_is_over(SmokeRun {
+                        end,
+                        ..SmokeRun::default()
+                    });
+                }
+            }
+        }
+        if !self.groups.is_empty() {
             return;
         }
         while self.command.is_none() {
@@ -496,8 +572,11 @@ impl Smoke {
                     reason: reason.clone(),
                 },
                 _ => {
-                    let is_first = self.builtins.is_empty() && !self.announced;
-                    match start_command(supervisor, &own, self.interpreter.as_deref(), env, is_first) {
+                    let interpreter = self
+                        .python
+                        .as_ref()
+                        .and_then(|python| python.interpreter.as_deref());
+                    match start_command(supervisor, &own, interpreter, env, !self.announced) {
                         Ok(id) => {
                             self.announced = true;
                             self.command = Some((id, own));
@@ -519,7 +598,7 @@ impl Smoke {
     pub fn is_open(&self) -> bool {
         self.native.is_some()
             || self.word.is_none()
-            || !self.script_is_over
+            || !self.groups.is_empty()
             || self.command.is_some()
             || !self.waiting.is_empty()
     }
@@ -558,6 +637,17 @@ impl Smoke {
     /// What it found out.
     pub fn into_facts(self) -> Facts {
         self.facts
+    }
+}
+
+/// Keeps what a process came to, under its framework.
+fn keep(facts: &mut Facts, group: &Group, run: SmokeRun) {
+    match group.framework {
+        None => facts.builtin = run,
+        Some(framework) => facts.frameworks.push(SmokeRun {
+            framework: framework.name().to_string(),
+            ..run
+        }),
     }
 }
 
@@ -636,11 +726,7 @@ fn start_command(
         envp: &with_eager_imports(env),
         time: own.timeout,
     };
-    let skips = if first {
-        " (CUDA_ENTRYPOINT_SMOKE=off skips it)"
-    } else {
-        ""
-    };
+    let skips = if first { SKIPS } else { "" };
     tracing::info!("smoke: {}{skips}", own.name);
     supervisor
         .start_talking(&start)

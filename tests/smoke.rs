@@ -4,6 +4,7 @@ mod commands;
 mod ending;
 mod environment;
 mod failures;
+mod frameworks;
 mod order;
 mod passes;
 mod policy;

@@ -5,7 +5,7 @@ use crate::checks::kernels;
 use crate::facts::native::NativeExtent;
 use crate::facts::{Distribution, ImageFacts};
 use crate::order;
-use crate::packages;
+use crate::packages::{self, PACKAGES, Package};
 use crate::stack::{Builtin, SmokeEntry};
 
 /// Packages that refuse to be imported where the container has no video libraries of the driver
@@ -34,10 +34,14 @@ pub(super) fn entries(
         let torch = dist.name == "torch" && dist.module_cuda.is_some();
         torch || with_kernels.iter().any(|known| known.name == dist.name)
     };
-    let row = |dist: &Distribution| packages::of(&dist.name).filter(|package| package.smoke);
+    let row = |dist: &Distribution| {
+        let of_its_kernels = |package: &&Package| package.kernels_in.contains(&dist.name.as_str());
+        let package = packages::of(&dist.name).or_else(|| PACKAGES.iter().find(of_its_kernels))?;
+        package.smoke.get()
+    };
     let builtins = Builtin::all().filter(|builtin| {
         let mut all = installed.values();
-        all.any(|dist| row(dist).is_some_and(|p| p.name == builtin.name()) && is_for_cuda(dist))
+        all.any(|dist| row(dist).is_some_and(|proof| proof.entry == builtin.name()) && is_for_cuda(dist))
     });
     let mut entries: Vec<SmokeEntry> = builtins.map(SmokeEntry::Builtin).collect();
     if !image.named_libraries.is_empty() {

@@ -15,7 +15,7 @@ use crate::packages;
 use crate::process::limits::ResourceLimit;
 use crate::report::headline;
 use crate::smoke::{self, decode};
-use crate::stack::{Builtin, Stack};
+use crate::stack::Stack;
 use crate::text::{counted, milliseconds};
 use known::Cause;
 use std::time::Duration;
@@ -26,14 +26,20 @@ mod tests;
 /// All findings of the smoke; `image` says where libraries were found, as far as that is known.
 pub fn judge(stack: &Stack, facts: &SmokeFacts, image: &ImageFacts) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let run = &facts.builtin;
     let builtins = smoke::builtins(stack);
-    if !builtins.is_empty() {
-        for &builtin in &builtins {
-            findings.extend(entry(builtin.name(), run, image));
+    for run in facts.runs() {
+        let names: Vec<&str> = builtins
+            .iter()
+            .filter(|builtin| builtin.framework() == run.framework)
+            .map(|builtin| builtin.name())
+            .collect();
+        if names.is_empty() {
+            continue;
         }
-        findings.extend(ending(run, &builtins, &findings, image));
-        if builtins.iter().any(|builtin| builtin.name() == "spconv") {
+        let mut of_run: Vec<Finding> = names.iter().flat_map(|name| entry(name, run, image)).collect();
+        of_run.extend(ending(run, &names, &of_run, image));
+        findings.extend(of_run);
+        if names.contains(&"spconv") {
             findings.extend(jit(stack, run));
         }
     }
@@ -151,7 +157,7 @@ fn passed(name: &str, steps: &[&SmokeResult], run: &SmokeRun) -> Finding {
     let mut observed: Vec<String> = differences.iter().map(within).collect();
     let devices: Vec<&str> = run.devices.iter().map(|d| d.name.as_str()).collect();
     match devices.as_slice() {
-        [] => {}
+        [] | [""] => {}
         [one] => observed.push(format!("on {one}")),
         all => observed.push(format!("on {} GPUs", all.len())),
     }
@@ -271,7 +277,7 @@ fn wrong(entry: &str, place: &str, failed: &SmokeFailed) -> Finding {
         .observed(observed)
         .required(required)
         .message(format!("{entry}: {place} gives a wrong result"))
-        .hint("try another GPU of this kind: if only one is wrong, drain it; if all are, the builds of torch, spconv and the CUDA libraries do not belong together")
+        .hint("try another GPU of this kind: if only one is wrong, drain it; if all are, the package was built for other releases of its framework or of the CUDA libraries")
 }
 
 fn fallback_hint(code: Code) -> &'static str {
@@ -318,8 +324,7 @@ fn no_room(subject: &str, detail: &str) -> Finding {
 }
 
 /// How the process itself ended, where that says more than its steps did.
-fn ending(run: &SmokeRun, builtins: &[Builtin], so_far: &[Finding], image: &ImageFacts) -> Option<Finding> {
-    let names: Vec<&str> = builtins.iter().map(|b| b.name()).collect();
+fn ending(run: &SmokeRun, names: &[&str], so_far: &[Finding], image: &ImageFacts) -> Option<Finding> {
     let last = run.steps.last().filter(|s| s.outcome == SmokeOutcome::Unfinished);
     let place = last.map_or_else(
         || match run.steps.last() {

@@ -12,16 +12,22 @@ pub struct SmokeFacts {
     /// the native proof, where one was asked for
     #[serde(skip_serializing_if = "Option::is_none")]
     pub native: Option<NativeRun>,
-    /// the entries that come with this program: one Python process for all of them
+    /// the entries of torch and of what is built on it: one Python process for all of them
     pub builtin: SmokeRun,
+    /// those of the other frameworks: one process for each
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub frameworks: Vec<SmokeRun>,
     /// the manifest's own commands, in its order
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub commands: Vec<SmokeCommand>,
 }
 
-/// The Python process and what it said.
+/// A Python process and what it said.
 #[derive(Clone, PartialEq, Debug, Default, Serialize)]
 pub struct SmokeRun {
+    /// the entry that it is for; empty where it is torch's
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub framework: String,
     /// how it ended
     #[serde(flatten)]
     pub end: SmokeEnd,
@@ -156,7 +162,7 @@ pub enum SmokeLine {
     Module(SmokeModule),
     /// the imports are over, and the next line of standard input is waited for
     Ready,
-    /// a device that the steps ran on, as torch sees it
+    /// a device that the steps ran on, as the framework sees it
     Device(SmokeDevice),
     /// how often spconv called NVRTC
     Jit(SmokeJit),
@@ -264,9 +270,9 @@ pub struct SmokeModule {
 pub struct SmokeDevice {
     /// the CUDA ordinal
     pub ordinal: u32,
-    /// marketing name
+    /// marketing name; empty where the framework does not say
     pub name: String,
-    /// `GPU-…` or `MIG-…`; empty where torch does not tell (before 2.5)
+    /// `GPU-…` or `MIG-…`; empty where the framework does not say, as torch before 2.5
     #[serde(skip_serializing_if = "String::is_empty")]
     pub uuid: String,
 }
@@ -285,9 +291,10 @@ pub struct SmokeJit {
 object!(SmokeFacts {
     native,
     builtin,
+    frameworks,
     commands
 });
-object!(SmokeRun { python, modules, devices, steps, skipped, jit; or_default said, ms; flat end });
+object!(SmokeRun { python, modules, devices, steps, skipped, jit; or_default framework, said, ms; flat end });
 object!(SmokeCommand { name; or_default said, ms; flat end });
 tagged!(SmokeEnd by "end" {
     "not-run" NotRun { reason },
@@ -308,6 +315,18 @@ object!(SmokeSkipped { entry, reason });
 object!(SmokeModule { name; or_default version, path });
 object!(SmokeDevice { ordinal, name; or_default uuid });
 object!(SmokeJit { calls, kernels });
+
+impl SmokeFacts {
+    /// The processes of the entries that come with this program.
+    pub fn runs(&self) -> impl Iterator<Item = &SmokeRun> {
+        std::iter::once(&self.builtin).chain(&self.frameworks)
+    }
+
+    /// The process of a framework, by its entry's name; torch's has none.
+    pub fn run(&self, framework: &str) -> Option<&SmokeRun> {
+        self.runs().find(|run| run.framework == framework)
+    }
+}
 
 impl FromJson for SmokeResult {
     fn from_json(value: Value) -> Result<Self, ReadError> {

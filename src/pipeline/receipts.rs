@@ -133,7 +133,11 @@ fn is_proof(task: &Task<'_>, smoke: &SmokeFacts) -> Result<(), String> {
     if task.config.smoke.mode == SmokeMode::Native {
         return Ok(());
     }
-    let builtins = smoke.builtin.end == SmokeEnd::Done || smoke::builtins(task.stack).is_empty();
+    let mut entries = smoke::builtins(task.stack).into_iter();
+    let builtins = entries.all(|entry| {
+        let run = smoke.run(entry.framework());
+        run.is_some_and(|run| run.end == SmokeEnd::Done)
+    });
     let own = |entry: &&SmokeEntry| matches!(entry, SmokeEntry::Command { .. });
     let commands = smoke.commands.len() == task.stack.smoke.iter().filter(own).count()
         && smoke.commands.iter().all(|command| command.end == SmokeEnd::Done);

@@ -71,7 +71,7 @@ fn names_on_gpu<'a>(task: &Task<'a>) -> Vec<&'a str> {
 fn was_run(facts: &SmokeFacts) -> bool {
     let is_run = |end: &SmokeEnd| !matches!(end, SmokeEnd::NotRun { .. });
     facts.native.as_ref().is_some_and(|native| is_run(&native.end))
-        || is_run(&facts.builtin.end)
+        || facts.runs().any(|run| is_run(&run.end))
         || facts.commands.iter().any(|command| is_run(&command.end))
 }
 
@@ -205,7 +205,8 @@ impl Run<'_> {
         }
         if self.facts.device.has_usable() {
             let alone = smoke::first_alone(self.task.config.smoke_devices, &self.facts.device);
-            return Some(GpuDecision::Go { alone });
+            let count = self.facts.device.devices.len();
+            return Some(GpuDecision::Go { alone, count });
         }
         Some(GpuDecision::NoGpu(no_gpu(self.why_no_gpu().as_ref())))
     }

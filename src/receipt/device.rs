@@ -445,14 +445,11 @@ fn renumbered(mut facts: SmokeFacts, ordinals: &[i32]) -> SmokeFacts {
             .unwrap_or_default();
         place.is_some()
     };
-    facts
-        .builtin
-        .devices
-        .retain_mut(|device| renumber(&mut device.ordinal));
-    facts
-        .builtin
-        .steps
-        .retain_mut(|result| result.step.device.as_mut().is_none_or(renumber));
+    for run in std::iter::once(&mut facts.builtin).chain(&mut facts.frameworks) {
+        run.devices.retain_mut(|device| renumber(&mut device.ordinal));
+        run.steps
+            .retain_mut(|result| result.step.device.as_mut().is_none_or(renumber));
+    }
     if let Some(native) = &mut facts.native {
         let renumber = |ordinal: &mut i32| {
             let place = ordinals.iter().position(|known| known == ordinal);

@@ -160,7 +160,7 @@ def prove(smoke, service, entrypoint):
         emit("ready")
         word = json.loads(read_line())
         if word["gpu"]:
-            smoke.gpu(word.get("alone"))
+            smoke.gpu(word.get("alone"), word.get("count", 1))
         else:
             smoke.skip_gpu(word.get("reason") or "no GPU is used")
         emit("done")

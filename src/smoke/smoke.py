@@ -3,8 +3,11 @@
 
 Run as `python -c TEXT PLAN`, where PLAN is `{"entries": ["torch", "spconv", ...], "devices": "first" | "all"}`. The
 protocol goes to standard output, one JSON value a line: src/facts/smoke.rs describes it. After `"ready"` one line is
-read from standard input: `{"gpu": true, "alone": true | false}`, which says whether CUDA is to be shown the first GPU and
-no other, or `{"gpu": false, "reason": "..."}` to leave the GPU alone.
+read from standard input: `{"gpu": true, "alone": true | false, "count": 2}`, which says whether CUDA is to be shown the
+first GPU and no other, and how many there are, or `{"gpu": false, "reason": "..."}` to leave the GPU alone.
+
+This file has torch and the packages that are built on it. A framework that brings CUDA of its own is proven in a process
+of its own: then src/smoke/frameworks.py stands in front of this text, with its entries in FRAMEWORKS.
 
 The hand-off imports this file as a module and calls the two halves itself. Needs Python 3.8, and nothing but the
 standard library until it imports what it is to prove.
@@ -202,7 +205,9 @@ class Smoke:
         if entry not in ENTRIES:
             self.skip(entry, "this smoke does not know it")
             return
-        if self.torch is None:
+        if ENTRIES[entry].runtime is not TORCH:
+            pass
+        elif self.torch is None:
             went_well = self.import_module(entry, "torch", after)
             self.torch = True if went_well else "`import torch` failed, and it needs torch"
             if not went_well:
@@ -274,28 +279,24 @@ class Smoke:
         for entry in self.left():
             self.skip(entry, reason)
 
-    def gpu(self, alone=False):
-        """Runs what is left on the first device, or on all of them one after the other.
+    def gpu(self, alone=False, count=1):
+        """Runs what is left on the first device, or on all of them one after the other; `count` are known of.
 
         With `alone` CUDA is shown the first one and no other, unless an import has initialised it by now.
         """
         entries = self.left()
         if not entries:
             return
-        import torch
-
+        # The entries of one process have the same.
+        runtime = ENTRIES[entries[0]].runtime
         if alone:
             show_first_alone()
-
-        # The references are computed on the CPU. One thread is enough, and a team of OpenMP threads that was made
-        # before a fork would hang the child.
-        torch.set_num_threads(1)
         devices = []
-        if not self.step(entries[0], "init", lambda: devices.extend(self.find_devices(torch))):
+        if not self.step(entries[0], "init", lambda: devices.extend(self.find_devices(runtime, count))):
             self.skip_gpu("CUDA could not be initialised")
             return
         for device in devices:
-            self.emit("device", describe(torch, device))
+            self.emit("device", describe(runtime, device))
         watch = watch_nvrtc()
         for device in devices:
             for entry in self.left():
@@ -303,27 +304,22 @@ class Smoke:
                 for number, (step, run) in enumerate(steps):
                     watch.began |= entry == "spconv" and not self.broken
                     more = number + 1 < len(steps) or device != devices[-1]
-                    self.gpu_step(torch, entry, step, run, device, more)
+                    self.gpu_step(runtime, entry, step, run, device, more)
                     if entry in self.over:
                         break
                 # Told after a failure too: the compilation may be what failed.
                 if entry == "spconv" and watch.began and (entry in self.over or device == devices[-1]):
                     self.emit("jit", watch.told())
 
-    def gpu_step(self, torch, entry, step, run, device, more):
+    def gpu_step(self, runtime, entry, step, run, device, more):
         if self.broken:
             self.skip(entry, self.broken)
             return
 
         def work():
-            torch.cuda.set_device(device)
-            with torch.no_grad():
-                check = run(torch, torch.device("cuda", device))
-                # What was only queued so far fails here, in its own step.
-                torch.cuda.synchronize(device)
-                fields = check() or {}
+            fields = runtime.run(run, device) or {}
             # On each device: a receipt may be read where the others are gone.
-            if (entry, step) == ("spconv", ENTRIES["spconv"].steps[-1][0]):
+            if entry == "spconv" and step == ENTRIES[entry].steps[-1][0]:
                 fields["says"] = "spconv forward OK"
             return fields
 
@@ -331,18 +327,17 @@ class Smoke:
             return
         failed = self.over[entry]
         try:
-            torch.cuda.synchronize(device)
+            runtime.synchronize(device)
         except BaseException as error:
             first = (message_of(error).splitlines() or [""])[0]
             self.broken = "CUDA is unusable since {}: {}".format(failed, first)
         if more:
             self.skip(entry, "not gone on with, since " + failed)
 
-    def find_devices(self, torch):
-        torch.cuda.init()
-        count = torch.cuda.device_count()
+    def find_devices(self, runtime, count):
+        count = runtime.start(count)
         if count < 1:
-            raise RuntimeError("torch sees no CUDA device")
+            raise RuntimeError("{} sees no CUDA device".format(runtime.name))
         return range(count) if self.all_devices else range(1)
 
 
@@ -356,19 +351,60 @@ def milliseconds(began):
     return round((time.perf_counter() - began) * 1000, 3)
 
 
-def describe(torch, device):
-    """The fields of a `device` line; what torch does not tell stays empty."""
+def describe(runtime, device):
+    """The fields of a `device` line; what the framework does not tell stays empty."""
     fields = {"ordinal": device, "name": "", "uuid": ""}
     try:
-        found = torch.cuda.get_device_properties(device)
-        fields["name"] = plain(found.name, 256)
-        uuid = plain(getattr(found, "uuid", None) or "", 256)
-        # Torch leaves the prefix out. For a slice of a GPU it could be either kind's, so none is made up.
-        bare = uuid and not uuid.startswith(("GPU-", "MIG-")) and " MIG " not in fields["name"]
-        fields["uuid"] = "GPU-" + uuid if bare else uuid
+        name, uuid = runtime.describe(device)
+        fields["name"], fields["uuid"] = plain(name, 256), plain(uuid, 256)
     except Exception:
         pass
     return fields
+
+
+class Torch:
+    """The framework that the steps of torch, and of what is built on it, run in."""
+
+    name = "torch"
+
+    def start(self, count):
+        """Readies CUDA; the number of its devices. `count` is what the entrypoint knows of."""
+        import torch
+
+        # The references are computed on the CPU. One thread is enough, and a team of OpenMP threads that was made
+        # before a fork would hang the child.
+        torch.set_num_threads(1)
+        torch.cuda.init()
+        return torch.cuda.device_count()
+
+    def describe(self, device):
+        import torch
+
+        found = torch.cuda.get_device_properties(device)
+        uuid = str(getattr(found, "uuid", None) or "")
+        # Torch leaves the prefix out. For a slice of a GPU it could be either kind's, so none is made up.
+        bare = uuid and not uuid.startswith(("GPU-", "MIG-")) and " MIG " not in found.name
+        return found.name, "GPU-" + uuid if bare else uuid
+
+    def run(self, step, device):
+        """Runs a step: it starts the work on the device and returns what compares the result."""
+        import torch
+
+        torch.cuda.set_device(device)
+        with torch.no_grad():
+            check = step(torch, torch.device("cuda", device))
+            # What was only queued so far fails here, in its own step.
+            torch.cuda.synchronize(device)
+            return check()
+
+    def synchronize(self, device):
+        """Raises where CUDA is unusable since a step that failed."""
+        import torch
+
+        torch.cuda.synchronize(device)
+
+
+TORCH = Torch()
 
 
 # Run-time compilation.
@@ -447,13 +483,23 @@ def values(torch, seed, *shape):
 def compare(torch, got, want, tolerance=TOLERANCE):
     """The largest difference, relative to the reference's largest magnitude; raises Wrong beyond the tolerance."""
     got = got.detach().to("cpu", torch.float64)
-    if got.shape != want.shape:
-        shapes = "x".join(map(str, got.shape)), "x".join(map(str, want.shape))
+    same_shape(got.shape, want.shape, tolerance)
+    all_finite(int((~torch.isfinite(got)).sum()), got.numel(), tolerance)
+    return near(float((got - want).abs().max() / want.abs().max()), tolerance)
+
+
+def same_shape(got, want, tolerance):
+    if got != want:
+        shapes = "x".join(map(str, got)), "x".join(map(str, want))
         raise Wrong("a result of shape {} instead of {}".format(*shapes), None, tolerance)
-    bad = int((~torch.isfinite(got)).sum())
+
+
+def all_finite(bad, count, tolerance):
     if bad:
-        raise Wrong("{} of {} values are not finite".format(bad, got.numel()), None, tolerance)
-    difference = float((got - want).abs().max() / want.abs().max())
+        raise Wrong("{} of {} values are not finite".format(bad, count), None, tolerance)
+
+
+def near(difference, tolerance):
     if not difference <= tolerance:
         text = "the result differs from the reference by {:.3g} of its largest value, {:.3g} is allowed"
         raise Wrong(text.format(difference, tolerance), difference, tolerance)
@@ -571,6 +617,18 @@ def attention_of(torch, query, key, value):
     return torch.softmax(scores, 1) @ value
 
 
+def compare_attention(torch, got, query, key, value):
+    """Holds attention over `[batch, sites, heads, width]` against the dense one of each head."""
+    exactly("the shape of the result", list(got.shape), list(query.shape))
+    given = [given.double().unbind(0) for given in (query, key, value)]
+    told = []
+    for row, of_batch in enumerate(got.unbind(0)):
+        for head, of_head in enumerate(of_batch.unbind(1)):
+            want = attention_of(torch, *(part[row].unbind(1)[head] for part in given))
+            told.append(compare(torch, of_head, want))
+    return max(told, key=lambda fields: fields["difference"])
+
+
 def flash_attention(torch, device, dtype):
     from flash_attn import flash_attn_func
 
@@ -582,28 +640,100 @@ def flash_attention(torch, device, dtype):
     value = values(torch, 9, batch, 150, heads, width).to(dtype)
     got = flash_attn_func(query.to(device), key.to(device), value.to(device))
 
-    def check():
-        exactly("the shape of the result", list(got.shape), [batch, 12, heads, width])
-        given = [given.double().unbind(0) for given in (query, key, value)]
-        told = []
-        for row, of_batch in enumerate(got.unbind(0)):
-            for head, of_head in enumerate(of_batch.unbind(1)):
-                want = attention_of(torch, *(part[row].unbind(1)[head] for part in given))
-                told.append(compare(torch, of_head, want))
-        return max(told, key=lambda fields: fields["difference"])
+    return lambda: compare_attention(torch, got, query, key, value)
 
-    return check
+
+def xformers_attention(torch, device, dtype):
+    from xformers.ops import memory_efficient_attention
+
+    # As flash-attn's: more keys than one block takes, and queries that prefer few of them.
+    batch, heads, width = 1, 2, 32
+    query = values(torch, 10, batch, 24, heads, width).mul(8.0).to(dtype)
+    key = values(torch, 11, batch, 160, heads, width).to(dtype)
+    value = values(torch, 12, batch, 160, heads, width).to(dtype)
+    got = memory_efficient_attention(query.to(device), key.to(device), value.to(device))
+    return lambda: compare_attention(torch, got, query, key, value)
+
+
+def quantized(torch, device, code, quantize, dequantize):
+    """Numbers that the code has, so that they come back as they were: blocks of 64, each with a scale of its own.
+
+    The scales are powers of two, and each block has the code's largest number, which is 1 and says the scale.
+    """
+    blocks, width = 64, 64
+    places = scrambled(torch, blocks * width, 13).tolist()
+    numbers = []
+    for block in range(blocks):
+        row = [1.0] + [code[place % len(code)] for place in places[block * width + 1 : (block + 1) * width]]
+        numbers.append([number * 2.0 ** (block * 5 % 8 - 4) for number in row])
+    given = torch.tensor(numbers, dtype=torch.float16)
+    got = dequantize(*quantize(given.to(device)))
+    # float16 keeps 11 bits.
+    return lambda: compare(torch, got, given.double(), 1e-3)
+
+
+def bitsandbytes_4bit(torch, device):
+    from bitsandbytes import functional
+
+    return quantized(
+        torch,
+        device,
+        functional.get_4bit_type("nf4", device="cpu").tolist(),
+        lambda given: functional.quantize_4bit(given, blocksize=64, quant_type="nf4"),
+        functional.dequantize_4bit,
+    )
+
+
+def bitsandbytes_8bit(torch, device):
+    from bitsandbytes import functional
+
+    return quantized(
+        torch,
+        device,
+        functional.create_dynamic_map().tolist(),
+        lambda given: functional.quantize_blockwise(given, blocksize=64),
+        functional.dequantize_blockwise,
+    )
+
+
+# Triton compiles a function by the lines that `inspect` finds for it.
+TRITON_NAME = "<cuda-entrypoint triton>"
+TRITON_TEXT = """
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def product(left, right, out, SIZE: tl.constexpr):
+    place = tl.arange(0, SIZE)[:, None] * SIZE + tl.arange(0, SIZE)[None, :]
+    tl.store(out + place, tl.dot(tl.load(left + place), tl.load(right + place)))
+"""
+
+
+def triton_product(torch, device, dtype):
+    import linecache
+
+    # Without a time of change the lines are kept though there is no such file.
+    lines = TRITON_TEXT.splitlines(True)
+    linecache.cache[TRITON_NAME] = (len(TRITON_TEXT), None, lines, TRITON_NAME)
+    names = {"__name__": "_cuda_entrypoint_triton"}
+    exec(compile(TRITON_TEXT, TRITON_NAME, "exec"), names)
+    left, right = (values(torch, seed, 32, 32).to(dtype) for seed in (15, 16))
+    got = torch.empty(32, 32, dtype=torch.float32, device=device)
+    names["product"][(1,)](left.to(device), right.to(device), got, SIZE=32)
+    return lambda: compare(torch, got, left.double() @ right.double())
 
 
 class Entry:
     """One entry of the smoke.
 
-    `imports` is what `import` is called with, torch apart, which all of them need. `steps` are the names and functions of
-    its steps on the GPU. `early` entries are imported in the service's own process where it hands off to itself.
+    `imports` is what `import` is called with, torch apart, which all entries of this file need. `steps` are the names and
+    functions of its steps on the GPU. `early` entries are imported in the service's own process where it hands off to
+    itself. `runtime` is the framework that the steps run in.
     """
 
-    def __init__(self, imports, steps, early=False):
-        self.imports, self.steps, self.early = imports, steps, early
+    def __init__(self, imports, steps, early=False, runtime=TORCH):
+        self.imports, self.steps, self.early, self.runtime = imports, steps, early, runtime
 
 
 # In the order of src/packages.rs, which has a row for each of them.
@@ -643,7 +773,23 @@ ENTRIES = {
             ("attention bfloat16", lambda torch, device: flash_attention(torch, device, torch.bfloat16)),
         ),
     ),
+    # Compiles, with the image's C compiler at the first start, and with its own ptxas.
+    "triton": Entry(
+        ("triton",),
+        (("dot float16", lambda torch, device: triton_product(torch, device, torch.float16)),),
+    ),
+    # Without its own kernels `import xformers.ops` warns and goes on.
+    "xformers": Entry(
+        ("xformers", "xformers.ops"),
+        (("attention float16", lambda torch, device: xformers_attention(torch, device, torch.float16)),),
+    ),
+    "bitsandbytes": Entry(
+        ("bitsandbytes",),
+        (("quantize 8 bits", bitsandbytes_8bit), ("quantize 4 bits", bitsandbytes_4bit)),
+    ),
 }
+if "frameworks" in globals():
+    ENTRIES = frameworks()  # noqa: F821
 
 
 def describe_python():
@@ -709,7 +855,7 @@ def main():
         os._exit(0)
     order = json.loads(line)
     if order["gpu"]:
-        smoke.gpu(order.get("alone"))
+        smoke.gpu(order.get("alone"), order.get("count", 1))
     else:
         smoke.skip_gpu(order.get("reason") or "no GPU is used")
     channel.emit("done")

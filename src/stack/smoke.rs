@@ -11,25 +11,35 @@ use super::error::{Problem, quoted};
 use super::json::{Flag, Object, Text, Texts, read_object};
 use super::names::check_label;
 use crate::facts::native::NativeExtent;
-use crate::packages::PACKAGES;
+use crate::packages::{PACKAGES, Process, Proof};
 use crate::text::sanitize;
 
 /// A smoke that comes with this program: by the name of its package.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Builtin(&'static str);
+pub struct Builtin(Proof);
 
 impl Builtin {
     /// Every one, in the order of the documentation.
     pub fn all() -> impl Iterator<Item = Self> {
         PACKAGES
             .iter()
-            .filter(|package| package.smoke)
-            .map(|package| Self(package.name))
+            .filter_map(|package| package.smoke.get())
+            .map(Self)
     }
 
     /// As manifests and reports write it.
     pub fn name(self) -> &'static str {
-        self.0
+        self.0.entry
+    }
+
+    /// Whether a process of the smoke runs this entry and no other.
+    pub fn is_alone(self) -> bool {
+        self.0.process == Process::Own
+    }
+
+    /// By which name the facts have its process: torch's has none.
+    pub fn framework(self) -> &'static str {
+        if self.is_alone() { self.name() } else { "" }
     }
 
     fn parse(text: &str) -> Result<Self, Problem> {
@@ -278,11 +288,22 @@ impl Object for CommandForm {
     }
 }
 
-/// A report that says `torch OK` has to mean the smoke that comes with this program.
+/// Names that no command may have: a report that says `torch OK` has to mean the entry that comes with this program. The
+/// entries that came later are not among them, since an older manifest may have a command of that name.
+const RESERVED: [&str; 8] = [
+    "torch",
+    "spconv",
+    "torchvision",
+    "torch-scatter",
+    "mmcv",
+    "flash-attn",
+    NATIVE,
+    NATIVE_ALL,
+];
+
 fn check_own_name(text: &str) -> Result<String, Problem> {
     let name = check_label(text)?;
-    let is_taken = Builtin::all().any(|b| b.name() == name) || [NATIVE, NATIVE_ALL].contains(&name.as_str());
-    match is_taken {
+    match RESERVED.contains(&name.as_str()) {
         false => Ok(name),
         true => Err(Problem::value(
             format!("{} is the name of a built-in smoke", quoted(&name)),

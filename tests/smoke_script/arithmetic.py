@@ -11,15 +11,32 @@ import functools
 import importlib.util
 import itertools
 import math
+import pathlib
 import sys
+import types
 
 spec = importlib.util.spec_from_file_location("smoke", sys.argv[1])
 smoke = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(smoke)
 
+
+def with_frameworks():
+    """As the entrypoint runs it for a framework: the text of frameworks.py stands in front."""
+    texts = []
+    for path in (pathlib.Path(sys.argv[1]).with_name("frameworks.py"), pathlib.Path(sys.argv[1])):
+        texts.append(path.read_text())
+    module = types.ModuleType("smoke_of_frameworks")
+    exec(compile("".join(texts), "<string>", "exec"), module.__dict__)
+    return module
+
+
+frameworks = with_frameworks()
+
 import cases  # noqa: E402
 import device_kernels as kernels  # noqa: E402
+import bitsandbytes.functional as quantization  # noqa: E402
 import flash_attn  # noqa: E402
+import onnxruntime  # noqa: E402
 import torch  # noqa: E402
 from rounding import rounded  # noqa: E402
 
@@ -27,10 +44,15 @@ from rounding import rounded  # noqa: E402
 def smoked(entry, devices="first"):
     """The lines of one smoke of that entry."""
     lines = []
-    run = smoke.Smoke([entry], devices, lambda kind, fields=None: lines.append((kind, fields)))
+    module = module_of(entry)
+    run = module.Smoke([entry], devices, lambda kind, fields=None: lines.append((kind, fields)))
     run.imports()
-    run.gpu()
+    run.gpu(count=2)
     return lines
+
+
+def module_of(entry):
+    return smoke if entry in smoke.ENTRIES else frameworks
 
 
 def of(lines, kind):
@@ -524,6 +546,95 @@ WRONG_ATTENTION = {
     "3 % too small": of_attention(lambda rows: [[0.97 * number for number in row] for row in rows]),
 }
 
+
+
+# Convolutions of one picture, and what is computed number by number.
+
+
+def of_taps_2d(change):
+    """Another kernel than the one that was given."""
+    return lambda picture, kernel: kernels.convolve_2d(picture, change(kernel))
+
+
+def of_picture(change):
+    return lambda picture, kernel: kernels.convolve_2d(change(picture), kernel)
+
+
+def of_planes(change):
+    return lambda *given: [change(plane) for plane in kernels.convolve_2d(*given)]
+
+
+def each_tap(change):
+    return lambda kernel: [[change(taps) for taps in of_out] for of_out in kernel]
+
+
+def changed_numbers(change):
+    """Whatever is done to flat memory, done to the whole result."""
+
+    def kernel(*given):
+        planes = kernels.convolve_2d(*given)
+        side = len(planes[0])
+        numbers = change([number for plane in planes for row in plane for number in row])
+        rows = [numbers[start : start + side] for start in range(0, len(numbers), side)]
+        return [rows[start : start + side] for start in range(0, len(rows), side)]
+
+    return kernel
+
+
+def plane_transposed(plane):
+    return [list(row) for row in zip(*plane)]
+
+
+WRONG_CONVOLUTIONS_2D = {
+    "mirrored, as a convolution of mathematics": of_taps_2d(each_tap(lambda taps: [row[::-1] for row in taps[::-1]])),
+    "y mirrored": of_taps_2d(each_tap(lambda taps: taps[::-1])),
+    "y and x swapped": of_taps_2d(each_tap(plane_transposed)),
+    "the last tap left out": of_taps_2d(each_tap(lambda taps: [*taps[:-1], [*taps[-1][:-1], 0.0]])),
+    "the channels swapped": of_picture(lambda picture: picture[::-1]),
+    "one channel for all": of_picture(lambda picture: [picture[0]] * len(picture)),
+    "the picture is read by columns": of_picture(lambda picture: [plane_transposed(plane) for plane in picture]),
+    "padding": functools.partial(kernels.convolve_2d, at=lambda y, x, j, i: (y + j - 1, x + i - 1)),
+    "taps two apart": functools.partial(kernels.convolve_2d, at=lambda y, x, j, i: (y + 2 * j, x + 2 * i)),
+    "written by columns": of_planes(plane_transposed),
+    "the last row left out": of_planes(lambda plane: plane[:-1] + [[0.0] * len(plane)]),
+    "one row too few": of_planes(lambda plane: plane[:-1]),
+    "another output's place": lambda *given: kernels.convolve_2d(*given)[::-1],
+}
+WRONG_NUMBERS = {
+    "no product": lambda left, right: [one + 2.0 for one in left],
+    "no sum": lambda left, right: [one * other for one, other in zip(left, right)],
+    "left alone": lambda left, right: left,
+}
+for name, change in SPOILT.items():
+    WRONG_CONVOLUTIONS_2D[name] = changed_numbers(change)
+    # All lie between 1 and 3, so that there is nothing to cut.
+    if name not in ("no sign", "negative numbers cut"):
+        WRONG_NUMBERS[name] = lambda *given, change=change: change(kernels.multiply_add(*given))
+
+
+# Blocks of numbers and their code.
+
+
+def of_blocks(change):
+    return lambda numbers, code: change(*quantization.nearest(numbers, code))
+
+
+WRONG_BLOCKS = {
+    "the scale is left out": of_blocks(lambda largest, places: (1.0, places)),
+    "the scale of another block": of_blocks(lambda largest, places: (2 * largest, places)),
+    "the next number of the code": lambda numbers, code: (
+        quantization.nearest(numbers, code)[0],
+        [(place + 1) % len(code) for place in quantization.nearest(numbers, code)[1]],
+    ),
+    "two numbers in one byte swapped": of_blocks(
+        lambda largest, places: (largest, [places[at ^ 1] for at in range(len(places))])
+    ),
+    "the last half is left out": of_blocks(lambda largest, places: (largest, places[:32] + [0] * 32)),
+    "one place for all": of_blocks(lambda largest, places: (largest, [places[1]] * len(places))),
+    "backwards": of_blocks(lambda largest, places: (largest, places[::-1])),
+}
+
+
 # What the types differ in is rounding, and the smoke compares them alike: of the wrong kernels a few are enough.
 FEW = "factors of E4M3|z and x swapped|left is read by columns|nothing is written|stale memory|no number|3 % too large"
 
@@ -534,6 +645,13 @@ def few(wrong):
 
 # What 8 bits are too many for: bfloat16, for which the tolerance is too wide.
 UNTOLD_PRODUCTS = {"factors of bfloat16": functools.partial(kernels.matmul, factors="bfloat16")}
+
+# A square: what is read as wide as the other is read rightly. A result has the memory that was made for it.
+SAME_IN_A_SQUARE = ("left is read as wide as right", "right is read as wide as left")
+WRONG_TRITON = {
+    name: kernel for name, kernel in WRONG_PRODUCTS.items() if name not in (*SAME_IN_A_SQUARE, "one row too many")
+}
+UNTOLD_TRITON = {"one row too many": WRONG_PRODUCTS["one row too many"], **UNTOLD_PRODUCTS}
 
 # The operation, its entry, its step; kernels that are right, wrong ones, and wrong ones that are not told.
 GROUPS = (
@@ -547,7 +665,28 @@ GROUPS = (
     ("scatter max", "torch-scatter", "scatter max", {"as it is": kernels.scatter_max}, WRONG_LARGEST, UNTOLD_LARGEST),
     ("attention float16", "flash-attn", "attention float16", RIGHT_ATTENTION, WRONG_ATTENTION, {}),
     ("attention bfloat16", "flash-attn", "attention bfloat16", RIGHT_ATTENTION, few(WRONG_ATTENTION), {}),
+    ("triton dot float16", "triton", "dot float16", RIGHT_PRODUCTS, WRONG_TRITON, UNTOLD_TRITON),
+    ("xformers attention float16", "xformers", "attention float16", RIGHT_ATTENTION, WRONG_ATTENTION, {}),
+    ("quantize 8 bits", "bitsandbytes", "quantize 8 bits", {"as it is": quantization.nearest}, WRONG_BLOCKS, {}),
+    ("quantize 4 bits", "bitsandbytes", "quantize 4 bits", {"as it is": quantization.nearest}, WRONG_BLOCKS, {}),
+    ("compiled kernel", "cupy", "compiled kernel", {"as it is": kernels.multiply_add}, WRONG_NUMBERS, {}),
 )
+for framework in frameworks.ENTRIES:
+    for kind in ("float32", "float16"):
+        step = "matmul " + kind
+        GROUPS += ((step, framework, step, RIGHT_PRODUCTS, WRONG_PRODUCTS, UNTOLD_PRODUCTS),)
+    if framework != "cupy":
+        step, right = "convolution float32", {"as it is": kernels.convolve_2d}
+        GROUPS += ((step, framework, step, right, WRONG_CONVOLUTIONS_2D, {}),)
+
+
+# What comes back as it was differs by nothing.
+EXACT = ("bitsandbytes",)
+
+
+def above_of(entry):
+    # Float64 is nobody's result: a difference of nothing would say that nothing was compared.
+    return -1 if entry in EXACT else 0
 
 
 def check_passes(lines, where, above):
@@ -559,8 +698,7 @@ def check_passes(lines, where, above):
 
 def check_group(operation, entry, step, right, wrong, untold):
     for name, kernel in itertools.chain(right.items(), untold.items()):
-        # Float64 is nobody's result: a difference of nothing would say that nothing was compared.
-        check_passes(with_kernel(operation, kernel, entry), (operation, name), 0)
+        check_passes(with_kernel(operation, kernel, entry), (operation, name), above_of(entry))
     for name, kernel in wrong.items():
         lines = with_kernel(operation, kernel, entry)
         assert of(lines, "begin")[-1]["step"] == step, (operation, name, lines[-3:])
@@ -592,10 +730,10 @@ def check_layouts():
 def check_devices(entry):
     """Each device computes its own."""
     lines = smoked(entry, "all")
-    check_passes(lines, entry, 0)
+    check_passes(lines, entry, above_of(entry))
     assert [fields["ordinal"] for fields in of(lines, "device")] == [0, 1]
     steps = [(fields["step"], fields["device"]) for fields in of(lines, "begin") if "device" in fields]
-    names = [step for step, _ in smoke.ENTRIES[entry].steps]
+    names = [step for step, _ in module_of(entry).ENTRIES[entry].steps]
     assert steps == [(step, device) for device in (0, 1) for step in names], steps
 
 
@@ -609,6 +747,20 @@ def check_old_device():
     assert of(lines, "begin")[-1]["step"] == "attention float16", lines[-3:]
 
 
+def check_preload():
+    """onnxruntime that finds CUDA's libraries by its own call alone passes, and says so; else it is an import's failure."""
+    onnxruntime.found = "by preload_dlls"
+    lines = smoked("onnxruntime")
+    check_passes(lines, "preload", 0)
+    says = [fields.get("says", "") for fields in of(lines, "passed") if "difference" in fields]
+    assert len(says) == 3 and all("preload_dlls" in text for text in says), says
+    frameworks.ENTRIES["onnxruntime"].runtime.preloads = False
+    onnxruntime.found = "never"
+    failed = of(smoked("onnxruntime"), "failed")
+    assert [fields["kind"] for fields in failed] == ["import"], failed
+    onnxruntime.found = "at once"
+
+
 for entry in sys.argv[2:]:
     check_devices(entry)
     for group in GROUPS:
@@ -620,4 +772,6 @@ for entry in sys.argv[2:]:
         check_layouts()
     if entry == "flash-attn":
         check_old_device()
+    if entry == "onnxruntime":
+        check_preload()
 print("all of it holds")

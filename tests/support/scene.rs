@@ -113,6 +113,30 @@ impl Scene {
         site
     }
 
+    /// The frameworks that are proven in processes of their own, with kernels that compute: `kernels` is Python that may
+    /// put other ones into `chosen` (tests/fakes/numeric/device_kernels.py).
+    pub fn frameworks(self, kernels: &str) -> Self {
+        let fakes = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fakes/numeric");
+        let site = self.site();
+        for name in [
+            "cupy",
+            "device_kernels",
+            "jax",
+            "nested",
+            "numpy",
+            "onnxruntime",
+            "rounding",
+            "tensorflow",
+        ] {
+            let file = format!("{name}.py");
+            fs::copy(fakes.join(&file), site.join(&file)).unwrap();
+        }
+        let file = site.join("device_kernels.py");
+        let text = fs::read_to_string(&file).unwrap();
+        fs::write(file, format!("{text}\n{kernels}\n")).unwrap();
+        self
+    }
+
     /// Where the packages are.
     pub fn site(&self) -> PathBuf {
         self.world

@@ -42,6 +42,12 @@ const OPERATORS: Known = Known {
     retryable: false,
 };
 
+/// The software's fault, seen while kernels ran.
+const FORWARD: Known = Known {
+    code: Code::SmokeForward,
+    ..OPERATORS
+};
+
 const MEMORY_HINT: &str = "raise the container's memory limit (docker run --memory, resources.limits.memory, ulimit -v): importing torch and spconv takes some 2 GiB; dmesg on the node names the process that the OOM killer ended";
 const SHM_HINT: &str = "give the container more shared memory: docker run --shm-size 8g or --ipc=host; on Kubernetes, mount an emptyDir with medium: Memory at /dev/shm";
 const NO_MEMORY: &str = "the container's own memory is used up, not the GPU's";
@@ -106,6 +112,12 @@ static KNOWN: &[Known] = &[
         means: "the storage behind a file fails",
         hint: "look at the disk, the network or the image store behind it (dmesg, the logs of kubelet or containerd), then start again, or on another node",
         retryable: true,
+        ..OPERATORS
+    },
+    Known {
+        texts: &["read-only file system"],
+        means: "a folder for compiled kernels cannot be written",
+        hint: "name one that can: TRITON_CACHE_DIR, CUPY_CACHE_DIR, XDG_CACHE_HOME, or mount a tmpfs or an emptyDir there (explain cache-unwritable)",
         ..OPERATORS
     },
     Known {
@@ -174,19 +186,75 @@ static KNOWN: &[Known] = &[
     },
     Known {
         texts: &["no kernel image is available", "cudaerrornokernelimagefordevice"],
-        only: None,
-        code: Code::SmokeForward,
         means: "a library has no code for this GPU (CUDA error 209)",
         hint: "cuda-entrypoint kernels --archs X.Y FOLDER shows which one; install or build it for this architecture (explain kernels-unusable)",
-        retryable: false,
+        ..FORWARD
+    },
+    Known {
+        texts: &["unknown backend: 'gpu' requested", "unknown backend gpu"],
+        means: "JAX has no CUDA plug-in that works",
+        hint: "in the image, pip install 'jax[cuda12]' or 'jax[cuda13]'; --log debug shows why a plug-in that is installed was refused, and JAX_PLATFORMS must not exclude cuda",
+        ..FORWARD
+    },
+    Known {
+        texts: &[
+            "cannot dlopen some gpu libraries",
+            "tensorflow sees no cuda device",
+        ],
+        means: "TensorFlow uses no GPU",
+        hint: "in the image, pip install 'tensorflow[and-cuda]'; cuda-entrypoint check --stage image names the library that it does not find (explain library-missing)",
+        ..FORWARD
+    },
+    Known {
+        texts: &["but source was compiled with"],
+        means: "the installed cuDNN is older than the one that the framework was built with",
+        hint: "--log debug shows both releases: install nvidia-cudnn-cu12 or nvidia-cudnn-cu13 of the newer one",
+        ..FORWARD
+    },
+    Known {
+        texts: &["xformers can't load c++/cuda extensions"],
+        means: "xformers was built for another torch, CUDA or Python",
+        hint: "install the xformers release that was built for this torch (--log debug shows which one it was built for)",
+        ..FORWARD
+    },
+    Known {
+        texts: &[
+            "configured cuda binary not found",
+            "bitsandbytes was compiled without gpu support",
+            "cuda setup failed despite",
+        ],
+        means: "bitsandbytes has no library for the CUDA of this torch",
+        hint: "install a bitsandbytes release with a library for torch's CUDA (libbitsandbytes_cuda124.so for 12.4), or name one that it has with BNB_CUDA_VERSION",
+        ..FORWARD
+    },
+    Known {
+        texts: &["failed to find c compiler"],
+        means: "Triton compiles with a C compiler, and the image has none",
+        hint: "in the image, apt-get install gcc libc6-dev, or name a compiler with CC (explain compiler-missing)",
+        ..FORWARD
+    },
+    Known {
+        texts: &["python.h: no such file"],
+        means: "Triton compiles an extension, and Python's headers are missing",
+        hint: "in the image, apt-get install python3-dev, or use a Python that brings its headers",
+        ..FORWARD
+    },
+    Known {
+        texts: &[
+            "cuda_fp16.h\"",
+            "cuda_runtime.h\"",
+            "failed to find cuda headers",
+            "failed to auto-detect cuda root directory",
+        ],
+        means: "NVRTC does not find CUDA's headers",
+        hint: "in the image, install NVIDIA's wheel of the runtime for this CUDA (nvidia-cuda-runtime-cu12, nvidia-cuda-runtime), which brings them, or set CUDA_PATH to a toolkit",
+        ..FORWARD
     },
     Known {
         texts: &["only supports ampere gpus or newer"],
-        only: None,
-        code: Code::SmokeForward,
         means: "flash-attn does not serve this GPU: it needs compute capability 8.0 or newer",
         hint: "run this image on GPUs of compute capability 8.0 or newer, or leave flash-attn out of the manifest's smoke where the service does without it",
-        retryable: false,
+        ..FORWARD
     },
     Known {
         texts: &[
@@ -194,19 +262,15 @@ static KNOWN: &[Known] = &[
             "cannot open source file \"tensorview",
             "could not open source file",
         ],
-        only: None,
-        code: Code::SmokeForward,
         means: "spconv compiles a kernel and cumm's headers are not found",
         hint: "install cumm 0.8 or newer, which brings its headers, and fix what makes it compile (explain jit-at-runtime)",
-        retryable: false,
+        ..FORWARD
     },
     Known {
         texts: &["can't find suitable algorithm", "can't find suitable algo"],
-        only: None,
-        code: Code::SmokeForward,
         means: "spconv has no kernel for this data type or size on this GPU",
         hint: "use float16 or float32 and sizes that are prebuilt, or install the spconv that was built for this GPU",
-        retryable: false,
+        ..FORWARD
     },
     Known {
         texts: &["could not convert default argument"],
@@ -223,11 +287,9 @@ static KNOWN: &[Known] = &[
             "compiled without cuda",
             "not implemented on the gpu",
         ],
-        only: None,
-        code: Code::SmokeForward,
         means: "this build has no CUDA code",
         hint: "install its CUDA build: built from source it needs nvcc and FORCE_CUDA=1, and becomes CPU-only in silence without them",
-        retryable: false,
+        ..FORWARD
     },
     Known {
         texts: &[
@@ -357,11 +419,59 @@ pub fn signal(number: i32, said: &str, own: Code, image: &ImageFacts) -> Option<
 mod tests {
     use super::*;
 
+    /// The sentences as the packages' sources have them.
     #[test]
-    fn what_flash_attn_says_on_an_older_gpu_is_known() {
-        let said = "RuntimeError: FlashAttention only supports Ampere GPUs or newer.";
-        let known = find(said, Code::SmokeForward, &ImageFacts::default()).unwrap();
-        assert_eq!(known.code, Code::SmokeForward);
-        assert!(known.means.contains("compute capability 8.0"), "{}", known.means);
+    fn what_packages_say_is_known() {
+        for (said, code, means) in [
+            (
+                "RuntimeError: FlashAttention only supports Ampere GPUs or newer.",
+                Code::SmokeForward,
+                "compute capability 8.0",
+            ),
+            (
+                "RuntimeError: Unknown backend: 'gpu' requested, but no platforms that are instances of gpu are present. Platforms present are: cpu",
+                Code::SmokeForward,
+                "CUDA plug-in",
+            ),
+            (
+                "W gpu_device.cc:2342] Cannot dlopen some GPU libraries. Please make sure the missing libraries mentioned above are installed properly",
+                Code::SmokeForward,
+                "TensorFlow uses no GPU",
+            ),
+            (
+                "E cuda_dnn.cc:522] Loaded runtime CuDNN library: 9.1.0 but source was compiled with: 9.3.0.",
+                Code::SmokeForward,
+                "cuDNN is older",
+            ),
+            (
+                "WARNING[XFORMERS]: xFormers can't load C++/CUDA extensions. xFormers was built for:",
+                Code::SmokeForward,
+                "another torch",
+            ),
+            (
+                "RuntimeError: Configured CUDA binary not found at /sp/bitsandbytes/libbitsandbytes_cuda131.so",
+                Code::SmokeForward,
+                "bitsandbytes has no library",
+            ),
+            (
+                "RuntimeError: Failed to find C compiler. Please specify via CC environment variable or set triton.knobs.build.impl.",
+                Code::SmokeForward,
+                "C compiler",
+            ),
+            (
+                "/tmp/x/cuda_fp16.cu(3): catastrophic error: cannot open source file \"cuda_fp16.h\"",
+                Code::SmokeForward,
+                "CUDA's headers",
+            ),
+            (
+                "OSError: [Errno 30] Read-only file system: '/root/.triton'",
+                Code::SmokeDevice,
+                "cannot be written",
+            ),
+        ] {
+            let known = find(said, Code::SmokeForward, &ImageFacts::default()).unwrap();
+            assert_eq!(known.code, code, "{said}");
+            assert!(known.means.contains(means), "{}", known.means);
+        }
     }
 }

@@ -66,8 +66,48 @@ fn run(last: SmokeOutcome, end: SmokeEnd) -> SmokeFacts {
             }),
             ..SmokeRun::default()
         },
-        commands: vec![],
+        ..SmokeFacts::default()
     }
+}
+
+/// What a framework's own process came to.
+fn framework(name: &str, end: SmokeEnd, steps: Vec<SmokeResult>) -> SmokeRun {
+    SmokeRun {
+        framework: name.into(),
+        end,
+        steps,
+        ..SmokeRun::default()
+    }
+}
+
+/// A failure in one process is not told of the entries of another.
+#[test]
+fn each_process_is_judged_by_what_it_did() {
+    let of_jax = vec![
+        step("jax", "import jax", None, passed("")),
+        step("jax", "matmul float32", Some(0), passed("")),
+    ];
+    let facts = SmokeFacts {
+        frameworks: vec![
+            framework("jax", SmokeEnd::Done, of_jax),
+            framework("cupy", SmokeEnd::Crashed { signal: 11 }, vec![]),
+        ],
+        ..run(passed(""), SmokeEnd::Done)
+    };
+    let stack = stack(r#"["jax", "torch", "cupy", "spconv"]"#, JIT_OFF);
+    let said: Vec<(String, Status)> = judged(&stack, &facts)
+        .into_iter()
+        .filter(|finding| finding.code != Code::JitAtRuntime)
+        .map(|finding| (finding.subject, finding.status))
+        .collect();
+    let expected = [
+        ("torch", Status::Pass),
+        ("spconv", Status::Pass),
+        ("jax", Status::Pass),
+        ("cupy", Status::Skip),
+        ("cupy", Status::Fail),
+    ];
+    assert_eq!(said, expected.map(|(name, status)| (name.to_string(), status)));
 }
 
 fn failures(facts: &SmokeFacts) -> Vec<(Code, String)> {
@@ -909,7 +949,7 @@ fn how_the_process_ended_is_judged_by_where_it_was() {
             end: SmokeEnd::Crashed { signal: 11 },
             ..SmokeRun::default()
         },
-        commands: vec![],
+        ..SmokeFacts::default()
     };
     let found = failures(&nothing);
     assert_eq!(found[0].0, Code::SmokeImport);

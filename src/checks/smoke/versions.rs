@@ -13,7 +13,7 @@ use crate::packages;
 /// A finding for each module that states another version than its distribution. Whose distribution is not known is not
 /// judged, and neither is who states none.
 pub fn judge(facts: &SmokeFacts, installed: &[Distribution]) -> Vec<Finding> {
-    let modules = facts.builtin.modules.iter();
+    let modules = facts.runs().flat_map(|run| &run.modules);
     modules.filter_map(|module| another(module, installed)).collect()
 }
 

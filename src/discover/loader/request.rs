@@ -205,12 +205,12 @@ const LOADER: &str = "/lib64/ld-linux-x86-64.so.2";
 /// The installed modules: torch's first, then in the order of the smoke, then those of other packages.
 fn modules_of(stack: &Stack, python: &Python) -> Vec<PathBuf> {
     let smoke = stack.smoke.iter().filter_map(|entry| match entry {
-        SmokeEntry::Builtin(builtin) => Some(builtin.name()),
+        SmokeEntry::Builtin(builtin) => packages::proven_by(builtin.name()),
         SmokeEntry::Command { .. } | SmokeEntry::Native(_) => None,
     });
     let rules = stack.packages.iter().map(|rule| rule.normalized.as_str());
     let all = packages::PACKAGES.iter().filter(|_| stack.as_found);
-    let mut wanted: Vec<&'static Package> = smoke.chain(rules).filter_map(packages::of).chain(all).collect();
+    let mut wanted: Vec<&'static Package> = smoke.chain(rules.filter_map(packages::of)).chain(all).collect();
     // A stable sort: torch first, all others in their order.
     order::sort_by_key(&mut wanted, |package| package.name != "torch");
     let mut found: Vec<PathBuf> = Vec::new();

@@ -120,6 +120,25 @@ def scatter_max(rows, index, size):
     return result
 
 
+def convolve_2d(picture, kernel, at=lambda y, x, j, i: (y + j, x + i)):
+    """Of `[channel, y, x]` with `[out, channel, y, x]`, without padding. `at` is the place that a tap looks at."""
+    size, side = len(kernel[0][0]), len(picture[0])
+    result = []
+    for of_out in kernel:
+        rows = [[0.0] * (side - size + 1) for _ in range(side - size + 1)]
+        for channel, taps in zip(picture, of_out):
+            for (j, along), y in itertools.product(enumerate(taps), range(len(rows))):
+                for (i, weight), x in itertools.product(enumerate(along), range(len(rows))):
+                    row, column = at(y, x, j, i)
+                    rows[y][x] += weight * channel[row % side][column % side]
+        result.append(rows)
+    return result
+
+
+def multiply_add(left, right):
+    return [one * other + 2.0 for one, other in zip(left, right)]
+
+
 RIGHT = {
     "matmul": matmul,
     "forward": forward,
@@ -127,4 +146,6 @@ RIGHT = {
     "mmcv nms": nms,
     "scatter sum": scatter_sum,
     "scatter max": scatter_max,
+    "convolution": convolve_2d,
+    "compiled kernel": multiply_add,
 }

@@ -141,6 +141,10 @@ pub mod smoke_lines {
         };
         let found = SmokeFacts {
             native: None,
+            frameworks: vec![SmokeRun {
+                framework: "jax".into(),
+                ..run.clone()
+            }],
             builtin: run,
             commands: vec![command],
         };
