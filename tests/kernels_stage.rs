@@ -85,7 +85,7 @@ fn a_newer_architecture_is_served_by_ptx_alone() {
     let checked = with_archs(&image, "9.0 10.0");
     assert_eq!(checked.exit, 0, "{}", checked.table);
     assert_eq!(kernels(&checked), [format!("kernels-ptx-only warn {SPCONV}")]);
-    checked.says("serves 10.0 by PTX alone, of version 8.4");
+    checked.says("supports 10.0 by PTX alone, of version 8.4");
     checked.says("only a driver for CUDA 12.4 or newer can");
     let meant = with_archs(&image, "9.0 10.0+PTX");
     assert!(

@@ -88,7 +88,7 @@ fn judge_kind(archs: &ArchList, device: &Device, ordinals: &[i32]) -> Finding {
         Service::No => Finding::problem(Code::ArchUnsupported, subject)
             .message(format!("this image is not built for compute capability {capability}"))
             .hint(format!(
-                "schedule it onto a node whose GPU one of {required} serves (node label nvidia.com/gpu.compute.major), or build the image for {capability}"
+                "schedule it onto a node whose GPU one of {required} supports (node label nvidia.com/gpu.compute.major), or build the image for {capability}"
             )),
     };
     finding.observed(observed).required(required)

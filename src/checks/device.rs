@@ -393,7 +393,7 @@ fn judge_version(driver: &DriverAnswer, stack: &Stack, facts: &Facts, findings: 
             findings.push(
                 Finding::unknown(Code::DriverTooOld, subject)
                     .required(required)
-                    .message("the driver did not say which CUDA it serves"),
+                    .message("the driver did not say which CUDA it supports"),
             );
         }
         return;
@@ -404,17 +404,17 @@ fn judge_version(driver: &DriverAnswer, stack: &Stack, facts: &Facts, findings: 
     } else if rule.lowest().is_some_and(|lowest| version > lowest) {
         Finding::problem(Code::DriverTooOld, subject)
             .message(format!(
-                "the manifest does not accept a driver that serves CUDA {version}"
+                "the manifest does not accept a driver that supports CUDA {version}"
             ))
             .hint("widen cuda.driver in the manifest if that is not meant: drivers run older CUDA programs")
     } else if version.major >= FIRST_COMPATIBLE_MAJOR && wanted.is_some_and(|w| w.major == version.major) {
         let wanted_text = wanted.map_or_else(|| rule.to_string(), |w| w.to_string());
         Finding::problem(Code::DriverMinorCompat, subject)
-            .message(format!("the driver serves CUDA {version}; CUDA {wanted_text} runs on it by minor-version compatibility, but no PTX is compiled"))
+            .message(format!("the driver supports CUDA {version}; CUDA {wanted_text} runs on it by minor-version compatibility, but no PTX is compiled"))
             .hint(format!("update the node's driver {}; on this one, kernels that are there as PTX alone fail with error 222", to_release(wanted)))
     } else {
         Finding::problem(Code::DriverTooOld, subject)
-            .message(format!("the driver serves no CUDA newer than {version}"))
+            .message(format!("the driver supports no CUDA newer than {version}"))
             .hint(update_hint(wanted, facts))
     };
     findings.push(
@@ -440,8 +440,8 @@ pub(super) fn update_hint(wanted: Option<CudaVersion>, facts: &Facts) -> String 
 /// Error 35: a libcuda that knows itself to be too old.
 fn refused_as_too_old(error: &CallError, driver: &DriverAnswer, stack: &Stack, facts: &Facts) -> Finding {
     let serves = driver.api_version.map_or_else(
-        || "the driver does not say which CUDA it serves".to_string(),
-        |version| format!("the driver serves CUDA {version}"),
+        || "the driver does not say which CUDA it supports".to_string(),
+        |version| format!("the driver supports CUDA {version}"),
     );
     let wanted = wanted_version(stack);
     let required = match (&stack.cuda.driver, wanted) {

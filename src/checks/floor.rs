@@ -249,9 +249,9 @@ fn conditions(floor: &Floor<'_>, ptx: Option<&NeededPtx>, facts: &Facts) -> Opti
                 };
                 finding = Some(
                     Finding::problem_as(Code::DriverFloor, severity, name)
-                        .observed(format!("{shown} admits driver {release}, which serves CUDA {cuda}"))
+                        .observed(format!("{shown} admits driver {release}, which supports CUDA {cuda}"))
                         .message(format!(
-                            "{name} lets this image start on drivers that do not serve it: {} needs CUDA {least}",
+                            "{name} lets this image start on drivers that do not support it: {} needs CUDA {least}",
                             floor.by
                         ))
                         .hint(format!(
@@ -304,7 +304,7 @@ pub(super) fn on_machine(stack: &Stack, facts: &Facts, said: &[Finding]) -> Opti
                 .observed(observed)
                 .required(format!("CUDA {cuda} ({by}): {}", drivers_of(cuda)))
                 .message(format!(
-                    "the driver serves CUDA {serves}, and {by} is built for CUDA {cuda}: its first call fails with error 35"
+                    "the driver supports CUDA {serves}, and {by} is built for CUDA {cuda}: its first call fails with error 35"
                 ))
                 .hint(format!(
                     "{}; or install the packages in builds for CUDA {}",
@@ -319,7 +319,7 @@ pub(super) fn on_machine(stack: &Stack, facts: &Facts, said: &[Finding]) -> Opti
             "CUDA {} runs on this driver by minor version compatibility",
             floor.cuda
         ),
-        None => "the driver serves what the image's libraries are built for".to_string(),
+        None => "the driver supports what the image's libraries are built for".to_string(),
     };
     Some(
         Finding::pass(Code::DriverFloor, subject)

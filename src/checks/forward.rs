@@ -20,7 +20,7 @@ const NOT_ON_THIS_DEVICE: i32 = 804;
 /// `serves CUDA 13.0`, and by what where that is not the kernel's driver alone.
 pub(super) fn served(version: CudaVersion, facts: &Facts) -> String {
     let by = by_forward(version, facts).map_or_else(String::new, |by| format!(" {by}"));
-    format!("serves CUDA {version}{by}")
+    format!("supports CUDA {version}{by}")
 }
 
 /// `by forward compatibility over driver 535.261.03`
@@ -79,7 +79,7 @@ fn refusal(library: &Compat, facts: &Facts) -> Option<(i32, String)> {
 }
 
 const OWN_HINT: &str =
-    "so that the node's own libcuda is used; where that serves too little, update the node's driver";
+    "so that the node's own libcuda is used; where that supports too little, update the node's driver";
 
 /// An error of the compat library that returned it: what was observed beside it, message, hint. `None` where the error is
 /// another one, or where the libcuda that returned it is the driver's own.
@@ -96,7 +96,7 @@ pub(super) fn explained(error: &CallError, facts: &Facts) -> Option<[String; 3]>
     };
     Some([
         format!("; {named}; kernel driver {kernel}"),
-        format!("the image's {named} does not serve this machine: {why}"),
+        format!("the image's {named} does not support this machine: {why}"),
         format!(
             "take {} out of LD_LIBRARY_PATH and /etc/ld.so.conf.d, {OWN_HINT}",
             library.folder
@@ -113,8 +113,8 @@ pub(super) fn way_out(wanted: CudaVersion, facts: &Facts) -> Option<String> {
         Some((number, why)) => format!("the image's {named} does not help, {why}: error {number}"),
         None => {
             let how = match library.drivers.is_empty() {
-                false => "serves this driver",
-                true => "may serve this driver, on data centre GPUs",
+                false => "supports this driver",
+                true => "may support this driver, on data centre GPUs",
             };
             format!(
                 "the image's {named} {how}: put {} first in LD_LIBRARY_PATH; container toolkit 1.17.5 does that for \
@@ -150,7 +150,7 @@ pub(super) fn predicted(facts: &Facts) -> Option<Finding> {
     Some(
         Finding::problem_as(Code::GpuNotReady, Severity::Warn, library.path.as_deref()?)
             .observed(why.as_str())
-            .required("a libcuda that serves this driver and this GPU")
+            .required("a libcuda that supports this driver and this GPU")
             .message(format!(
                 "the service's modules would load {named}, where cuInit returns {number}: {why}"
             ))
@@ -192,7 +192,7 @@ pub(super) fn of_image(compat: &[Compat]) -> Vec<Finding> {
             findings.push(
                 Finding::info(Code::DriverFloor, one.folder.as_str())
                     .observed("no libcuda")
-                    .message("this folder for forward compatibility is empty, so that older drivers are not served by it"),
+                    .message("this folder for forward compatibility is empty, so it supports no older driver"),
             );
         } else if is_first {
             filled.push(named(one));

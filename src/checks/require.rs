@@ -390,7 +390,7 @@ fn untold(unknown: &[&Condition]) -> String {
     let mut reasons: Vec<String> = Vec::new();
     for condition in unknown {
         let reason = match condition.key {
-            Key::Cuda => "the CUDA that the driver serves is not known".to_string(),
+            Key::Cuda => "the CUDA that the driver supports is not known".to_string(),
             Key::Driver => "the driver's release is not known".to_string(),
             Key::Arch => "the compute capability is not known".to_string(),
             Key::Brand => "the GPU's brand is not known".to_string(),

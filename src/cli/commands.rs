@@ -264,8 +264,8 @@ would use.
         usage: "PATH...",
         summary: "print the SASS and PTX architectures of CUDA libraries",
         help: "\
-Prints which SASS and PTX architectures each CUDA library contains, and how many of its fatbins serve each architecture
-of LIST. PATH is a file, or a folder to search for shared libraries. Needs neither a GPU nor a CUDA toolkit.
+Prints which SASS and PTX architectures each CUDA library contains, and how many of its fatbins have code for each
+architecture of LIST. PATH is a file, or a folder to search for shared libraries. Needs neither a GPU nor a CUDA toolkit.
 ",
         options: &[&OPTION.format],
         own: &[ARCHS, JSON],
@@ -319,7 +319,7 @@ one. --format json prints it as JSON, to start a manifest of your own from. Unde
         summary: "print a manifest of this environment",
         help: "\
 capture prints a manifest of this environment: the versions that the CUDA libraries report, the architectures that
-every package with kernels serves (+PTX where the driver compiles them), Python, the packages of the CUDA stack with
+every package with kernels supports (+PTX where the driver compiles them), Python, the packages of the CUDA stack with
 their exact versions, and a smoke. Omissions are reported on stderr. The Python that is inspected is that of --python,
 else that of COMMAND (which is not run), else that of VIRTUAL_ENV, CONDA_PREFIX or PATH. Exits with 81 if there is no
 CUDA here, or if a check fails that the manifest cannot allow, such as packages that contradict each other; --allow

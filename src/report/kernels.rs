@@ -133,8 +133,8 @@ fn human_isa(indent: &str, isa: &[PtxIsa], out: &mut dyn Write) -> io::Result<()
 fn human_served(file: &FileCounts, out: &mut dyn Write) -> io::Result<()> {
     writeln!(
         out,
-        "  {:>6}  {:>8}  {:>8}  {:>10}",
-        "arch", "SASS", "PTX only", "not served"
+        "  {:>6}  {:>8}  {:>8}  {:>13}",
+        "arch", "SASS", "PTX only", "not supported"
     )?;
     for (device, served) in &file.served {
         let rest = file
@@ -144,7 +144,7 @@ fn human_served(file: &FileCounts, out: &mut dyn Write) -> io::Result<()> {
         let device = device.to_string();
         writeln!(
             out,
-            "  {device:>6}  {:>8}  {:>8}  {rest:>10}",
+            "  {device:>6}  {:>8}  {:>8}  {rest:>13}",
             served.sass, served.ptx
         )?;
     }
@@ -179,7 +179,7 @@ fn human_relocatable(parts: &RelocatableCounts, out: &mut dyn Write) -> io::Resu
         } else {
             linkable.join(" ")
         };
-        writeln!(out, "    every part serves  {linkable}")?;
+        writeln!(out, "    every part supports  {linkable}")?;
     }
     Ok(())
 }

@@ -205,7 +205,7 @@ fn beyond(key: &str, written: &str) -> Problem {
                  as \"CUDA Version\" or \"CUDA UMD Version\"",
                 quoted(written)
             ),
-            "write the CUDA version that the driver has to serve, such as \">=12.4\"",
+            "write the CUDA version that the driver has to support, such as \">=12.4\"",
         ),
         _ => Problem::value(
             format!("{} is not a CUDA version", quoted(written)),

@@ -255,7 +255,7 @@ fn a_driver_of_the_major_version_before_is_too_old() {
         "driver-too-old",
         "fail",
         [
-            "serves CUDA 11.8",
+            "supports CUDA 11.8",
             "CUDA >=12.4",
             "no CUDA newer than 11.8",
             "release 550.54.14 or newer",
@@ -274,7 +274,7 @@ fn a_driver_of_the_same_major_version_is_carried() {
         "driver-minor-compat",
         "warn",
         [
-            "serves CUDA 12.2",
+            "supports CUDA 12.2",
             "CUDA >=12.4",
             "minor-version compatibility, but no PTX",
             "error 222",
@@ -306,8 +306,8 @@ fn a_manifest_may_have_an_upper_bound() {
     for (rule, api, shown) in [(">=12.4, <13", 13000, "13.0"), (">=12.4, <12.6", 12080, "12.8")] {
         let text = manifest(&format!(r#"{{"driver": "{rule}"}}"#));
         let machine = serving(api, "580.65.06").manifest(&text);
-        let (observed, required) = (format!("serves CUDA {shown}"), format!("CUDA {rule}"));
-        let message = format!("does not accept a driver that serves CUDA {shown}");
+        let (observed, required) = (format!("supports CUDA {shown}"), format!("CUDA {rule}"));
+        let message = format!("does not accept a driver that supports CUDA {shown}");
         machine.prove(82, &[]).says(
             "driver-too-old",
             "fail",
@@ -344,7 +344,7 @@ fn a_driver_that_calls_itself_too_old_gets_both_versions() {
         "driver-too-old",
         "fail",
         [
-            "cuInit returned 35; the driver serves CUDA 12.2",
+            "cuInit returned 35; the driver supports CUDA 12.2",
             "CUDA >=12.4",
             "older than the CUDA runtime",
             "550.54.14",

@@ -128,7 +128,7 @@ fn errors_with_findings_of_their_own() {
         "driver-too-old",
         "fail",
         [
-            "cuInit returned 35; the driver serves CUDA 13.0",
+            "cuInit returned 35; the driver supports CUDA 13.0",
             "CUDA >=12.4",
             "older than",
             "550.54.14",

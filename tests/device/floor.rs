@@ -100,7 +100,7 @@ fn a_driver_below_it_is_refused_though_the_manifest_says_nothing() {
         assert_eq!(finding["stage"], "device");
         assert_eq!(finding["subject"], "driver 535.261.03");
         for (field, part) in [
-            ("observed", "serves CUDA 12.2"),
+            ("observed", "supports CUDA 12.2"),
             ("required", "CUDA 13.0 (torch): driver >= 580.65.06"),
             ("message", "its first call fails with error 35"),
             ("hint", "update the node's driver to release 580.65.06 or newer"),

@@ -65,7 +65,7 @@ fn a_newer_libcuda_over_an_older_driver_passes_and_is_named() {
     let version = found.iter().find(|f| f["code"] == "driver-too-old").unwrap();
     assert_eq!(
         version["observed"],
-        "serves CUDA 13.0 by forward compatibility over driver 535.261.03"
+        "supports CUDA 13.0 by forward compatibility over driver 535.261.03"
     );
     let line = machine.complaint(&[]);
     assert!(
@@ -90,7 +90,7 @@ fn a_kernel_driver_that_its_note_does_not_name_explains_803() {
         [
             "cuInit returned 803",
             "success",
-            "does not serve this machine: its ELF note names drivers 535, 550, 570, 575, 580, and the kernel's is 595.58.03",
+            "does not support this machine: its ELF note names drivers 535, 550, 570, 575, 580, and the kernel's is 595.58.03",
             "out of LD_LIBRARY_PATH and /etc/ld.so.conf.d, so that the node's own libcuda is used",
         ],
     );
@@ -125,7 +125,7 @@ fn a_gpu_that_it_does_not_serve_explains_804() {
 #[test]
 fn a_driver_below_the_floor_is_told_what_the_image_has_for_it() {
     for (release, brand, said) in [
-        ("535.261.03", 14, "serves this driver: put"),
+        ("535.261.03", 14, "supports this driver: put"),
         ("545.23.08", 14, "the kernel's is 545.23.08: error 803"),
         ("535.261.03", 15, "of the brand geforcertx: error 804"),
     ] {

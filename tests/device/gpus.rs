@@ -256,7 +256,7 @@ fn capabilities_that_nothing_serves() {
                 &observed,
                 "7.5;8.0;8.6;8.9;9.0",
                 &message,
-                "onto a node whose GPU one of 7.5;8.0;8.6;8.9;9.0 serves",
+                "onto a node whose GPU one of 7.5;8.0;8.6;8.9;9.0 supports",
             ],
         );
         assert_eq!(checked.codes("fail"), ["arch-unsupported"]);

@@ -625,7 +625,7 @@ fn versions_of_the_driver() {
         let finding = version_finding(cuda, api);
         assert_eq!((finding.code, finding.status), (code, status), "{cuda} {api}");
         assert!(
-            finding.observed.starts_with(&format!("serves CUDA {api}")),
+            finding.observed.starts_with(&format!("supports CUDA {api}")),
             "{}",
             finding.observed
         );

@@ -190,8 +190,8 @@ fn the_images_conditions_are_held_against_it() {
     let require = |torch, value| conditions(torch, &[("NVIDIA_REQUIRE_CUDA", value)]);
     assert_eq!(
         require("13.0", "cuda>=12.0"),
-        "NVIDIA_REQUIRE_CUDA: Warn: NVIDIA_REQUIRE_CUDA lets this image start on drivers that do not serve it: torch needs CUDA \
-         13.0 | cuda>=12.0 admits driver 525.60.13, which serves CUDA 12.0"
+        "NVIDIA_REQUIRE_CUDA: Warn: NVIDIA_REQUIRE_CUDA lets this image start on drivers that do not support it: torch needs CUDA \
+         13.0 | cuda>=12.0 admits driver 525.60.13, which supports CUDA 12.0"
     );
     // Alternatives for single brands and branches rest on forward compatibility.
     let refuses = require("12.8", CUDA_12_4.trim());
@@ -200,7 +200,7 @@ fn the_images_conditions_are_held_against_it() {
         "NVIDIA_REQUIRE_CUDA: Info: NVIDIA_REQUIRE_CUDA refuses drivers before 550.54.14, but for GPUs that it names; the \
          image's libraries run from 525.60.13 (CUDA 12.0) on | cuda>=12.4 and 30 other alternatives"
     );
-    assert!(require("13.0", CUDA_12_4.trim()).contains("admits driver 550.54.14, which serves CUDA 12.4"));
+    assert!(require("13.0", CUDA_12_4.trim()).contains("admits driver 550.54.14, which supports CUDA 12.4"));
     assert!(conditions("13.0", &[("CUDA_VERSION", "12.4.1")]).starts_with("CUDA_VERSION: Warn"));
     assert!(require("12.4", "driver>=470").starts_with("NVIDIA_REQUIRE_CUDA: Warn"));
     for (torch, value) in [
@@ -230,7 +230,7 @@ fn a_driver_below_the_floor_is_refused_and_no_other() {
             &["12.4*"][..],
             "550.54.15",
             "12.4",
-            "Pass: the driver serves what",
+            "Pass: the driver supports what",
         ),
         (
             "12.4",
@@ -251,7 +251,7 @@ fn a_driver_below_the_floor_is_refused_and_no_other() {
             &["12.4*"],
             "520.61.05",
             "11.8",
-            "Fail: the driver serves CUDA 11.8, and torch is built for CUDA 12.4",
+            "Fail: the driver supports CUDA 11.8, and torch is built for CUDA 12.4",
         ),
         ("13.0", &[], "580.65.06", "13.0", "Pass"),
         (
@@ -267,7 +267,7 @@ fn a_driver_below_the_floor_is_refused_and_no_other() {
             &["12.8*", "13.0*"],
             "570.26",
             "12.8",
-            "Warn: the driver serves CUDA 12.8, and /sp/1/libcudart.so.13 is built for CUDA 13.0",
+            "Warn: the driver supports CUDA 12.8, and /sp/1/libcudart.so.13 is built for CUDA 13.0",
         ),
         ("12.8", &["12.8*", "13.0*"], "580.65.06", "13.0", "Pass"),
     ] {

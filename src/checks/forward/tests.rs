@@ -51,11 +51,11 @@ fn what_libcuda_serves_is_told_with_the_kernels_driver() {
     let said = |release: &str, version| served(version, &facts(release, "13.0", "tesla", &[]));
     assert_eq!(
         said("535.261.03", cuda(13, 0)),
-        "serves CUDA 13.0 by forward compatibility over driver 535.261.03"
+        "supports CUDA 13.0 by forward compatibility over driver 535.261.03"
     );
-    assert_eq!(said("580.65.06", cuda(13, 0)), "serves CUDA 13.0");
-    assert_eq!(said("565.57.01", cuda(12, 7)), "serves CUDA 12.7");
-    assert_eq!(served(cuda(13, 0), &Facts::default()), "serves CUDA 13.0");
+    assert_eq!(said("580.65.06", cuda(13, 0)), "supports CUDA 13.0");
+    assert_eq!(said("565.57.01", cuda(12, 7)), "supports CUDA 12.7");
+    assert_eq!(served(cuda(13, 0), &Facts::default()), "supports CUDA 13.0");
 }
 
 #[test]
@@ -67,7 +67,7 @@ fn an_error_of_a_compat_library_is_its_own() {
     assert_eq!(
         said(803, "595.58.03", "nvidia", library(true)),
         format!(
-            "the image's libcuda for CUDA 13.0 ({PATH}) does not serve this machine: its ELF note names drivers 535, 550, 570, \
+            "the image's libcuda for CUDA 13.0 ({PATH}) does not support this machine: its ELF note names drivers 535, 550, 570, \
              575, 580, and the kernel's is 595.58.03"
         )
     );
@@ -101,7 +101,7 @@ fn what_lies_unused_in_the_image_is_a_way_out_or_none() {
     };
     let works = said("535.261.03", "nvidia", library(false), cuda(13, 0));
     assert!(
-        works.contains(" serves this driver: put /usr/local/cuda-13.0/compat first"),
+        works.contains(" supports this driver: put /usr/local/cuda-13.0/compat first"),
         "{works}"
     );
     let other = said("560.28.03", "nvidia", library(false), cuda(13, 0));
@@ -116,7 +116,7 @@ fn what_lies_unused_in_the_image_is_a_way_out_or_none() {
     );
     let told = said("535.261.03", "tesla", silent(false), cuda(13, 0));
     assert!(
-        told.contains("may serve this driver, on data centre GPUs"),
+        told.contains("may support this driver, on data centre GPUs"),
         "{told}"
     );
     assert_eq!(said("535.261.03", "nvidia", library(false), cuda(14, 0)), "");

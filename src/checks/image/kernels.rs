@@ -79,7 +79,7 @@ fn pass(scene: &ImageContext<'_>, archs: &ArchList, good: &[Package<'_>]) -> Fin
         .message(format!(
             "{} {} every listed architecture, by {} with {} of kernels",
             counted(names.len(), what),
-            verb(names.len(), "serves", "serve"),
+            verb(names.len(), "supports", "support"),
             counted(modules.len(), "library"),
             counted(fatbins, "fatbin")
         ))
@@ -153,7 +153,7 @@ fn one(scene: &ImageContext<'_>, archs: &ArchList, package: &Package<'_>) -> Vec
     }
     if !meant.is_empty() {
         let note = format!(
-            "{} serves {} by PTX alone{}, as +PTX in the list allows",
+            "{} supports {} by PTX alone{}, as +PTX in the list allows",
             owner(scene, package),
             texts(&meant),
             version_of(package, &meant).map_or_else(String::new, |(said, _)| said)
@@ -212,7 +212,7 @@ fn note(
         ));
     }
     let message = format!(
-        "single libraries of {} do not serve every listed architecture; not served are {}",
+        "single libraries of {} do not support every listed architecture; not supported are {}",
         package.title,
         parts.join("; ")
     );
@@ -292,7 +292,7 @@ fn by_ptx(
         (String::new(), driver)
     });
     let message = format!(
-        "{} serves {} by PTX alone{version}: the driver compiles each kernel at its first use, and only {driver} can",
+        "{} supports {} by PTX alone{version}: the driver compiles each kernel at its first use, and only {driver} can",
         owner(scene, package),
         texts(ptx_archs)
     );

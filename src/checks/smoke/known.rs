@@ -252,7 +252,7 @@ static KNOWN: &[Known] = &[
     },
     Known {
         texts: &["only supports ampere gpus or newer"],
-        means: "flash-attn does not serve this GPU: it needs compute capability 8.0 or newer",
+        means: "flash-attn does not support this GPU: it needs compute capability 8.0 or newer",
         hint: "run this image on GPUs of compute capability 8.0 or newer, or leave flash-attn out of the manifest's smoke where the service does without it",
         ..FORWARD
     },

@@ -72,7 +72,7 @@ fn every_architecture_served_by_sass_is_one_pass_with_counts() {
     assert!(
         findings[0]
             .message
-            .starts_with("2 packages serve every listed architecture, by 2 libraries with 20 fatbins"),
+            .starts_with("2 packages support every listed architecture, by 2 libraries with 20 fatbins"),
         "{}",
         findings[0].message
     );
@@ -125,7 +125,7 @@ fn ptx_alone_is_a_warning_unless_the_list_says_that_it_is_meant() {
         "{hint}"
     );
     assert!(
-        finding.message.contains("serves 10.0 by PTX alone"),
+        finding.message.contains("supports 10.0 by PTX alone"),
         "{}",
         finding.message
     );
@@ -300,12 +300,12 @@ fn what_single_libraries_lack_is_one_note() {
     );
     assert_eq!(
         findings[0].message,
-        "1 package serves every listed architecture, by 4 libraries with 125 fatbins of kernels"
+        "1 package supports every listed architecture, by 4 libraries with 125 fatbins of kernels"
     );
     assert_eq!(findings[1].subject, "spconv-cu124");
     assert_eq!(
         findings[1].message,
-        "single libraries of spconv-cu124 do not serve every listed architecture; not served are 7.5 by _fa2.so (8.0 \
+        "single libraries of spconv-cu124 do not support every listed architecture; not supported are 7.5 by _fa2.so (8.0 \
          9.0 10.0); 7.5, 8.0, 10.0 by _fa3.so (9.0a); 7.5, 8.0, 9.0 by _qutlass.so (10.0f)"
     );
 }
@@ -389,7 +389,7 @@ fn ptx_alone_says_which_drivers_compile_it() {
     let finding = problem("9.0;10.0", library.clone());
     assert_eq!(
         finding.message,
-        "spconv-cu124 (spconv/core_cc.cpython-311-x86_64-linux-gnu.so) serves 10.0 by PTX alone, of version 8.7: the \
+        "spconv-cu124 (spconv/core_cc.cpython-311-x86_64-linux-gnu.so) supports 10.0 by PTX alone, of version 8.7: the \
          driver compiles each kernel at its first use, and only a driver for CUDA 12.8 or newer can"
     );
     assert!(
