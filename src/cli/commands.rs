@@ -265,7 +265,8 @@ would use.
         summary: "print the SASS and PTX architectures of CUDA libraries",
         help: "\
 Prints which SASS and PTX architectures each CUDA library contains, and how many of its fatbins have code for each
-architecture of LIST. PATH is a file, or a folder to search for shared libraries. Needs neither a GPU nor a CUDA toolkit.
+architecture of LIST. PATH is a file, or a folder to search for shared libraries. Needs neither a GPU nor a CUDA
+toolkit.
 ",
         options: &[&OPTION.format],
         own: &[ARCHS, JSON],
