@@ -174,7 +174,7 @@ const CUDA_SAID: &[(i32, &str)] = &[
     (46, "cudaerrordeviceunavailable"),
     (100, "no cuda-capable device"),
     (100, "no cuda gpus are available"),
-    (100, "sees no cuda device"),
+    (100, "torch sees no cuda device"),
     (100, "cudaerrornodevice"),
     (101, "invalid device ordinal"),
     (101, "cudaerrorinvaliddevice"),

@@ -587,10 +587,13 @@ pub struct Distribution {
     /// what an import would take instead: files in folders that come before its own
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub hidden_by: Vec<String>,
-    /// SONAMEs of CUDA's libraries that it opens by dlopen and that lie neither in NVIDIA's wheels beside it nor where the
-    /// loader looks; looked for where the manifest names the distribution
+    /// SONAMEs of CUDA's libraries that it opens by dlopen and that lie neither in the folders of what opens them nor where
+    /// the loader looks; looked for where the manifest names the distribution
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unopened: Vec<String>,
+    /// folders of NVIDIA's wheels where some of these lie, and where what opens them does not look
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unopened_in: Vec<String>,
 }
 
 /// The variant that a wheel was built as (PEP 825). Of any other wheel, both are empty.
@@ -1077,7 +1080,8 @@ object!(Distribution {
     problems,
     missing,
     hidden_by,
-    unopened;
+    unopened,
+    unopened_in;
     or_default missing_count
 });
 object!(WheelVariant { label, properties });

@@ -424,6 +424,8 @@ pub struct Opener {
     pub part_of: &'static [&'static str],
     /// its file that describes the build, and what stands in it where that is for the CPU alone
     pub cpu_build: Known<(&'static str, &'static str)>,
+    /// its library that calls dlopen: the loader looks into the RUNPATH of this one, and of no other
+    pub caller: Known<&'static str>,
     /// without any of these it does not use a GPU: NVIDIA's wheel without its CUDA tag, and the beginning of the SONAME
     pub opens: &'static [(&'static str, &'static str)],
 }
@@ -445,6 +447,7 @@ const fn jax_plugin(name: &'static str) -> Opener {
         extra: "with-cuda",
         part_of: &["jax", "jaxlib"],
         cpu_build: No,
+        caller: No,
         opens: OF_JAX,
     }
 }
@@ -461,6 +464,8 @@ pub static OPENERS: &[Opener] = &[
             "tensorflow/python/platform/build_info.py",
             "('is_cuda_build', False)",
         )),
+        // That of 2.21.0 leads to every wheel but cuSOLVER's.
+        caller: Is("tensorflow/libtensorflow_framework.so.2"),
         opens: &[
             ("nvidia-cuda-runtime", "libcudart"),
             ("nvidia-cublas", "libcublas"),

@@ -223,6 +223,34 @@ fn tensorflow_without_the_libraries_that_it_opens_is_told() {
         command.env("LD_LIBRARY_PATH", &system);
     });
     found.is(0, &[]);
+    // In a wheel is in vain where the library that opens it does not look there, as that of tensorflow 2.21.0.
+    image.write("nvidia/cudnn/lib/libcudnn.so.9", "");
+    image.check(&manifest).is(0, &[]);
+    let framework = image.root().join("framework.so");
+    let searches = |folders: &str| {
+        let runpath = format!("-Wl,-rpath,{folders}");
+        let built = std::process::Command::new("cc")
+            .args(["-shared", "-fPIC", "-x", "c", "/dev/null", &runpath, "-o"])
+            .arg(&framework)
+            .status();
+        assert!(built.unwrap().success());
+        image.put("tensorflow/libtensorflow_framework.so.2", &framework);
+    };
+    searches("$ORIGIN/../nvidia/cuda_runtime/lib");
+    let checked = image.check(&manifest);
+    checked.is(81, &["library-missing fail"]);
+    let finding = checked.problem("library-missing");
+    assert_eq!(finding["subject"], "libcudnn.so.9");
+    let hint = finding["hint"].as_str().unwrap();
+    let (_, folder) = hint.split_once("ENV LD_LIBRARY_PATH=").expect(hint);
+    let folder = folder.split(',').next().unwrap();
+    assert!(folder.ends_with("nvidia/cudnn/lib"), "{folder}");
+    let found = image.check_with(&manifest, |command| {
+        command.env("LD_LIBRARY_PATH", folder);
+    });
+    found.is(0, &[]);
+    searches("$ORIGIN/../nvidia/cuda_runtime/lib:$ORIGIN/../nvidia/cudnn/lib");
+    image.check(&manifest).is(0, &[]);
 }
 
 #[test]

@@ -63,7 +63,9 @@ pub(super) fn list(image: &ImageFacts, notes: &mut Vec<String>) -> Option<ArchLi
         ));
     }
     if entries.is_empty() {
-        notes.push("archs is left out: no architecture is supported by every package with kernels".to_string());
+        notes.push(
+            "archs is left out: no architecture is supported by every package with kernels".to_string(),
+        );
         return None;
     }
     let compiles = |package: &Package<'_>| matches!(package.on(FUTURE, None), Served::Yes { .. });

@@ -192,7 +192,9 @@ pub(super) fn of_image(compat: &[Compat]) -> Vec<Finding> {
             findings.push(
                 Finding::info(Code::DriverFloor, one.folder.as_str())
                     .observed("no libcuda")
-                    .message("this folder for forward compatibility is empty, so it supports no older driver"),
+                    .message(
+                        "this folder for forward compatibility is empty, so it supports no older driver",
+                    ),
             );
         } else if is_first {
             filled.push(named(one));

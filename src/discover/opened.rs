@@ -1,16 +1,17 @@
 //! CUDA's libraries that a package opens by dlopen: no object names them, so that the loader's list does not have them.
 //!
 //! Which releases it opens is in its metadata, behind the extra that brings them as wheels: `nvidia-cudnn-cu12<10.0,>=9.3;
-//! extra == "and-cuda"` is libcudnn.so.9. Its RUNPATH leads to these wheels beside it (`nvidia/*/lib`), and any other copy
-//! is where the loader looks for every program.
+//! extra == "and-cuda"` is libcudnn.so.9. The RUNPATH of the library that calls dlopen leads to these wheels beside it
+//! (`nvidia/*/lib`), and any other copy is where the loader looks for every program.
 
 use std::path::{Path, PathBuf};
 
 use pep440_rs::Operator;
 
+use super::bytes::RandomFile;
 use super::loader::search;
 use super::requirement::{MarkerEnvironment, Requirement};
-use super::{files, wheels};
+use super::{elf, files, wheels};
 use crate::facts::{Distribution, LibraryKind, Python};
 use crate::packages::{self, Opener, untagged};
 
@@ -22,13 +23,21 @@ pub fn look(found: &mut [Distribution], names: &[&str], python: &Python, library
         if let (Some(opener), Some(site)) = (opener, site)
             && !is_for_cpu(opener, site)
         {
-            let beside = folders(site, python);
-            let is_there = |soname: &String| {
-                beside.iter().any(|folder| folder.join(soname).is_file())
-                    || !search::candidates(soname, library_path).is_empty()
-            };
+            let wheels = folders(site, python);
+            let looked_into = runpath(opener, site);
+            let looked_into = looked_into.as_ref().unwrap_or(&wheels);
+            let is_in = |folders: &[PathBuf], soname: &str| folders.iter().any(|f| f.join(soname).is_file());
             dist.unopened = wanted(opener, dist, python);
-            dist.unopened.retain(|soname| !is_there(soname));
+            dist.unopened.retain(|soname| {
+                !is_in(looked_into, soname) && search::candidates(soname, library_path).is_empty()
+            });
+            let names = dist.unopened.iter();
+            let places = names.filter_map(|name| wheels.iter().find(|f| f.join(name).is_file()));
+            for folder in places.map(|folder| folder.to_string_lossy().into_owned()) {
+                if !dist.unopened_in.contains(&folder) {
+                    dist.unopened_in.push(folder);
+                }
+            }
         }
     }
 }
@@ -39,6 +48,15 @@ fn is_for_cpu(opener: &Opener, site: &Path) -> bool {
         return false;
     };
     files::read_text(&site.join(file), files::SMALL_FILE).is_ok_and(|build| build.contains(text))
+}
+
+/// The folders that the loader searches for what is opened; `None` where the library that opens it cannot be read.
+fn runpath(opener: &Opener, site: &Path) -> Option<Vec<PathBuf>> {
+    let caller = site.join(opener.caller.get()?);
+    let file = RandomFile::open(&caller).ok()?;
+    let dynamic = elf::dynamic(&file).ok()?;
+    let list = dynamic.runpath.or(dynamic.rpath).unwrap_or_default();
+    Some(search::of_object(&list, caller.parent()?))
 }
 
 /// The folders of NVIDIA's wheels, and that of a conda environment's libraries.

@@ -149,6 +149,7 @@ fn texts(facts: &ImageFacts) -> Vec<String> {
             missing_count: _,
             hidden_by,
             unopened,
+            unopened_in,
         } = dist;
         let path = Path::new(path);
         let names = [
@@ -164,6 +165,7 @@ fn texts(facts: &ImageFacts) -> Vec<String> {
         paths.extend(hidden_by.iter().map(PathBuf::from));
         words.extend_from_slice(missing);
         words.extend_from_slice(unopened);
+        words.extend_from_slice(unopened_in);
     }
     // RECORD has the rest of it.
     words.extend(owned.iter().map(|file| format!("{} {}", file.path, file.size)));

@@ -79,6 +79,10 @@ const FACTS: &[(&str, &[&str])] = &[
         "image.distributions.unopened",
         &["a library that a package opens itself"],
     ),
+    (
+        "image.distributions.unopened_in",
+        &["a library that a package opens itself, in a wheel that it does not search"],
+    ),
     ("image.owned.path", &["a second owner of a library"]),
     ("image.owned.size", &["a second owner of a library"]),
     ("image.owned.owners", &["a second owner of a library"]),
@@ -606,6 +610,13 @@ const IMAGE: &[Change] = &[
     Change { name: "a library that a package opens itself", then: Finds("library-missing"), make: |s, _| {
         let requires = "Requires-Dist: nvidia-cudnn-cu12>=97; extra == 'and-cuda'\n"; // which no machine has
         s.write_site("tensorflow-1.0.dist-info/METADATA", &format!("Name: tensorflow\nVersion: 1.0\n{requires}"));
+    } },
+    Change { name: "a library that a package opens itself, in a wheel that it does not search", then: Refuses("tensorflow is new"), make: |s, _| {
+        let requires = "Requires-Dist: nvidia-cudnn-cu12>=97; extra == 'and-cuda'\n";
+        s.write_site("tensorflow-1.0.dist-info/METADATA", &format!("Name: tensorflow\nVersion: 1.0\n{requires}"));
+        s.write_site("nvidia/cudnn/lib/libcudnn.so.97", "");
+        s.write_site("tensorflow/__init__.py", "");
+        s.cc(&s.site("tensorflow/libtensorflow_framework.so.2"), "int x;", &["-Wl,-rpath,$ORIGIN"]);
     } },
     Change { name: "the C++ ABI of torch", then: Refuses("torch is new"), make: |s, _| {
         s.write_site("torch-2.5.0.dist-info/METADATA", "Name: torch\nVersion: 2.5.0\n");

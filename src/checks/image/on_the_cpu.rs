@@ -31,11 +31,22 @@ fn unopened(scene: &ImageContext<'_>, dist: &Distribution) -> Option<Finding> {
         let name = wheel.zip(cuda).and_then(|(wheel, cuda)| wheel.name(cuda));
         name.is_some_and(|name| scene.installed.contains_key(name.as_str()))
     };
-    let hint = match sonames.iter().any(is_installed) {
-        true => remedy::of_libraries(scene, Some(name), &sonames),
-        false => format!(
-            "In the Dockerfile: pip install '{name}[{extra}]=={version}', or base the image on a runtime image of the CUDA \
-             and cuDNN that have these libraries."
+    let folders = dist.unopened_in.join(":");
+    let (place, hint) = match (folders.as_str(), sonames.iter().any(is_installed)) {
+        ("", true) => (String::new(), remedy::of_libraries(scene, Some(name), &sonames)),
+        ("", false) => {
+            let hint = format!(
+                "In the Dockerfile: pip install '{name}[{extra}]=={version}', or base the image on a runtime image of the \
+                 CUDA and cuDNN that have these libraries."
+            );
+            (String::new(), hint)
+        }
+        (folders, _) => (
+            format!(" though the image has it in {folders}: {name} does not search there"),
+            format!(
+                "In the Dockerfile: ENV LD_LIBRARY_PATH={folders}, or pip install a release of {name} whose RUNPATH leads \
+                 there."
+            ),
         ),
     };
     Some(
@@ -48,7 +59,7 @@ fn unopened(scene: &ImageContext<'_>, dist: &Distribution) -> Option<Finding> {
             ))
             .message(format!(
                 "{name} {version} runs on the CPU without an error: it opens CUDA's libraries itself and does not find \
-                 {list}"
+                 {list}{place}"
             ))
             .hint(hint),
     )
@@ -125,6 +136,26 @@ mod tests {
             judged(&["tensorflow"], |i| i.distributions.push(dist("tensorflow", "2"))),
             []
         );
+    }
+
+    /// As tensorflow 2.21.0, whose RUNPATH leads to every wheel but one.
+    #[test]
+    fn a_wheel_that_is_not_searched_is_named_with_the_variable_that_leads_there() {
+        let cusolver = Distribution {
+            unopened: vec!["libcusolver.so.11".into()],
+            unopened_in: vec!["/sp/nvidia/cusolver/lib".into()],
+            ..dist("tensorflow", "2.21.0")
+        };
+        let findings = judged(&["tensorflow"], |i| {
+            i.distributions = vec![cusolver, dist("nvidia-cusolver-cu12", "11.7.5.82")];
+        });
+        assert_eq!(
+            findings[0].message,
+            "tensorflow 2.21.0 runs on the CPU without an error: it opens CUDA's libraries itself and does not find \
+             libcusolver.so.11 though the image has it in /sp/nvidia/cusolver/lib: tensorflow does not search there"
+        );
+        let hint = "In the Dockerfile: ENV LD_LIBRARY_PATH=/sp/nvidia/cusolver/lib, or";
+        assert!(findings[0].hint.starts_with(hint), "{}", findings[0].hint);
     }
 
     /// Its metadata is there, so that pip would do nothing.

@@ -110,6 +110,31 @@ fn each_process_is_judged_by_what_it_did() {
     assert_eq!(said, expected.map(|(name, status)| (name.to_string(), status)));
 }
 
+/// TensorFlow hides its GPUs where it cannot open one of CUDA's libraries: the image's fault, and no driver's.
+#[test]
+fn a_tensorflow_that_sees_no_gpu_is_the_images_fault() {
+    let steps = vec![
+        step("tensorflow", "import tensorflow", None, passed("")),
+        step(
+            "tensorflow",
+            "init",
+            None,
+            failed("RuntimeError", "tensorflow sees no CUDA device"),
+        ),
+    ];
+    let facts = SmokeFacts {
+        frameworks: vec![framework("tensorflow", SmokeEnd::Done, steps)],
+        ..SmokeFacts::default()
+    };
+    let found = judged(&stack(r#"["tensorflow"]"#, "{}"), &facts);
+    let failed = found
+        .iter()
+        .find(|finding| finding.status == Status::Fail)
+        .unwrap();
+    assert_eq!(failed.code, Code::SmokeForward, "{failed:?}");
+    assert!(failed.message.contains("TensorFlow uses no GPU"), "{failed:?}");
+}
+
 fn failures(facts: &SmokeFacts) -> Vec<(Code, String)> {
     judged(&stack(r#"["torch", "spconv"]"#, JIT_OFF), facts)
         .into_iter()
