@@ -641,6 +641,20 @@ fn what_is_no_file_of_a_page_is_78_and_does_not_hang() {
     }
 }
 
+/// `check` does not start the command, but `run` would, and end with 127.
+#[test]
+fn check_warns_of_a_service_command_that_is_not_there() {
+    let world = World::new();
+    let check = |command: &[&str]| {
+        let arguments = ["check", "--stage", "image", "--stack", "none", "--"];
+        Run::of(&mut world.entrypoint([&arguments, command].concat()))
+    };
+    check(&["./nope"])
+        .exits(0)
+        .says("warning: the service command ./nope does not exist: run would end with exit code 127\n  hint: correct");
+    check(&["sh", "-c", "true"]).exits(0).does_not_say("warning");
+}
+
 #[test]
 fn the_images_own_manifest_comes_before_the_embedded_one() {
     Need::Root.demand();

@@ -12,7 +12,7 @@ use super::manifest::load_stack;
 use super::refusal::Refusal;
 use super::session::Session;
 use super::words::{
-    colour_of, complain, ended_by, fitted, is_watched, print, start_logging, write_report_file,
+    colour_of, complain, ended_by, fitted, is_watched, print, start_logging, warn, write_report_file,
 };
 
 /// Whether the verdict is the last word of this container, as that of an init container is. A probe and a `check` that
@@ -45,6 +45,14 @@ impl Session<'_> {
             health: stage == StageChoice::Health,
             stop_early: false,
         };
+        if let (false, Err(error)) = (self.service.is_empty(), self.resolve(&env)) {
+            // A volume may bring it.
+            let message = format!(
+                "{}: run would end with exit code {}",
+                error.message, error.exit_code
+            );
+            warn(&message, &error.hint);
+        }
         let archs = config.archs.as_ref().or(loaded.stack.archs.as_ref());
         let task = Task {
             config: &config,
