@@ -279,7 +279,7 @@ fn signal_name(number: i32) -> String {
 }
 
 fn one(scene: &ImageContext<'_>, subject: &Subject<'_>, culprit: Option<&Library>) -> Vec<Finding> {
-    let meant = meant(scene, subject);
+    let meant = each_file_once(meant(scene, subject));
     let libraries = || meant.iter().copied();
     let is_pinned = matches!(subject.rule, Rule::Pin(_));
     if is_pinned && meant.is_empty() {
@@ -426,6 +426,24 @@ fn meant<'a>(scene: &ImageContext<'a>, subject: &Subject<'_>) -> Vec<&'a Library
     };
     let it: Vec<&Library> = all.iter().copied().filter(is_it).collect();
     if it.is_empty() { all } else { it }
+}
+
+/// Without those that answered from a file that another one answered from: the loader may search a toolkit's folder.
+fn each_file_once(libraries: Vec<&Library>) -> Vec<&Library> {
+    let (toolkits, others): (Vec<&Library>, Vec<&Library>) = libraries
+        .into_iter()
+        .partition(|library| library.origin == LibraryOrigin::Toolkit);
+    let mut files = Vec::new();
+    others
+        .into_iter()
+        .chain(toolkits)
+        .filter(|library| {
+            let file = library.answer.as_ref().and_then(|answer| answer.path.as_deref());
+            let is_first = file.is_none_or(|file| !files.contains(&file));
+            files.extend(file);
+            is_first
+        })
+        .collect()
 }
 
 /// What the loader would map of a pinned library.
@@ -912,6 +930,35 @@ mod tests {
         let findings = with(">=12.0", HelperEnd::Done, two);
         assert_eq!(of(&findings, Code::LibraryMissing), []);
         assert_eq!(of(&findings, Code::CudartVersion), [(Status::Pass, "libcudart")]);
+    }
+
+    /// As in nvidia/cuda: the loader searches the toolkit's folder, and answers with the file behind its link.
+    #[test]
+    fn a_file_that_is_found_in_several_ways_is_one_copy() {
+        let folder = "/usr/local/cuda-12.4/targets/x86_64-linux/lib";
+        let found = |path: &str, origin: LibraryOrigin| {
+            let mut library = cudart(path, Some((12, 4)));
+            library.origin = origin;
+            library.answer.as_mut().unwrap().path = Some(format!("{folder}/libcudart.so.12.4.127"));
+            library
+        };
+        let link = format!("{folder}/libcudart.so.12");
+        let libraries = vec![
+            found("libcudart.so.12", LibraryOrigin::Loader),
+            found(&link, LibraryOrigin::Loader),
+            found(&link, LibraryOrigin::Toolkit),
+        ];
+        let judged = |rule: &str| {
+            let mut findings = with(rule, HelperEnd::Done, libraries.clone());
+            findings.retain(|f| f.code == Code::CudartVersion);
+            let [only] = findings.try_into().unwrap();
+            only
+        };
+        assert_eq!(
+            judged("12.4").message,
+            format!("libcudart.so.12 ({folder}/libcudart.so.12.4.127) is CUDA 12.4")
+        );
+        assert_eq!(judged("12.1").status, Status::Fail);
     }
 
     #[test]
