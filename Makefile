@@ -4,7 +4,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 
-.PHONY: help build check verify verify-reproducible demo test test-all test-stack test-field faults signals pictures docs compare fuzz valgrind miri bench lint map clean
+.PHONY: help build check verify verify-reproducible demo test test-all test-stack test-field test-field-images faults signals pictures docs compare fuzz valgrind miri bench lint map clean
 
 help: ## list these targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,10 @@ test-stack: build ## a full torch 2.5.0 environment, and the service image with 
 test-field: build ## environments that people use and the examples, started behind fake GPUs, and reported faults: 60 GB from PyPI
 	@tests/build/fakes.sh >/dev/null
 	@tests/field/run.py
+
+test-field-images: build ## the Dockerfiles of the examples, built on stand-in base images and started behind fake GPUs: Docker, 40 GB from PyPI
+	@tests/build/fakes.sh >/dev/null
+	@tests/field/images.py
 
 faults: ## how many faults tests/faults.md lists, and the tests that show what becomes of them
 	@tests/lint/faults.py --count

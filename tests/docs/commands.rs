@@ -69,7 +69,7 @@ const ELSEWHERE: [(&str, &str); 13] = [
     ("podman run --rm --device ", "needs podman with a real GPU"),
     (
         "docker build -t my-service ",
-        "needs Docker and fetches 2.5 GB; make test-field checks its environment",
+        "needs Docker and fetches 2.5 GB; make test-field-images builds it",
     ),
     ("export PATH=", "is set for all of them"),
 ];

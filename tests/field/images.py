@@ -84,7 +84,9 @@ def built(name, dockerfile, files):
                 pathlib.Path(context, file).write_bytes(content)
             else:
                 shutil.copy(content, pathlib.Path(context, file))
-        docker("build", "--quiet", "--force-rm", "--tag", name, context, check=True, stdout=subprocess.DEVNULL)
+        build = docker("build", "--force-rm", "--tag", name, context, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        if build.returncode:
+            sys.exit(f"images.py: the stand-in of {name} was not built: {build.stdout}")
 
 
 def pip_settings():
