@@ -2,7 +2,8 @@
 """Builds the Dockerfiles of docker/examples as they are, and starts the images behind fake GPUs.
 
 usage: images.py [NAME...]   all of them without a name, but for detectron2, which compiles for hours
-       images.py --bases     makes the base images and leaves them there
+       images.py --bases     makes the base images that are not there, and leaves them for later runs
+       images.py --remove    removes them
 
 Needs Docker, root and debootstrap, Debian's mirror and PyPI, dist/cuda-entrypoint; up to 30 GB while it runs; no GPU. Each
 image is removed before the next is built.
@@ -63,8 +64,14 @@ def said(*arguments):
     return docker(*arguments, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
 
 
-def imported(archive, name):
-    docker("import", "--change", f"LABEL {LABEL}=1", archive, name, check=True, stdout=subprocess.DEVNULL)
+def is_stand_in(image):
+    label = said("image", "inspect", "--format", f'{{{{index .Config.Labels "{LABEL}"}}}}', image)
+    return label == "1"
+
+
+def imported(archive, name, *changes):
+    options = [f"--change={change}" for change in (f"LABEL {LABEL}=1", *changes)]
+    docker("import", *options, archive, name, check=True, stdout=subprocess.DEVNULL)
 
 
 def debian(*packages):
@@ -172,7 +179,7 @@ def entrypoint():
         archive = pathlib.Path(work, "image.tar")
         subprocess.run(["tar", "--create", "--owner=0", "--group=0", "--directory", ENTRYPOINT.parent, "--file", archive,
                         ENTRYPOINT.name], check=True)
-        imported(archive, "cuda-entrypoint")
+        imported(archive, "cuda-entrypoint", 'ENTRYPOINT ["/cuda-entrypoint"]')
 
 
 STAND_INS = {
@@ -274,8 +281,7 @@ def example(name):
     for image in bases(name):
         if not has(image):
             STAND_INS[image]()
-        origin = "a stand-in" if said("image", "inspect", "--format", f'{{{{index .Config.Labels "{LABEL}"}}}}', image) == "1" \
-            else "was there"
+        origin = "a stand-in" if is_stand_in(image) else "was there"
         size = int(said("image", "inspect", "--format", "{{.Size}}", image))
         print(f"    {image}: {origin}, {size / 1e6:.0f} MB", flush=True)
     image = f"{LABEL}-{name}"
@@ -287,19 +293,23 @@ def example(name):
         return [f"docker build ended with {build.returncode}: {build.stdout[-6000:]}"]
     size = int(said("image", "inspect", "--format", "{{.Size}}", image))
     print(f"    built in {took:.0f} s, {size / 1e9:.2f} GB", flush=True)
-    steps = re.split(r"^Step ", build.stdout, flags=re.MULTILINE)
-    print("    " + "\n    ".join(next(step for step in steps if "check --stage image" in step).splitlines()), flush=True)
+    verdict = re.search(r"^(?:pass|warn): .*stack .*$", build.stdout, re.MULTILINE)
+    print(f"    while it was built: {verdict[0] if verdict else 'no verdict'}", flush=True)
     try:
         return tried(name, image)
     finally:
         docker("rmi", "--force", image, stdout=subprocess.DEVNULL)
 
 
-def remove():
-    """What this made. The newest come first: no image goes before those that are based on it."""
-    found = said("images", "--all", "--quiet", "--filter", f"label={LABEL}").split()
-    if found:
-        docker("rmi", "--force", *dict.fromkeys(found), capture_output=True)
+def remove(images):
+    """These stand-ins, and what they and the examples were built from: no image goes before those that are based on it."""
+    for image in images:
+        if has(image) and is_stand_in(image):
+            docker("rmi", "--force", image, capture_output=True)
+    for selected in (f"reference={LABEL}-*", "dangling=true"):
+        found = said("images", "--quiet", "--filter", selected, "--filter", f"label={LABEL}").split()
+        if found:
+            docker("rmi", "--force", *dict.fromkeys(found), capture_output=True)
 
 
 def main():
@@ -309,10 +319,13 @@ def main():
             if not has(image):
                 make()
         return
+    if names == ["--remove"]:
+        remove(STAND_INS)
+        return
     for name in names:
         if name not in SERVES:
             sys.exit(f"images.py: there is no example {name}, or it is not built here; there are {', '.join(SERVES)}")
-    kept = any(has(image) for image in STAND_INS)
+    missing = [image for image in STAND_INS if not has(image)]
     failed = 0
     try:
         for name in names or SERVES:
@@ -323,8 +336,8 @@ def main():
                 print(f"    {line}", flush=True)
             failed += bool(wrong)
     finally:
-        if not kept:
-            remove()
+        if missing:
+            remove(missing)
     if failed:
         sys.exit(f"{failed} failed")
 
