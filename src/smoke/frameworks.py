@@ -318,5 +318,3 @@ def frameworks():
         "tensorflow": Entry(("tensorflow",), MATMULS + CONVOLUTION, runtime=Tensorflow()),  # noqa: F821
         "onnxruntime": Entry(("onnxruntime",), MATMULS + CONVOLUTION, runtime=Onnxruntime()),  # noqa: F821
     }
-
-
