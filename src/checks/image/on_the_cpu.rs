@@ -44,8 +44,7 @@ fn unopened(scene: &ImageContext<'_>, dist: &Distribution) -> Option<Finding> {
         (folders, _) => (
             format!(" though the image has it in {folders}: {name} does not search there"),
             format!(
-                "In the Dockerfile: ENV LD_LIBRARY_PATH={folders}, or pip install a release of {name} whose RUNPATH leads \
-                 there."
+                "In the Dockerfile: ENV LD_LIBRARY_PATH={folders}, or install a release of {name} whose RUNPATH leads there."
             ),
         ),
     };
