@@ -9,8 +9,9 @@ SHELL := /bin/bash
 help: ## list these targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-build: ## dist/cuda-entrypoint: static, stripped, reproducible, helper inside
-	@tests/build/build.sh
+ARCH ?= $(shell uname -m)
+build: ## dist/cuda-entrypoint: static, stripped, reproducible, helper inside; with ARCH=aarch64 dist/cuda-entrypoint-aarch64
+	@tests/build/build.sh "$(ARCH)"
 
 verify: ## check dist/cuda-entrypoint against what `make build` promises
 	@tests/build/verify.sh

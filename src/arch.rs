@@ -38,16 +38,10 @@ pub struct Arch {
 
 impl Arch {
     /// Whether its SASS runs on a device of capability `cc`.
-    ///
-    /// CUDA calls SASS compatible within a major version, and says that this does not hold between desktop and Tegra
-    /// chips of one major version (8.7 is Jetson Orin). The plain rule is kept: what is wanted there is told by the
-    /// smoke, and a list for Tegra should name 8.7 itself.
     fn sass_runs_on(self, cc: ComputeCapability) -> bool {
         match self.variant {
             Some(Variant::ArchSpecific) => self.capability == cc,
-            None | Some(Variant::FamilySpecific) => {
-                self.capability.major == cc.major && self.capability.minor <= cc.minor
-            }
+            None | Some(Variant::FamilySpecific) => cc.takes_sass_of(self.capability),
         }
     }
 
@@ -445,7 +439,7 @@ mod tests {
             ("7.5", "listed"),
             ("8.0", "listed"),
             ("8.6", "listed"),
-            ("8.7", "sass 8.6"), // Jetson Orin: the plain rule, see `sass_runs_on`
+            ("8.7", "no"), // Jetson Orin
             ("8.9", "sass 8.6"),
             ("9.0", "listed"),
             ("10.0", "no"),

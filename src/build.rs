@@ -10,8 +10,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
-const TARGET: &str = "x86_64-unknown-linux-gnu";
-
 /// What the two binaries are made of.
 const SOURCES: [&str; 3] = ["src", "Cargo.toml", "Cargo.lock"];
 
@@ -134,6 +132,7 @@ fn build_helper(out: &Path) -> PathBuf {
     fs::create_dir_all(&gcc).expect("cannot make a folder in OUT_DIR");
     fs::write(gcc.join("libgcc_s.so"), "INPUT(-lgcc_eh -lgcc)\n").expect("cannot write to OUT_DIR");
     let cargo = env::var_os("CARGO").expect("cargo sets CARGO");
+    let triple = env::var("TARGET").expect("cargo sets TARGET");
     let mut command = Command::new(cargo);
     // What cargo told this script is not true of the helper: an inherited CARGO_FEATURE_ENTRYPOINT would make the
     // helper's own run of this script start a helper build in turn, without end.
@@ -156,7 +155,7 @@ fn build_helper(out: &Path) -> PathBuf {
             "--features",
             "helper",
         ])
-        .args(["--bin", "cuda-helper", "--target", TARGET, "--target-dir"])
+        .args(["--bin", "cuda-helper", "--target", &triple, "--target-dir"])
         .arg(&target_dir)
         // Replaces the flags of .cargo/config.toml: the helper is the one part that must not be static.
         .env(
@@ -169,5 +168,5 @@ fn build_helper(out: &Path) -> PathBuf {
         .status()
         .expect("cannot start cargo for the helper");
     assert!(status.success(), "building cuda-helper failed: {status}");
-    target_dir.join(TARGET).join("helper").join("cuda-helper")
+    target_dir.join(triple).join("helper").join("cuda-helper")
 }

@@ -88,6 +88,23 @@ pub struct ComputeCapability {
     pub minor: u8,
 }
 
+impl ComputeCapability {
+    /// The GPUs inside Tegra chips: Jetson TK1, TX1, TX2, Xavier, Orin, and Thor by its two numbers.
+    const TEGRA: [(u8, u8); 7] = [(3, 2), (5, 3), (6, 2), (7, 2), (8, 7), (10, 1), (11, 0)];
+
+    /// Whether a GPU of this capability runs SASS for that one.
+    ///
+    /// CUDA C++ Programming Guide, "Binary Compatibility": within a major version, upwards; but between desktop and Tegra
+    /// GPUs not at all, nor between Tegra GPUs.
+    pub fn takes_sass_of(self, code: Self) -> bool {
+        let is_tegra = |of: Self| Self::TEGRA.contains(&(of.major, of.minor));
+        match is_tegra(self) || is_tegra(code) {
+            true => self == code,
+            false => self.major == code.major && self.minor >= code.minor,
+        }
+    }
+}
+
 impl fmt::Display for ComputeCapability {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.major, self.minor)

@@ -24,6 +24,7 @@ use crate::facts::{self, HelperEnd, HelperLine, HelperRun, Library, LibraryKind}
 use crate::packed;
 use crate::process::limits::ResourceLimit;
 use crate::process::supervisor::{Ended, Exit, JobId, Start, Supervisor};
+use crate::processor::OWN;
 use crate::sys::{self, Program};
 
 /// What the helper is asked.
@@ -217,10 +218,11 @@ impl Helper {
                         self.form = Some(form);
                         return Ok(started);
                     }
-                    // execve(2): ENOENT for a file that is there means that its interpreter is not.
-                    Err(Errno::ENOENT) => {
+                    // execve(2): ENOENT for a file that is there means that its interpreter is not. Or an emulator, which
+                    // opens programs by name, got one that has none.
+                    Err(Errno::ENOENT) if !Path::new(OWN.loader).exists() => {
                         return Err(HelperEnd::LoaderMissing {
-                            detail: LOADER_ABSENT.to_string(),
+                            detail: format!("{} does not exist", OWN.loader),
                         });
                     }
                     // No other way of executing would find more of it.
@@ -252,8 +254,6 @@ impl Helper {
 /// How many times the deadline of one call a run may take: 16 GPUs are asked some 200 things, and where each takes a second
 /// none of them hangs.
 const IN_ALL: u32 = 10;
-
-const LOADER_ABSENT: &str = "/lib64/ld-linux-x86-64.so.2 does not exist";
 
 fn launch(
     supervisor: &mut Supervisor,

@@ -26,6 +26,7 @@
 
 pub mod facts;
 pub mod hidden;
+pub mod processor;
 
 #[cfg(feature = "entrypoint")]
 pub use nearest::nearest;

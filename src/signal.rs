@@ -41,7 +41,7 @@ impl fmt::Display for Number {
     }
 }
 
-/// A set of signals, bit N-1 for signal N, as the kernel takes it on x86_64.
+/// A set of signals, bit N-1 for signal N, as the kernel takes it on 64-bit machines.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Set(pub u64);
 

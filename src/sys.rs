@@ -20,12 +20,7 @@ use nix::unistd::Pid;
 use crate::signal::{self, Number, Set};
 
 mod c_library;
-#[cfg(all(
-    target_arch = "x86_64",
-    target_feature = "crt-static",
-    target_env = "gnu",
-    panic = "abort"
-))]
+#[cfg(all(target_feature = "crt-static", target_env = "gnu", panic = "abort"))]
 mod unwinder;
 
 /// Runs before Rust's runtime does, which puts /dev/null in the place of a standard stream that is closed, and aborts where
@@ -536,7 +531,7 @@ fn reset_dispositions() {
 /// Asks the kernel, not the C library: that one refuses the two signals that it keeps for itself, and a parent with
 /// another C library may have left those ignored. `handler` is SIG_DFL or SIG_IGN. Async-signal-safe.
 fn set_disposition(signal: c_int, handler: libc::sighandler_t) {
-    // `struct sigaction` of the kernel on x86_64: handler, flags, restorer, mask.
+    // `struct sigaction` of the kernel on x86-64 and aarch64: handler, flags, restorer, mask.
     let action: [usize; 4] = [handler, 0, 0, 0];
     // SAFETY: the array is as large as the kernel's struct and holds no pointer; SIGKILL and SIGSTOP are refused.
     unsafe {

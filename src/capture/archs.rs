@@ -10,11 +10,16 @@ use crate::order;
 use crate::text::verb;
 
 /// The architectures of data-centre and desktop GPUs from Kepler to Blackwell: what a captured list may hold. A GPU whose
-/// own capability is not on the list is accepted with a warning at most, so that each one is named. Others (7.2, 8.7, 11.0
-/// of Jetson boards) do not exist in x86-64 machines.
+/// own capability is not on the list is accepted with a warning at most, so that each one is named. Those of Jetson boards
+/// (7.2, 8.7, 11.0) do not exist in x86-64 machines.
 ///
 /// Source: <https://developer.nvidia.com/cuda-gpus>, <https://developer.nvidia.com/cuda-legacy-gpus>.
+#[cfg(target_arch = "x86_64")]
 pub(super) const KNOWN: &str = "3.5;3.7;5.0;5.2;6.0;6.1;7.0;7.5;8.0;8.6;8.9;9.0;10.0;10.3;12.0;12.1";
+/// The same, and those of Jetson boards.
+#[cfg(target_arch = "aarch64")]
+pub(super) const KNOWN: &str =
+    "3.5;3.7;5.0;5.2;6.0;6.1;7.0;7.2;7.5;8.0;8.6;8.7;8.9;9.0;10.0;10.3;11.0;12.0;12.1";
 
 /// A GPU newer than every known one: what runs on it is PTX.
 const FUTURE: ComputeCapability = ComputeCapability { major: 99, minor: 9 };

@@ -5,6 +5,7 @@ use crate::cli::config::Gpu;
 use crate::cuda_errors;
 use crate::facts::{CallError, CudaVersion, Device, DriverAnswer, Facts, HelperEnd, NvmlDevice};
 use crate::process::limits::ResourceLimit;
+use crate::processor::OWN;
 use crate::signal::Number;
 use crate::stack::{CudaRule, Stack};
 use crate::text::{counted, verb};
@@ -198,7 +199,7 @@ fn seconds(ms: u64) -> String {
 pub fn loader_missing(detail: &str) -> Finding {
     Finding::problem(Code::LoaderMissing, "glibc")
         .observed(detail)
-        .required("/lib64/ld-linux-x86-64.so.2 of glibc 2.17 or newer")
+        .required(format!("{} of glibc 2.17 or newer", OWN.loader))
         .message("this image has no usable glibc loader, so no CUDA library can run in it")
         .hint("build on a glibc image (debian, ubuntu, ubi, distroless/cc, nvidia/cuda): NVIDIA ships no CUDA for musl or an empty image")
 }
@@ -320,7 +321,8 @@ fn elsewhere_hint(library: &str, facts: &Facts) -> Option<String> {
     let searched = searched.is_some_and(|all| all.split([':', ';']).any(|f| f == folder));
     Some(if searched {
         format!(
-            "{found} is there, and the loader passes it over: this user may not read it (chmod a+r), it is no library for x86-64, or a part of the driver for another one; mount the host's in its place (`docker run --gpus all`)"
+            "{found} is there, and the loader passes it over: this user may not read it (chmod a+r), it is no library for {}, or a part of the driver for another one; mount the host's in its place (`docker run --gpus all`)",
+            OWN.name
         )
     } else {
         format!(

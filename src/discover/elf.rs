@@ -9,6 +9,8 @@ use std::path::Path;
 use object::LittleEndian as Le;
 use object::elf;
 
+use crate::processor::OWN;
+
 use super::bytes::{BytesError, MAX_BYTES, RandomFile, Reader, Source};
 
 /// Most section headers of one file. A cubin has four or five a kernel, a shared library about forty.
@@ -431,9 +433,9 @@ pub struct Dynamic {
 ///
 /// # Errors
 /// See [`ElfError`].
-pub fn open_x86_64(reader: &mut Reader<'_>) -> Result<Elf, ElfError> {
+pub fn open_own(reader: &mut Reader<'_>) -> Result<Elf, ElfError> {
     let size = reader.size();
-    Elf::open(reader, 0, size, elf::EM_X86_64, "x86-64")
+    Elf::open(reader, 0, size, OWN.elf, OWN.name)
 }
 
 /// What an ELF file of this machine is.
@@ -453,7 +455,7 @@ pub fn kind(path: &Path) -> Option<Kind> {
     const PIE: u64 = 0x0800_0000;
     let file = RandomFile::open(path).ok()?;
     let mut reader = Reader::new(&file);
-    let elf = open_x86_64(&mut reader).ok()?;
+    let elf = open_own(&mut reader).ok()?;
     // What the loader refuses is told by it.
     let Ok(dynamic) = elf.dynamic(&mut reader) else {
         return Some(Kind::Library);
@@ -472,7 +474,7 @@ pub fn kind(path: &Path) -> Option<Kind> {
 /// See [`ElfError`].
 pub fn dynamic(source: &dyn Source) -> Result<Dynamic, ElfError> {
     let mut reader = Reader::new(source);
-    open_x86_64(&mut reader)?.dynamic(&mut reader)
+    open_own(&mut reader)?.dynamic(&mut reader)
 }
 
 #[cfg(test)]

@@ -48,7 +48,7 @@ pub struct Note {
 /// See [`ElfError`]; a note that makes no sense is one.
 pub fn note(source: &dyn Source) -> Result<Option<Note>, ElfError> {
     let mut reader = Reader::new(source);
-    let elf = elf::open_x86_64(&mut reader)?;
+    let elf = elf::open_own(&mut reader)?;
     for index in 0..elf.section_count() {
         let section = elf.section(&mut reader, index)?;
         if section.kind != SHT_NOTE || !elf.name_starts_with(&mut reader, &section, SECTION)? {

@@ -13,6 +13,7 @@ use super::owners::{self, Owners};
 use super::record::{self, Record};
 use super::{unread, wheels};
 use crate::facts::{Distribution, OwnedFile, Python};
+use crate::processor::OWN;
 use crate::text::one_line;
 
 /// Most of a RECORD that is read, in bytes. torch's is 1.3 MB.
@@ -170,7 +171,7 @@ fn suffixes(version: Option<&str>) -> impl Iterator<Item = String> {
     let minor = version
         .and_then(|version| version.strip_prefix("3."))
         .map(|rest| rest.split('.').next().unwrap_or_default());
-    let own = minor.map(|minor| format!(".cpython-3{minor}-x86_64-linux-gnu.so"));
+    let own = minor.map(|minor| format!(".cpython-3{minor}-{}.so", OWN.triplet));
     own.into_iter()
         .chain([".abi3.so", ".so", ".py", ".pyc"].map(String::from))
 }

@@ -21,6 +21,7 @@ use crate::facts::ComputeCapability;
 use crate::facts::kernels::PtxIsa;
 use crate::order;
 use crate::process::limits::ResourceLimit;
+use crate::processor::OWN;
 
 /// Deepest folder below the one that was named. site-packages needs about ten.
 const MAX_DEPTH: usize = 64;
@@ -173,26 +174,30 @@ impl Reason {
         }
     }
 
-    fn next_step(&self) -> &'static str {
-        match self {
+    fn next_step(&self) -> String {
+        let step = match self {
             Self::Io(error) => {
                 ResourceLimit::of_io(error).map_or("check the path and its permissions", ResourceLimit::hint)
             }
             Self::Elf(ElfError::NotElf | ElfError::Foreign(..)) => {
-                "name an x86-64 shared library, program or object file, or a folder of them"
+                return format!(
+                    "name a shared library, program or object file for {}, or a folder of them",
+                    OWN.name
+                );
             }
             Self::Elf(ElfError::NoSectionTable) => "scan the file as it was before it was stripped",
             Self::Fatbin(FatbinError::Version { .. }) => "a newer cuda-entrypoint may know it",
             Self::Elf(_) | Self::Fatbin(_) => "install the package that brought it again",
             Self::TooMany(_) => "name a smaller folder",
-        }
+        };
+        step.to_string()
     }
 }
 
 /// Scans one file. A file without CUDA code is an empty table, not an error.
 ///
 /// # Errors
-/// What cannot be opened, is no x86-64 ELF file, or is damaged.
+/// What cannot be opened, is no ELF file of this processor, or is damaged.
 pub fn scan(path: &Path) -> Result<KernelTable, KernelsError> {
     let wrong = |reason| KernelsError {
         path: path.to_path_buf(),
@@ -210,7 +215,7 @@ pub fn scan(path: &Path) -> Result<KernelTable, KernelsError> {
 /// [`scan`] of bytes; the table has no path.
 ///
 /// # Errors
-/// What is no x86-64 ELF file, or is damaged.
+/// What is no ELF file of this processor, or is damaged.
 pub fn scan_source(source: &dyn Source) -> Result<KernelTable, Reason> {
     let mut reader = Reader::new(source);
     let sections = sections_of(&mut reader)?;
@@ -227,7 +232,7 @@ pub struct CudaSection {
 /// Where a file has CUDA code, at the cost of the section headers alone.
 ///
 /// # Errors
-/// What is no x86-64 ELF file, or is damaged.
+/// What is no ELF file of this processor, or is damaged.
 pub fn cuda_sections(source: &dyn Source) -> Result<Vec<CudaSection>, Reason> {
     sections_of(&mut Reader::new(source))
 }
@@ -277,7 +282,7 @@ fn scan_with(reader: &mut Reader<'_>, sections: &[CudaSection]) -> Result<Kernel
 }
 
 fn sections_of(reader: &mut Reader<'_>) -> Result<Vec<CudaSection>, Reason> {
-    let file = elf::open_x86_64(reader)?;
+    let file = elf::open_own(reader)?;
     if file.section_count() == 0 {
         return Err(ElfError::NoSectionTable.into());
     }

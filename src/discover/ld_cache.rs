@@ -9,13 +9,13 @@
 //!     i32 flags, u32 name, u32 path, u32 -, u64 hwcap                   24 bytes each
 //! ```
 
+use crate::processor::OWN;
+
 const OLD: &[u8] = b"ld.so-1.7.0\0";
 const NEW: &[u8] = b"glibc-ld.so.cache1.1";
 const OLD_ENTRY: usize = 12;
 const HEADER: usize = 48;
 const ENTRY: usize = 24;
-/// `FLAG_X8664_LIB64 | FLAG_ELF_LIBC6`
-const X86_64: u32 = 0x0303;
 /// Largest cache that is read, in bytes. A desktop's has 200 KiB.
 pub const MAX_BYTES: usize = 8 << 20;
 
@@ -36,7 +36,7 @@ pub fn each(cache: &[u8], take: &mut dyn FnMut(&str, &str)) {
         ) else {
             return;
         };
-        if u32::try_from(flags) == Ok(X86_64)
+        if u32::try_from(flags) == Ok(OWN.cache_flags)
             && let (Some(name), Some(path)) = (text(body, name), text(body, path))
         {
             take(name, path);

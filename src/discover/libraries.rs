@@ -14,6 +14,7 @@ use crate::facts::{CudaVersion, Library, LibraryKind, LibraryOrigin, Python};
 use crate::hidden::is_hidden;
 use crate::order;
 use crate::packages::untagged;
+use crate::processor::OWN;
 use crate::stack::{CudaRule, Stack};
 
 /// A library to look for.
@@ -147,7 +148,7 @@ fn toolkit_copies(parent: &Path, wanted: &[Wanted]) -> Vec<Library> {
                 .is_some_and(|n| n == "cuda" || n.starts_with("cuda-"))
         {
             let root = parent.join(&entry.name);
-            for lib in ["lib64", "targets/x86_64-linux/lib"] {
+            for lib in OWN.toolkit {
                 search.folder(&root.join(lib), LibraryOrigin::Toolkit);
             }
         }

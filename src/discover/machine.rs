@@ -13,6 +13,7 @@ use crate::hidden::is_hidden;
 use crate::order;
 use crate::packages::compiled_by_pccm;
 use crate::process::launch;
+use crate::processor::OWN;
 
 /// Variables whose values may stand in a report, beside those that keep a package from compiling. Everything else in an
 /// environment may be a secret.
@@ -25,16 +26,6 @@ pub const SHOWN_VARIABLES: [&str; 8] = [
     "NVIDIA_DISABLE_REQUIRE",
     "CUDA_MPS_PIPE_DIRECTORY",
     "LD_LIBRARY_PATH",
-];
-
-/// Folders in which container runtimes and WSL2 leave the driver's libraries, whether or not a loader searches them.
-pub const DRIVER_FOLDERS: [&str; 6] = [
-    "/usr/local/nvidia/lib64", // GKE and older device plugins
-    "/usr/lib/wsl/lib",        // WSL2
-    "/usr/lib/x86_64-linux-gnu",
-    "/usr/lib64",
-    "/run/nvidia/driver/usr/lib/x86_64-linux-gnu", // GPU operator's driver container
-    "/opt/nvidia/lib64",
 ];
 
 /// The variables of [`SHOWN_VARIABLES`] that are set, and all that state conditions on the machine. Of a name that
@@ -98,7 +89,7 @@ pub fn driver_copies(library: &str, ld_library_path: Option<&OsStr>) -> Vec<Stri
     let searched = ld_library_path.map(OsStr::to_string_lossy).unwrap_or_default();
     let searched = searched.split([':', ';']).filter(|f| f.starts_with('/'));
     searched
-        .chain(DRIVER_FOLDERS)
+        .chain(OWN.driver.iter().copied())
         .map(|f| format!("{f}/{library}"))
         .filter(|p| Path::new(p).exists() && !is_hidden(Path::new(p)))
         .collect()

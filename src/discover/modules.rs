@@ -23,6 +23,7 @@ use crate::facts::kernels::{PtxIsa, Served};
 use crate::facts::{ComputeCapability, Distribution, ModuleKernels, Python};
 use crate::order;
 use crate::packages::{PACKAGES, untagged};
+use crate::processor::OWN;
 
 /// Deepest folder below a folder of `sys.path`. A full torch environment needs eleven.
 const MAX_DEPTH: usize = 32;
@@ -471,7 +472,10 @@ pub(super) fn is_vendors(name: &OsStr) -> bool {
 /// this machine's ELF file.
 fn is_other_file(reason: &Reason, path: &Path) -> bool {
     let name = path.file_name().map_or(&b""[..], |n| n.as_bytes());
-    let extension = name.ends_with(b"x86_64-linux-gnu.so") || name.ends_with(b".abi3.so");
+    let extension = name
+        .strip_suffix(b".so")
+        .is_some_and(|stem| stem.ends_with(OWN.triplet.as_bytes()))
+        || name.ends_with(b".abi3.so");
     match reason {
         Reason::Elf(ElfError::NotElf | ElfError::Foreign(..)) => !extension,
         _ => false,

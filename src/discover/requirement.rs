@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::str::FromStr;
 
 use crate::facts::{Distribution, WheelVariant};
+use crate::processor::OWN;
 use crate::text::one_line;
 use pep440_rs::{Version, VersionSpecifier, VersionSpecifiers};
 
@@ -144,7 +145,7 @@ pub struct MarkerEnvironment {
 }
 
 impl MarkerEnvironment {
-    /// The environment of an interpreter of this version, `3.11` or `3.11.7`, on x86-64 Linux.
+    /// The environment of an interpreter of this version, `3.11` or `3.11.7`, on this processor's Linux.
     pub fn of(version: Option<&str>) -> Self {
         let Some(version) = version else {
             return Self::default();
@@ -174,7 +175,7 @@ impl MarkerEnvironment {
             "os_name" | "os.name" => Some("posix"),
             "sys_platform" | "sys.platform" => Some("linux"),
             "platform_system" => Some("Linux"),
-            "platform_machine" | "platform.machine" => Some("x86_64"),
+            "platform_machine" | "platform.machine" => Some(OWN.machine),
             "platform_python_implementation" | "platform.python_implementation" | "python_implementation" => {
                 Some("CPython")
             }

@@ -49,7 +49,7 @@ pub fn of_symbol(symbol: &str) -> Option<bool> {
 }
 
 fn of_elf(reader: &mut Reader<'_>) -> Result<Option<bool>, ElfError> {
-    let elf = elf::open_x86_64(reader)?;
+    let elf = elf::open_own(reader)?;
     for index in 0..elf.section_count() {
         let section = elf.section(reader, index)?;
         if section.kind != object::elf::SHT_STRTAB || !elf.name_starts_with(reader, &section, b".dynstr\0")? {

@@ -124,15 +124,12 @@ impl Code {
     /// Compatibility": PTX for X.y is compiled for any capability from X.y on. "Feature set compiler targets": code
     /// for X.ya runs on X.y alone, code for X.yf on the devices of its family: those of the same major version from
     /// X.y on (nvcc 13.5 takes compute_100f to sm_100, sm_103 and sm_107, compute_120f to sm_120 and sm_121). The
-    /// guide's exception, no exchange between desktop and Tegra devices, is not applied: no Tegra device is an
-    /// x86-64 machine's.
+    /// exception: [`ComputeCapability::takes_sass_of`].
     pub fn runs_on(&self, device: ComputeCapability) -> bool {
         let own = self.target.capability;
         match (self.target.variant, self.kind) {
             (Variant::ArchSpecific, _) => device == own,
-            (Variant::FamilySpecific, _) | (Variant::Plain, CodeKind::Sass) => {
-                device.major == own.major && device.minor >= own.minor
-            }
+            (Variant::FamilySpecific, _) | (Variant::Plain, CodeKind::Sass) => device.takes_sass_of(own),
             (Variant::Plain, CodeKind::Ptx) => device >= own,
         }
     }
@@ -322,7 +319,11 @@ mod tests {
                 &[(7, 5), (9, 0), (10, 0)][..],
             ),
             (Sass, 86, 0, &[(8, 6), (8, 9)], &[(8, 0), (9, 0)]),
-            (Sass, 70, 0, &[(7, 0), (7, 5)], &[(6, 1), (8, 0)]),
+            (Sass, 70, 0, &[(7, 0), (7, 5)], &[(6, 1), (7, 2), (8, 0)]),
+            // Orin, whose code is its own, and which runs no other's.
+            (Sass, 87, 0, &[(8, 7)], &[(8, 6), (8, 9)]),
+            (Sass, 80, 0, &[(8, 9)], &[(8, 7)]),
+            (Ptx, 80, 0, &[(8, 7), (11, 0)], &[(7, 2)]),
             (Sass, 90, a, &[(9, 0)], &[(8, 9), (9, 1), (10, 0)]),
             (Sass, 100, f, &[(10, 0), (10, 3)], &[(9, 0), (11, 0), (12, 0)]),
             (Sass, 103, f, &[(10, 3)], &[(10, 0), (12, 0)]),

@@ -16,6 +16,7 @@ use crate::exit_code::ExitCode;
 use crate::process::closed;
 use crate::process::limits::ResourceLimit;
 use crate::process::supervisor;
+use crate::processor::OWN;
 use crate::sys::{self, SpawnError};
 
 /// The service command could not become this process.
@@ -363,7 +364,10 @@ fn explain(path: &Path, errno: Errno, env: &[CString]) -> LaunchError {
                 "{shown} names the interpreter `{}`, which is not an executable for this machine (exec format error)",
                 interpreter(shebang.unwrap_or_default()).display()
             ),
-            "it is damaged or was built for another processor: build or pull the image for linux/amd64",
+            &format!(
+                "it is damaged or was built for another processor: build or pull the image for {}",
+                OWN.platform
+            ),
         ),
         Errno::EACCES if shebang.is_some() && executable(path).is_ok() => LaunchError::not_executable(
             format!(
@@ -375,10 +379,12 @@ fn explain(path: &Path, errno: Errno, env: &[CString]) -> LaunchError {
         ),
         Errno::ENOEXEC => LaunchError::not_executable(
             format!("{shown} is not an executable for this machine (exec format error)"),
-            if head.starts_with(b"\x7fELF") {
-                "it was built for another processor: build or pull the image for linux/amd64"
-            } else {
-                "it is empty or damaged"
+            &match head.starts_with(b"\x7fELF") {
+                true => format!(
+                    "it was built for another processor: build or pull the image for {}",
+                    OWN.platform
+                ),
+                false => "it is empty or damaged".to_string(),
             },
         ),
         other => refused(path, other),

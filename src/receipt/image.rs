@@ -21,6 +21,7 @@ use crate::facts::{
     Extensions, FoundBy, HelperEnd, HelperRun, ImageFacts, Library, LibraryAnswer, LibraryOrigin,
     LoadedObject, LoaderEnd, LoaderRun, ModuleKernels, NamedLibraries, Python,
 };
+use crate::processor::OWN;
 use crate::text::counted;
 
 /// The image part of a receipt.
@@ -175,7 +176,7 @@ impl Basis {
             extensions,
         } = facts;
         let mut basis = Self::default();
-        basis.add_file("/lib64/ld-linux-x86-64.so.2");
+        basis.add_file(OWN.loader);
         basis.add_file(search::PRELOAD);
         for path in search::preloaded() {
             basis.add_file(&text(&path));

@@ -14,7 +14,35 @@
 //!   calls it are the text of an error number without a name, which becomes empty (`(os error 524)`), and messages of
 //!   functions that are never called, such as `malloc_info`. It returns -1, an output error.
 
+/// What the two processors write differently: a jump to `abort`, and functions that return -1 and their second argument.
 #[cfg(all(target_arch = "x86_64", target_feature = "crt-static", target_env = "gnu"))]
+macro_rules! instructions {
+    (abort) => {
+        "jmp abort"
+    };
+    (minus_one) => {
+        "mov eax, -1\nret"
+    };
+    (second) => {
+        "mov rax, rsi\nret"
+    };
+}
+#[cfg(all(target_arch = "aarch64", target_feature = "crt-static", target_env = "gnu"))]
+macro_rules! instructions {
+    (abort) => {
+        "b abort"
+    };
+    (minus_one) => {
+        "mov w0, #-1\nret"
+    };
+    (second) => {
+        "mov x0, x1\nret"
+    };
+}
+#[cfg(all(target_feature = "crt-static", target_env = "gnu", panic = "abort"))]
+pub(super) use instructions;
+
+#[cfg(all(target_feature = "crt-static", target_env = "gnu"))]
 std::arch::global_asm!(
     ".pushsection .tbss.__libc_resp, \"awT\", @nobits",
     ".balign 8",
@@ -28,23 +56,21 @@ std::arch::global_asm!(
     ".weak __assert_fail",
     ".type __assert_fail, @function",
     "__assert_fail:",
-    "jmp abort",
+    instructions!(abort),
     ".size __assert_fail, . - __assert_fail",
     ".popsection",
     ".pushsection .text.__vfprintf_internal, \"ax\", @progbits",
     ".weak __vfprintf_internal",
     ".type __vfprintf_internal, @function",
     "__vfprintf_internal:",
-    "mov eax, -1",
-    "ret",
+    instructions!(minus_one),
     ".size __vfprintf_internal, . - __vfprintf_internal",
     ".popsection",
     ".pushsection .text.__dcgettext, \"ax\", @progbits",
     ".weak __dcgettext",
     ".type __dcgettext, @function",
     "__dcgettext:",
-    "mov rax, rsi",
-    "ret",
+    instructions!(second),
     ".size __dcgettext, . - __dcgettext",
     ".popsection",
 );

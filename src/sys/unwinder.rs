@@ -8,6 +8,8 @@
 
 use core::ffi::c_int;
 
+use super::c_library::instructions;
+
 /// What the standard library's panic handler calls for a backtrace; it finds no frame.
 #[unsafe(no_mangle)]
 #[allow(non_snake_case)]
@@ -22,7 +24,7 @@ macro_rules! never_called {
         std::arch::global_asm!(
             ".pushsection .text._Unwind, \"ax\", @progbits",
             $(concat!(".weak ", $name), concat!(".type ", $name, ", @function"), concat!($name, ":"),)*
-            "jmp abort",
+            instructions!(abort),
             ".popsection",
         );
     };

@@ -1,15 +1,22 @@
 #!/usr/bin/env bash
-# Builds dist/cuda-entrypoint: first the glibc helper, then the static binary that carries it. The same sources, lock
-# file, Rust and C toolchain give the same bytes in whatever folder.
+# build.sh [x86_64|aarch64]: builds dist/cuda-entrypoint, or for another processor dist/cuda-entrypoint-PROCESSOR: first the glibc helper, then the
+# static binary that carries it. The same sources, lock file, Rust and C toolchain give the same bytes in whatever folder.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 . tests/build/folders.sh
 
-triple=x86_64-unknown-linux-gnu
+arch=${1:-$(uname -m)}
 # The oldest glibc that the helper runs with: that of manylinux2014, the oldest that CUDA 12 wheels are made for.
 glibc_floor=2.17
 
+case $arch in
+  "$(uname -m)") name=cuda-entrypoint ;;
+  x86_64 | aarch64) name=cuda-entrypoint-$arch ;;
+  *) echo "build.sh: ARCH is x86_64 or aarch64, not $arch" >&2 && exit 64 ;;
+esac
+
 tests/build/prerequisites.sh build
+. tests/build/toolchain.sh
 tools=$(tests/build/tools.sh build)
 
 # These settings of the caller would end up in the bytes.
@@ -18,7 +25,7 @@ unset RUSTFLAGS RUSTDOCFLAGS CARGO_BUILD_RUSTFLAGS CFLAGS LDFLAGS CUDA_ENTRYPOIN
 
 # Panic messages name source files. Name them by what they are, not by where this machine keeps them; of several
 # prefixes that fit, rustc takes the last. The registry's folder carries a hash of the registry in use.
-cargo fetch --locked --quiet --target "$triple"
+cargo fetch --locked --quiet --target "$triple" --target "$(uname -m)-unknown-linux-gnu"
 cargo_home=${CARGO_HOME:-$HOME/.cargo}
 common=("--remap-path-prefix=$cargo_home=/cargo" "--remap-path-prefix=$PWD=/cuda-entrypoint"
   "--remap-path-prefix=$target=/cuda-entrypoint/target")
@@ -26,8 +33,8 @@ for registry in "$cargo_home"/registry/src/*/; do
   common+=("--remap-path-prefix=${registry%/}=/crates")
 done
 # Without the rust-src component the standard library's files are called this already.
-sysroot=$(rustc --print sysroot)
-commit=$(rustc --version --verbose | sed -n 's/^commit-hash: //p')
+sysroot=$("${inside[@]}" rustc --print sysroot)
+commit=$("${inside[@]}" rustc --version --verbose | sed -n 's/^commit-hash: //p')
 common+=("--remap-path-prefix=$sysroot/lib/rustlib/src/rust=/rustc/$commit")
 common+=("-Clink-arg=-Wl,--build-id=none")
 
@@ -38,7 +45,7 @@ encoded() { local IFS=$'\x1f'; printf '%s' "$*"; }
 unwinding=(-Cforce-unwind-tables=no "-Clink-arg=-Wl,--no-eh-frame-hdr" "-Clink-arg=-Wl,-T,$PWD/tests/build/no-unwind.ld")
 
 echo "building the helper for glibc $glibc_floor and later"
-env PATH="$tools/bin:$PATH" \
+"${inside[@]}" env PATH="$tools/bin:$path" \
   CARGO_ZIGBUILD_ZIG_PATH="$tools/ziglang/zig" \
   CARGO_ZIGBUILD_CACHE_DIR="$target/zig/cargo-zigbuild" \
   ZIG_GLOBAL_CACHE_DIR="$target/zig/global" \
@@ -48,9 +55,9 @@ env PATH="$tools/bin:$PATH" \
   --target "$triple.$glibc_floor" --target-dir "$target/helper"
 helper=$target/helper/$triple/release/cuda-helper
 
-# A static PIE: address randomisation is worth having in a process that reads other people's files as root. Its
+# On x86-64 a static PIE: address randomisation is worth having in a process that reads other people's files as root. Its
 # relocations are packed (DT_RELR), which saves 76 KB; a C library older than glibc 2.36 cannot unpack its own, and
-# there the addresses are fixed instead.
+# there the addresses are fixed instead. On aarch64 they are fixed in any case: rustc links no static PIE for it.
 relocations=-Clink-arg=-Wl,--pack-dyn-relocs=relr
 libc=$(getconf GNU_LIBC_VERSION | cut -d ' ' -f 2)
 if [[ $(printf '%s\n' "$libc" 2.36 | sort -V | head -n 1) != 2.36 ]]; then
@@ -68,16 +75,16 @@ if [[ -e .git ]] && git rev-parse --verify --quiet HEAD >/dev/null 2>&1; then
 fi
 # Functions of the same bytes are kept once (--icf): rustc makes many, and nothing here compares their addresses.
 echo "building the entrypoint"
-env CUDA_ENTRYPOINT_HELPER_BIN="$helper" CUDA_ENTRYPOINT_COMMIT="$named" \
-  CARGO_ENCODED_RUSTFLAGS="$(encoded "${common[@]}" -Ctarget-feature=+crt-static -Clink-arg=-Wl,--icf=all "$relocations" "${unwinding[@]}" \
-    "${smaller[@]}")" \
+"${inside[@]}" env "${cross[@]}" CUDA_ENTRYPOINT_HELPER_BIN="$helper" CUDA_ENTRYPOINT_COMMIT="$named" \
+  CARGO_ENCODED_RUSTFLAGS="$(encoded "${common[@]}" -Ctarget-feature=+crt-static -Clink-arg=-Wl,--icf=all "${linking[@]}" "$relocations" \
+    "${unwinding[@]}" "${smaller[@]}")" \
   cargo build --quiet --locked --release --bin cuda-entrypoint --target "$triple" --target-dir "$target/dist-build"
 
 tests/build/verify.sh "$target/dist-build/$triple/release/cuda-entrypoint" "$helper"
 
 # Renamed into place: the old one may be running.
 mkdir -p "$dist"
-install -m 755 "$target/dist-build/$triple/release/cuda-entrypoint" "$dist/.cuda-entrypoint.new"
-mv "$dist/.cuda-entrypoint.new" "$dist/cuda-entrypoint"
-sum=$(sha256sum <"$dist/cuda-entrypoint")
-echo "${dist#"$PWD"/}/cuda-entrypoint: $(stat -c %s "$dist/cuda-entrypoint") bytes, sha256 ${sum:0:64}"
+install -m 755 "$target/dist-build/$triple/release/cuda-entrypoint" "$dist/.$name.new"
+mv "$dist/.$name.new" "$dist/$name"
+sum=$(sha256sum <"$dist/$name")
+echo "${dist#"$PWD"/}/$name: $(stat -c %s "$dist/$name") bytes, sha256 ${sum:0:64}"

@@ -6,10 +6,11 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 purpose=${1:-build}
 have() { command -v "$1" >/dev/null 2>&1; }
 
-if [[ $(uname -sm) != "Linux x86_64" ]]; then
-  echo "cuda-entrypoint builds on x86_64 Linux only; this is $(uname -sm)" >&2
+if [[ $(uname -sm) != "Linux x86_64" && $(uname -sm) != "Linux aarch64" ]]; then
+  echo "cuda-entrypoint builds on Linux, on x86_64 and aarch64; this is $(uname -sm)" >&2
   exit 1
 fi
+triple=$(uname -m)-unknown-linux-gnu
 
 packages=() # by Debian's names
 have make || packages+=(make)
@@ -57,9 +58,9 @@ else
   if [[ $(printf '%s\n' "$minimum" "$version" | sort -V | head -n 1) != "$minimum" ]]; then
     missing=1
     echo "cargo is $version, needed is $minimum or newer; run: rustup update" >&2
-  elif ! [[ -d $(rustc --print target-libdir --target x86_64-unknown-linux-gnu) ]]; then
+  elif ! [[ -d $(rustc --print target-libdir --target "$triple") ]]; then
     missing=1
-    echo "no standard library for x86_64-unknown-linux-gnu; run: rustup target add x86_64-unknown-linux-gnu" >&2
+    echo "no standard library for $triple; run: rustup target add $triple" >&2
   fi
 fi
 exit "$missing"

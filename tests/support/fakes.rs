@@ -7,7 +7,10 @@ use std::{env, fs, process};
 
 use super::folders::{root, target};
 
-const TARGET: &str = "x86_64-unknown-linux-gnu";
+/// This machine's.
+fn triple() -> String {
+    format!("{}-unknown-linux-gnu", env::consts::ARCH)
+}
 
 /// A folder with `libcuda.so.1` and `libnvidia-ml.so.1`, for `LD_LIBRARY_PATH`. They act out the JSON file that
 /// `FAKE_GPU_SCRIPT` names; tests/fakes/script/src/lib.rs describes it.
@@ -27,7 +30,7 @@ pub fn fake_driver_dir() -> &'static Path {
             &target_dir,
             &flags,
         );
-        let built = target_dir.join(TARGET).join("debug");
+        let built = target_dir.join(triple()).join("debug");
         let dir = target_dir.join("lib");
         fs::create_dir_all(&dir).unwrap();
         replace(&built.join("libcuda.so"), &dir.join("libcuda.so.1"));
@@ -72,7 +75,7 @@ pub fn helper_binary() -> PathBuf {
             &target_dir,
             &flags,
         );
-        target_dir.join(TARGET).join("helper/cuda-helper")
+        target_dir.join(triple()).join("helper/cuda-helper")
     };
     let named = || env::var_os("CUDA_ENTRYPOINT_HELPER_BIN").map(PathBuf::from);
     HELPER.get_or_init(|| named().unwrap_or_else(build)).clone()
@@ -98,7 +101,7 @@ fn cargo(arguments: &[&str], target_dir: &Path, flags: &str) {
     command
         .current_dir(root())
         .args(arguments)
-        .args(["--target", TARGET, "--target-dir"])
+        .args(["--target", &triple(), "--target-dir"])
         .arg(target_dir);
     command.env("CARGO_ENCODED_RUSTFLAGS", flags);
     for inherited in [

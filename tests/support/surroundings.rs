@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
-use cuda_entrypoint::discover::machine::DRIVER_FOLDERS;
+use cuda_entrypoint::processor::OWN;
 use nix::libc;
 
 /// What a machine's owner may have set, and what none of the tests means.
@@ -136,7 +136,7 @@ fn library_folders() -> Vec<PathBuf> {
         break;
     }
     // Where the entrypoint looks for a driver that the loader does not find.
-    folders.extend(DRIVER_FOLDERS.iter().map(PathBuf::from));
+    folders.extend(OWN.driver.iter().map(PathBuf::from));
     // Toolkits, of which cuda is a link to one.
     let entries = fs::read_dir("/usr/local").into_iter().flatten().flatten();
     for toolkit in entries.map(|entry| entry.path()) {

@@ -28,6 +28,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use arguments::{Arguments, Request};
+use cuda_entrypoint::processor::OWN;
 use foreign::{driver, glibc, libraries, native, nvml, process};
 use output::Output;
 
@@ -46,7 +47,7 @@ fn main() -> ExitCode {
     };
     // Before the first line, so that it is taken for what it is: the complaint of an image's loader.
     if !glibc::is_here() {
-        eprintln!("{}", glibc::NOT_HERE);
+        eprintln!("the C library behind {} is not glibc", OWN.loader);
         return ExitCode::from(UNAVAILABLE);
     }
     process::forbid_core_files();

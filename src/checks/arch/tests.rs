@@ -22,7 +22,7 @@ fn each_kind_of_service_has_its_finding() {
     for (list, capability, code, status) in [
         ("8.0;9.0", (9, 0), Code::ArchUnsupported, Status::Pass),
         ("9.0a", (9, 0), Code::ArchUnsupported, Status::Pass),
-        ("8.6", (8, 7), Code::ArchUnlisted, Status::Warn),
+        ("8.6", (8, 7), Code::ArchUnsupported, Status::Fail),
         ("8.6", (8, 9), Code::ArchUnlisted, Status::Warn),
         ("8.0+PTX", (10, 0), Code::ArchUnlisted, Status::Warn),
         ("8.6", (8, 0), Code::ArchUnsupported, Status::Fail),

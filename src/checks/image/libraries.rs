@@ -19,6 +19,7 @@ use crate::facts::{
 };
 use crate::order;
 use crate::packages::{self, untagged};
+use crate::processor::OWN;
 use crate::stack::CudaRule;
 
 /// No CUDA has a higher minor version.
@@ -198,7 +199,7 @@ fn helper(scene: &ImageContext<'_>, culprit_is_judged: bool) -> Option<Finding> 
         HelperEnd::LoaderMissing { detail } => Some(
             Finding::problem(Code::LoaderMissing, "ld.so")
                 .observed(detail)
-                .required("/lib64/ld-linux-x86-64.so.2 of glibc 2.17 or newer")
+                .required(format!("{} of glibc 2.17 or newer", OWN.loader))
                 .message(format!("no CUDA library can run in this image: {detail}"))
                 .hint(
                     "Base the image on a glibc distribution (Debian, Ubuntu, Rocky, distroless/cc), not on Alpine or \

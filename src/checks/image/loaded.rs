@@ -16,6 +16,7 @@ use crate::facts::{
 use crate::nvidia::NvidiaWheel;
 use crate::order;
 use crate::packages;
+use crate::processor::OWN;
 use crate::text::{counted, verb};
 
 const FOUND: &str = "a file that the loader finds and can use";
@@ -88,21 +89,21 @@ fn refused(scene: &ImageContext<'_>, refused: &RefusedObject) -> Finding {
     let RefusedObject { path, reason } = refused;
     let mut named = scene.image.named_libraries.iter().flat_map(|named| &named.paths);
     let hint = match named.any(|known| known == path) {
-        true => {
-            "Name a program or shared library for x86-64 in the manifest's `libraries`, not a script that starts it; build or copy \
-             it again if it is damaged, and base the image on one that has the loader that it names."
-        }
-        false => {
-            "Reinstall the package that brings it, in its build for this processor; look whether a Dockerfile step cut or \
-             stripped the file."
-        }
+        true => format!(
+            "Name a program or shared library for {} in the manifest's `libraries`, not a script that starts it; build or copy it \
+             again if it is damaged, and base the image on one that has the loader that it names.",
+            OWN.name
+        ),
+        false => "Reinstall the package that brings it, in its build for this processor; look whether a Dockerfile step cut or \
+                  stripped the file."
+            .to_string(),
     };
     problem(
         Severity::Fail,
         path,
         reason,
         &format!("the loader refuses {path}: {reason}"),
-        hint,
+        &hint,
     )
 }
 

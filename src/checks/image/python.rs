@@ -8,6 +8,7 @@ use super::{ImageContext, listed};
 use crate::check::{Code, Finding, Severity};
 use crate::facts::{Distribution, Python};
 use crate::process::closed;
+use crate::processor::OWN;
 use crate::text::counted;
 
 /// Whether an interpreter is needed, and not only folders with packages.
@@ -262,7 +263,7 @@ impl Foreign {
         match self {
             Self::Interpreter if abi.free_threaded => format!("Python here is {version}, free-threaded"),
             Self::Interpreter => format!("Python here is {version}"),
-            Self::Platform => "this is x86-64 Linux with glibc".into(),
+            Self::Platform => format!("this is {} Linux with glibc", OWN.name),
         }
     }
 
@@ -271,7 +272,10 @@ impl Foreign {
         match self {
             Self::Interpreter if abi.free_threaded => format!("wheels for cp3{minor}t, abi3t or py3"),
             Self::Interpreter => format!("wheels for cp3{minor}, abi3 or py3"),
-            Self::Platform => "wheels for any platform, linux_x86_64 or manylinux_…_x86_64".into(),
+            Self::Platform => {
+                let machine = OWN.machine;
+                format!("wheels for any platform, linux_{machine} or manylinux_…_{machine}")
+            }
         }
     }
 
@@ -283,11 +287,11 @@ impl Foreign {
                 "Install with the pip of this very interpreter (python3.{minor}{threads} -m pip install …); do not copy \
                  site-packages between versions of Python."
             ),
-            Self::Platform => {
-                "Install with pip in the image itself, built for linux/amd64 on a base with glibc; do not \
-                               copy site-packages from another machine or from Alpine."
-                    .into()
-            }
+            Self::Platform => format!(
+                "Install with pip in the image itself, built for {} on a base with glibc; do not copy site-packages from \
+                 another machine or from Alpine.",
+                OWN.platform
+            ),
         }
     }
 }
@@ -383,13 +387,15 @@ struct Abi {
     free_threaded: bool,
 }
 
-/// Whether a wheel's tag is for this CPython on x86-64 Linux with glibc.
+/// Whether a wheel's tag is for this CPython on this processor's Linux with glibc.
 ///
 /// Source: PyPA specification "Platform compatibility tags".
 fn fits(tag: &str, abi: Abi) -> bool {
     let here = |platform: &str| {
         platform == "any"
-            || platform.ends_with("_x86_64")
+            || platform
+                .strip_suffix(OWN.machine)
+                .is_some_and(|rest| rest.ends_with('_'))
                 && (platform.starts_with("linux_") || platform.starts_with("manylinux"))
     };
     fits_interpreter(tag, abi)

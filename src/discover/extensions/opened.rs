@@ -41,7 +41,7 @@ pub fn names(path: &Path) -> Vec<String> {
 fn read(path: &Path, found: &mut Vec<String>) -> Option<()> {
     let file = RandomFile::open(path).ok()?;
     let mut reader = Reader::new(&file);
-    let elf = elf::open_x86_64(&mut reader).ok()?;
+    let elf = elf::open_own(&mut reader).ok()?;
     let mut buffer = vec![0; PIECE];
     for index in 0..elf.section_count() {
         let section = elf.section(&mut reader, index).ok()?;

@@ -68,7 +68,7 @@ fn read_table(path: &Path) -> Option<Vec<u8>> {
 /// The first section of a type.
 fn section(file: &RandomFile, kind: u32) -> Option<Section> {
     let mut reader = Reader::new(file);
-    let elf = elf::open_x86_64(&mut reader).ok()?;
+    let elf = elf::open_own(&mut reader).ok()?;
     (0..elf.section_count()).find_map(|index| {
         let section = elf.section(&mut reader, index).ok()?;
         (section.kind == kind).then_some(section)
@@ -156,7 +156,7 @@ fn defined(path: &Path) -> Option<Vec<u32>> {
 fn names(path: &Path, wanted: &dyn Fn(&Sym64<Le>) -> bool) -> Option<Vec<String>> {
     let file = RandomFile::open(path).ok()?;
     let mut reader = Reader::new(&file);
-    let elf = elf::open_x86_64(&mut reader).ok()?;
+    let elf = elf::open_own(&mut reader).ok()?;
     let (mut symbols, mut strings) = (None, None);
     for index in 0..elf.section_count() {
         let section = elf.section(&mut reader, index).ok()?;

@@ -16,6 +16,7 @@ use crate::discover::links::Links;
 use crate::discover::sample::same_contents;
 use crate::discover::{elf, files, libraries};
 use crate::facts::{FoundBy, Library, LibraryKind, LibraryOrigin, LoadedObject, ShadowedCopy};
+use crate::processor::OWN;
 
 /// ldconfig's settings.
 pub const CONF: &str = "/etc/ld.so.conf";
@@ -360,8 +361,7 @@ fn entry_of<'e>(mut entries: impl Iterator<Item = &'e Path>, folder: &Path) -> O
     let below = |entry: &Path| {
         let rest = folder.strip_prefix(entry).ok()?;
         let first = rest.components().next().map(|c| c.as_os_str());
-        let known = ["glibc-hwcaps", "tls", "haswell", "avx512_1", "x86_64"];
-        Some(first.is_none_or(|first| known.iter().any(|k| first == *k)))
+        Some(first.is_none_or(|first| OWN.better.iter().any(|better| first == *better)))
     };
     entries.find(|entry| below(entry) == Some(true))
 }

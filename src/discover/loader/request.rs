@@ -15,6 +15,7 @@ use crate::discover::{elf, files, named_libraries};
 use crate::facts::{NamedLibraries, Python, RefusedObject};
 use crate::order;
 use crate::packages::{self, Package};
+use crate::processor::OWN;
 use crate::stack::{SmokeEntry, Stack};
 
 /// The driver's library. It is asked for last: whatever the modules bring along themselves comes first.
@@ -122,10 +123,10 @@ fn files(paths: &[PathBuf]) -> Result<(Vec<Request>, Vec<RefusedObject>), String
     if programs.is_empty() && libraries.is_empty() {
         return Ok((Vec::new(), refused));
     }
-    match is_glibcs(Path::new(LOADER)) {
+    match is_glibcs(Path::new(OWN.loader)) {
         Ok(true) => {}
-        Ok(false) => return Err(format!("{LOADER} is not glibc's")),
-        Err(why) => return Err(format!("{LOADER}: {why}")),
+        Ok(false) => return Err(format!("{} is not glibc's", OWN.loader)),
+        Err(why) => return Err(format!("{}: {why}", OWN.loader)),
     }
     let of_programs: Vec<Request> = programs.iter().filter_map(|path| of_file(path)).collect();
     let of_libraries = libraries.iter().filter_map(|path| {
@@ -148,7 +149,7 @@ fn of_file(path: &Path) -> Option<Request> {
     let name = path.to_str()?.to_string();
     Some(Request {
         program: path.canonicalize().ok()?,
-        loader: Some(PathBuf::from(LOADER)),
+        loader: Some(PathBuf::from(OWN.loader)),
         modules: vec![name.clone()],
         about: Some(name),
         ..Request::default()
@@ -198,9 +199,6 @@ fn is_without_python(stack: &Stack) -> bool {
     stack.as_found
         || (stack.packages.is_empty() && stack.python.is_none() && !stack.smoke.iter().any(is_builtin))
 }
-
-/// glibc's for x86-64, where the ABI has it.
-const LOADER: &str = "/lib64/ld-linux-x86-64.so.2";
 
 /// The installed modules: torch's first, then in the order of the smoke, then those of other packages.
 fn modules_of(stack: &Stack, python: &Python) -> Vec<PathBuf> {

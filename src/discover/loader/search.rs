@@ -6,23 +6,13 @@
 use std::path::{Path, PathBuf};
 
 use crate::discover::{files, ld_cache};
+use crate::processor::OWN;
 
 /// ldconfig's list.
 const CACHE: &str = "/etc/ld.so.cache";
 /// Libraries that every program gets, by their paths.
 pub const PRELOAD: &str = "/etc/ld.so.preload";
-/// The folders behind ld.so.cache, of all distributions.
-const DEFAULT: [&str; 6] = [
-    "/lib/x86_64-linux-gnu",
-    "/usr/lib/x86_64-linux-gnu",
-    "/lib64",
-    "/usr/lib64",
-    "/lib",
-    "/usr/lib",
-];
-/// Folders for better processors below each one: of glibc 2.33 and later, and of those before 2.37.
-const BETTER: [&str; 5] = ["glibc-hwcaps", "tls", "haswell", "avx512_1", "x86_64"];
-/// How deep they lie inside one another: `tls/haswell/avx512_1/x86_64`.
+/// How deep folders for better processors lie inside one another: `tls/haswell/avx512_1/x86_64`.
 const DEEPEST: usize = 4;
 
 /// The folders of a list such as LD_LIBRARY_PATH. An empty entry is the working folder; `$LIB` is one of two.
@@ -32,7 +22,7 @@ pub fn listed(list: &str) -> Vec<PathBuf> {
         if entry.is_empty() {
             all.push(PathBuf::from("."));
         } else if entry.contains('$') {
-            for lib in ["lib/x86_64-linux-gnu", "lib64", "lib"] {
+            for lib in OWN.lib {
                 let entry = entry.replace("${LIB}", lib).replace("$LIB", lib);
                 all.push(PathBuf::from(entry));
             }
@@ -61,7 +51,7 @@ pub fn with_better(folder: &Path) -> Vec<PathBuf> {
     };
     let mut here = all.clone();
     for _ in 0..DEEPEST {
-        here = here.iter().flat_map(|folder| below(folder, &BETTER)).collect();
+        here = here.iter().flat_map(|folder| below(folder, OWN.better)).collect();
         for folder in here.iter().filter(|folder| folder.ends_with("glibc-hwcaps")) {
             for entry in files::list(folder).unwrap_or_default() {
                 all.push(folder.join(entry.name));
@@ -78,12 +68,13 @@ pub fn with_better(folder: &Path) -> Vec<PathBuf> {
 /// Whether a folder or file is for better processors.
 pub fn is_better(path: &Path) -> bool {
     path.components()
-        .any(|part| BETTER.iter().any(|better| part.as_os_str() == *better))
+        .any(|part| OWN.better.iter().any(|better| part.as_os_str() == *better))
 }
 
 /// The level of this processor.
 ///
 /// Source: System V psABI for x86-64, "Micro-Architecture Levels".
+#[cfg(target_arch = "x86_64")]
 pub fn level() -> &'static str {
     use std::arch::is_x86_feature_detected as has;
     if !(has!("sse4.2") && has!("ssse3") && has!("popcnt")) {
@@ -103,6 +94,15 @@ pub fn level() -> &'static str {
     }
 }
 
+/// What of this processor the loader goes by: `atomics`, for which glibc before 2.37 has a folder.
+#[cfg(target_arch = "aarch64")]
+pub fn level() -> &'static str {
+    match std::arch::is_aarch64_feature_detected!("lse") {
+        true => "aarch64 with atomics",
+        false => "aarch64",
+    }
+}
+
 /// Calls with each name and path of ld.so.cache.
 pub fn cache(take: &mut dyn FnMut(&str, &str)) {
     let cache = files::read_head(Path::new(CACHE), ld_cache::MAX_BYTES);
@@ -111,7 +111,7 @@ pub fn cache(take: &mut dyn FnMut(&str, &str)) {
 
 /// Where a name may lie that ld.so.cache does not have.
 pub fn default_places(name: &str) -> impl Iterator<Item = PathBuf> {
-    DEFAULT.iter().map(move |folder| Path::new(folder).join(name))
+    OWN.default.iter().map(move |folder| Path::new(folder).join(name))
 }
 
 /// The files that a program without a search path of its own may get under a name, in the loader's order.

@@ -40,7 +40,7 @@ impl Symbols {
     fn try_read(path: &Path) -> Option<Self> {
         let file = RandomFile::open(path).ok()?;
         let mut reader = Reader::new(&file);
-        let elf = elf::open_x86_64(&mut reader).ok()?;
+        let elf = elf::open_own(&mut reader).ok()?;
         let mut found = Self::default();
         for index in 0..elf.section_count() {
             let section = elf.section(&mut reader, index).ok()?;

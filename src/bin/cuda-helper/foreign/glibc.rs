@@ -2,9 +2,6 @@
 
 use std::ptr;
 
-/// What the loader leads to where [`is_here`] says no.
-pub const NOT_HERE: &str = "the C library behind /lib64/ld-linux-x86-64.so.2 is not glibc";
-
 /// NVIDIA's libraries need glibc itself. Alpine's gcompat and libc6-compat give musl's loader the name of glibc's:
 /// this program then starts, and none of the libraries loads.
 ///
