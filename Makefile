@@ -4,7 +4,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 
-.PHONY: help build check verify verify-reproducible demo test test-all test-stack test-field test-field-images faults signals pictures docs compare fuzz valgrind miri bench lint map clean
+.PHONY: help build check verify verify-reproducible release demo test test-all test-aarch64 test-stack test-field test-field-images faults signals pictures docs compare fuzz valgrind miri bench msrv lint map clean
 
 help: ## list these targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,6 +19,9 @@ verify: ## check dist/cuda-entrypoint against what `make build` promises
 verify-reproducible: ## build twice in two folders and compare the sha256
 	@tests/build/reproducible.sh
 
+release: ## dist/release from a clean tree and its tag: archives, image, sums, bill of materials; RELEASE_KEY signs; uploads nothing
+	@tests/release/release.sh
+
 demo: build ## fetch real CUDA 12.4 wheels and start a command behind the entrypoint; needs no GPU
 	@tests/demo/demo.sh
 
@@ -31,6 +34,10 @@ check: ## unit tests and lints: before each commit
 
 test-all: build ## every test; one that cannot be run here has failed
 	@tests/test.sh --all
+
+test-aarch64: ## what the aarch64 binary does in an image for arm64, by qemu: root, debootstrap, 2.5 GB from Debian and PyPI
+	@tests/aarch64/prepare.sh
+	@cargo test --quiet --locked --test integration -- aarch64::
 
 test-stack: build ## a full torch 2.5.0 environment, and the service image with it: 8 GB from PyPI
 	@tests/stack_full/run.sh
@@ -70,6 +77,9 @@ fuzz: ## each parser with 10,000,000 hostile inputs, which takes hours; needs a 
 
 bench: build ## what the image stage costs on that environment, beside a Python entrypoint and cuobjdump
 	@tests/bench/run.sh
+
+msrv: ## compile with the oldest Rust that Cargo.toml states, where it is installed
+	@tests/build/msrv.sh
 
 lint: ## formats, clippy, shell, Dockerfiles, licenses, texts
 	@tests/lint/lint.sh

@@ -11,6 +11,7 @@ extern crate cuda_entrypoint_test_attribute;
 #[macro_use]
 mod support;
 
+mod aarch64;
 mod capture;
 mod cli;
 mod device;
@@ -33,6 +34,7 @@ mod output;
 mod progress;
 mod receipt;
 mod receipt_docker;
+mod release;
 mod report;
 mod signals;
 mod signals_docker;

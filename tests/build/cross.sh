@@ -32,9 +32,10 @@ if [[ ! -e $root/.complete ]]; then
     draft=$1 suite=$2
     shift 2
     debootstrap --variant=minbase "$suite" "$draft"
-    # Nothing here has to outlive a power cut, and nobody reads its documentation.
+    # Nothing here has to outlive a power cut, and nobody reads its documentation but the terms.
     echo force-unsafe-io >"$draft/etc/dpkg/dpkg.cfg.d/quick"
     printf "path-exclude=/usr/share/%s/*\n" doc man locale info >>"$draft/etc/dpkg/dpkg.cfg.d/quick"
+    echo "path-include=/usr/share/doc/*/copyright" >>"$draft/etc/dpkg/dpkg.cfg.d/quick"
     printf "%s \"false\";\n" Acquire::Check-Valid-Until APT::Install-Recommends >"$draft/etc/apt/apt.conf.d/90cross"
     chroot "$draft" dpkg --add-architecture arm64
     chroot "$draft" apt-get update --quiet

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Fetches the wheels of requirement lists, each once, and prints the folder that holds them.
 
-usage: wheels.py [--python X.Y] [--files] LIST[:NAME,NAME...]...
+usage: wheels.py [--python X.Y] [--machine NAME] [--files] LIST[:NAME,NAME...]...
     LIST      a file of tests/requirements by its name, such as `demo`, and which of its distributions (all)
+    --machine the processor that they are for (x86_64)
     --files   prints the wheels' paths, one a line, instead of the folder
 
 The one way by which the demo, the tests, the benchmarks and the full stack get wheels: whatever one of them fetched is
@@ -21,8 +22,7 @@ import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 # What wheels of these releases are tagged with, from glibc 2.28 downwards.
-PLATFORMS = ["manylinux_2_28_x86_64", "manylinux_2_27_x86_64", "manylinux_2_17_x86_64"]
-PLATFORMS += ["manylinux2014_x86_64", "manylinux1_x86_64"]
+PLATFORMS = ["manylinux_2_28", "manylinux_2_27", "manylinux_2_17", "manylinux2014", "manylinux1"]
 
 
 def folder():
@@ -49,17 +49,19 @@ def requirements(argument):
             yield match.group(1), match.group(2), line
 
 
-def present(wheels, name, version, python):
-    """The wheel of this release for this Python in the folder, or None."""
+def present(wheels, name, version, python, machine):
+    """The wheel of this release for this Python and processor in the folder, or None."""
     tag = re.compile(r"(py[23](\.py3)?-|cp{0}-|cp3\d+-abi3-)".format(python.replace(".", "")))
     for wheel in wheels.glob("*.whl"):
         parts = wheel.name.split("-", 2)
+        if not wheel.stem.endswith(("_" + machine, "-any")):
+            continue
         if len(parts) == 3 and (normal(parts[0]), parts[1]) == (normal(name), version) and tag.match(parts[2]):
             return wheel
     return None
 
 
-def fetch(wheels, lines, python):
+def fetch(wheels, lines, python, machine):
     """Fetches with one run of pip into a folder beside, and moves what came."""
     with tempfile.TemporaryDirectory(dir=wheels, prefix=".partial-") as partial:
         listed = pathlib.Path(partial, "requirements.txt")
@@ -67,7 +69,7 @@ def fetch(wheels, lines, python):
         command = [ROOT / "tests/build/pip.sh", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
         command += ["--require-hashes", "--implementation", "cp", "--python-version", python]
         for platform in PLATFORMS:
-            command += ["--platform", platform]
+            command += ["--platform", platform + "_" + machine]
         command += ["--dest", partial, "--requirement", listed]
         if subprocess.run(command, stdin=subprocess.DEVNULL, stdout=sys.stderr).returncode != 0:
             names = " ".join(line.split(" ", 1)[0] for line in lines)
@@ -81,13 +83,15 @@ def fetch(wheels, lines, python):
 
 
 def main(arguments):
-    python, files = "3.11", False
+    python, machine, files = "3.11", "x86_64", False
     while arguments and arguments[0].startswith("-"):
         option, arguments = arguments[0], arguments[1:]
         if option == "--files":
             files = True
         elif option == "--python" and arguments:
             python, arguments = arguments[0], arguments[1:]
+        elif option == "--machine" and arguments:
+            machine, arguments = arguments[0], arguments[1:]
         else:
             sys.exit(__doc__.strip())
     if not arguments:
@@ -95,7 +99,7 @@ def main(arguments):
     wheels = folder()
     wheels.mkdir(parents=True, exist_ok=True)
     asked = [each for argument in arguments for each in requirements(argument)]
-    missing = [each for each in asked if present(wheels, each[0], each[1], python) is None]
+    missing = [each for each in asked if present(wheels, each[0], each[1], python, machine) is None]
     if missing:
         print("fetching {} into {}".format(", ".join("==".join(each[:2]) for each in missing), wheels), file=sys.stderr)
     # pip takes one release of a distribution at a time.
@@ -106,10 +110,10 @@ def main(arguments):
                 later.append(each)
             else:
                 turn[each[0]] = each
-        fetch(wheels, [line for _, _, line in turn.values()], python)
+        fetch(wheels, [line for _, _, line in turn.values()], python, machine)
         missing = later
     if files:
-        print("\n".join(str(present(wheels, each[0], each[1], python)) for each in asked))
+        print("\n".join(str(present(wheels, each[0], each[1], python, machine)) for each in asked))
     else:
         print(wheels)
 

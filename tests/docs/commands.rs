@@ -25,7 +25,16 @@ pub const PAGES: [&str; 6] = [
 ];
 
 /// What cannot be run beside the other tests, by the beginning of the command, and why.
-const ELSEWHERE: [(&str, &str); 13] = [
+const ELSEWHERE: [(&str, &str); 16] = [
+    (
+        "sha256sum --check --ignore-missing SHA256SUMS",
+        "needs a release; tests/release.rs does the same",
+    ),
+    (
+        "ssh-keygen -Y verify ",
+        "needs a release and the key of its maker; tests/release.rs does the same",
+    ),
+    ("skopeo copy ", "needs a registry"),
     (
         "make demo ",
         "builds the release binary; .ci/run runs it on a fresh machine",

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Judges by deny.toml what the lock files bring in: licenses, sources, and two versions of one crate. Takes the cargo-deny that
-# is on PATH; where there is none it builds one below target/tools, which takes some minutes once.
+# deny.sh [--program]: judges by deny.toml what the lock files bring in: licenses, sources, and two versions of one crate. Takes the cargo-deny that
+# is on PATH; where there is none it builds one below target/tools, which takes some minutes once. --program only says where it is.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 . tests/build/folders.sh
@@ -17,6 +17,11 @@ if [[ -z $deny ]]; then
       "cargo-deny@$version")
     rm -rf "$root/build"
   fi
+fi
+
+if [[ ${1:-} == --program ]]; then
+  echo "$deny"
+  exit
 fi
 
 for manifest in Cargo.toml tests/fuzz/Cargo.toml; do

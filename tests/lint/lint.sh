@@ -44,6 +44,9 @@ check "hadolint" dockerfiles
 check "Kubernetes manifests" tests/kubernetes/manifests.py check
 check "Python syntax" tests/lint/python.py
 check "licenses, sources and duplicates of the crates" tests/lint/deny.sh
+check "RustSec's advisories" tests/lint/advisories.sh
+check "the table of the crates" tests/lint/crates.py
+check "the oldest Rust" tests/build/msrv.sh
 check "the fence test itself" tests/lint/fence.py --self-test
 check "unsafe in two modules" tests/lint/fence.py
 check "ARCHITECTURE.md's map against the code" tests/lint/map.py

@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Mutex, OnceLock};
 use std::{env, fmt, fs};
 
+use super::folders::target;
 use super::harness;
 use super::probe::hangfs;
 
@@ -54,6 +55,8 @@ pub enum Need {
     AtomicRename,
     /// access control lists on the file system of temporary files
     Acl,
+    /// what tests/aarch64/prepare.sh makes, and a kernel that runs it
+    Aarch64,
     /// Pythons of other versions
     Pythons,
 }
@@ -223,6 +226,11 @@ impl Need {
                 "TMPDIR=FOLDER on a file system that has them",
                 &[],
             ),
+            Aarch64 => row(
+                "the aarch64 binary and what runs it",
+                "as root: make test-aarch64",
+                &[],
+            ),
             Pythons => row(
                 "other Pythons",
                 "CUDA_ENTRYPOINT_TEST_PYTHONS=PATH:... names them, where none is on PATH or among pyenv's",
@@ -295,6 +303,12 @@ impl Need {
                     .map(drop)
                     .map_err(|error| format!("{}: {error}", folder.display()))
             }
+            Aarch64 => switched_on("CUDA_ENTRYPOINT_SKIP_AARCH64").and_then(|()| {
+                match target().join("cross/image/cuda-entrypoint").is_file() {
+                    true => works(&["tests/aarch64/inside.sh", "true"]),
+                    false => Err("tests/aarch64/prepare.sh did not run".into()),
+                }
+            }),
             // The test finds out.
             AtomicRename | Acl | Pythons => Ok(()),
         }

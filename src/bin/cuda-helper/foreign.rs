@@ -23,6 +23,7 @@ use std::{fs, ptr};
 
 use cuda_entrypoint::facts::CallError;
 use cuda_entrypoint::hidden;
+use cuda_entrypoint::processor::OWN;
 use libloading::os::unix::{Library, RTLD_LAZY, RTLD_LOCAL, RTLD_NOW};
 
 use crate::output::Output;
@@ -102,7 +103,8 @@ impl<'a> Foreign<'a> {
             // The loader passes over such a file and then says that there is none.
             if let Some(machine) = other_machine(name) {
                 message.push_str(&format!(
-                    "; the file is there, and made for {machine}, not x86-64"
+                    "; the file is there, and made for {machine}, not {}",
+                    OWN.name
                 ));
             }
             message
@@ -244,8 +246,9 @@ fn other_machine(name: &OsStr) -> Option<String> {
         _ => return None,
     };
     match machine {
-        62 => None,
+        own if own == OWN.elf => None,
         3 => Some("32-bit x86".into()),
+        62 => Some("x86-64".into()),
         183 => Some("aarch64".into()),
         other => Some(format!("ELF machine {other}")),
     }

@@ -9,8 +9,12 @@ use std::ops::Range;
 
 use libc::{Elf64_Phdr, PF_W, PT_LOAD, dl_phdr_info};
 
-/// x86-64's.
-const PAGE: usize = 4096;
+/// x86-64's; of aarch64's sizes the largest, which Grace machines use.
+const PAGE: usize = if cfg!(target_arch = "aarch64") {
+    65536
+} else {
+    4096
+};
 
 /// Has the kernel provide all of it, in the library that the loader has mapped at `base` (madvise(2),
 /// `MADV_POPULATE_WRITE`). A kernel before 5.14 refuses, and the pages come one by one.
