@@ -8,7 +8,7 @@ pub fn commit() -> Option<&'static str> {
     option_env!("CUDA_ENTRYPOINT_COMMIT").filter(|commit| !commit.is_empty())
 }
 
-/// `0.1.0 (1a2b3c4 2026-01-31)`
+/// `0.2.0 (1a2b3c4 2026-01-31)`
 pub fn full() -> String {
     match commit() {
         Some(commit) => format!("{VERSION} ({commit})"),

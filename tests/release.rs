@@ -207,7 +207,16 @@ fn the_sums_are_verified_by_the_key_that_signed_them() {
     assert!(made.status.success());
     let public = fs::read_to_string(world.path("out/key.pub")).unwrap();
     world.write("out/allowed_signers", format!("release {public}"));
-    let sign = ["-q", "-Y", "sign", "-n", "cuda-entrypoint", "-f", "key", "SHA256SUMS"];
+    let sign = [
+        "-q",
+        "-Y",
+        "sign",
+        "-n",
+        "cuda-entrypoint",
+        "-f",
+        "key",
+        "SHA256SUMS",
+    ];
     assert!(run(&sign, "SHA256SUMS").unwrap().status.success());
     let verify = "-Y verify -f allowed_signers -I release -n cuda-entrypoint -s SHA256SUMS.sig";
     let verify: Vec<&str> = verify.split(' ').collect();

@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
-use cuda_entrypoint::processor::OWN;
 use nix::libc;
 
 /// What a machine's owner may have set, and what none of the tests means.
@@ -30,7 +29,8 @@ const FOREIGN: [&str; 14] = [
 ];
 
 /// The tests' own settings; what the entrypoint reads is not among them.
-const OWN: [&str; 8] = [
+const OWN: [&str; 9] = [
+    "CUDA_ENTRYPOINT_CROSS_",
     "CUDA_ENTRYPOINT_DIST",
     "CUDA_ENTRYPOINT_HELPER_BIN",
     "CUDA_ENTRYPOINT_MUTANT",
@@ -136,7 +136,7 @@ fn library_folders() -> Vec<PathBuf> {
         break;
     }
     // Where the entrypoint looks for a driver that the loader does not find.
-    folders.extend(OWN.driver.iter().map(PathBuf::from));
+    folders.extend(cuda_entrypoint::processor::OWN.driver.iter().map(PathBuf::from));
     // Toolkits, of which cuda is a link to one.
     let entries = fs::read_dir("/usr/local").into_iter().flatten().flatten();
     for toolkit in entries.map(|entry| entry.path()) {
