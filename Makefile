@@ -49,7 +49,7 @@ test-field: build ## environments that people use and the examples, started behi
 	@tests/build/fakes.sh >/dev/null
 	@tests/field/run.py
 
-test-field-images: build ## the Dockerfiles of the examples, built on stand-in base images and started behind fake GPUs: Docker, 40 GB from PyPI
+test-field-images: build ## the Dockerfiles of the examples, built on stand-in base images and started behind fake GPUs: Docker, root, 25 GB from PyPI and Debian
 	@tests/build/fakes.sh >/dev/null
 	@tests/field/images.py
 
