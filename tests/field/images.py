@@ -302,11 +302,12 @@ def example(name):
 
 
 def remove(images):
-    """These stand-ins, and what they and the examples were built from: no image goes before those that are based on it."""
+    """These stand-ins, and what they and the examples were built from: several rounds, since no image goes before those that are
+    based on it."""
     for image in images:
         if has(image) and is_stand_in(image):
             docker("rmi", "--force", image, capture_output=True)
-    for selected in (f"reference={LABEL}-*", "dangling=true"):
+    for selected in ("dangling=true", f"reference={LABEL}-*") * 3:
         found = said("images", "--quiet", "--filter", selected, "--filter", f"label={LABEL}").split()
         if found:
             docker("rmi", "--force", *dict.fromkeys(found), capture_output=True)
