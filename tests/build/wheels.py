@@ -49,13 +49,11 @@ def requirements(argument):
             yield match.group(1), match.group(2), line
 
 
-def present(wheels, name, version, python, machine):
-    """The wheel of this release for this Python and processor in the folder, or None."""
+def present(wheels, name, version, python):
+    """The wheel of this release for this Python in the folder, or None."""
     tag = re.compile(r"(py[23](\.py3)?-|cp{0}-|cp3\d+-abi3-)".format(python.replace(".", "")))
     for wheel in wheels.glob("*.whl"):
         parts = wheel.name.split("-", 2)
-        if not wheel.stem.endswith(("_" + machine, "-any")):
-            continue
         if len(parts) == 3 and (normal(parts[0]), parts[1]) == (normal(name), version) and tag.match(parts[2]):
             return wheel
     return None
@@ -96,10 +94,11 @@ def main(arguments):
             sys.exit(__doc__.strip())
     if not arguments:
         sys.exit(__doc__.strip())
-    wheels = folder()
+    # Whoever looks for a wheel by its name and release alone finds this machine's.
+    wheels = folder() / ("" if machine == "x86_64" else machine)
     wheels.mkdir(parents=True, exist_ok=True)
     asked = [each for argument in arguments for each in requirements(argument)]
-    missing = [each for each in asked if present(wheels, each[0], each[1], python, machine) is None]
+    missing = [each for each in asked if present(wheels, each[0], each[1], python) is None]
     if missing:
         print("fetching {} into {}".format(", ".join("==".join(each[:2]) for each in missing), wheels), file=sys.stderr)
     # pip takes one release of a distribution at a time.
@@ -113,7 +112,7 @@ def main(arguments):
         fetch(wheels, [line for _, _, line in turn.values()], python, machine)
         missing = later
     if files:
-        print("\n".join(str(present(wheels, each[0], each[1], python, machine)) for each in asked))
+        print("\n".join(str(present(wheels, each[0], each[1], python)) for each in asked))
     else:
         print(wheels)
 

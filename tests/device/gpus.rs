@@ -227,15 +227,15 @@ fn arch_findings(checked: &Checked) -> Vec<&Value> {
 
 #[test]
 fn a_capability_that_another_ones_code_serves() {
-    let checked = of("8.7", &[], 0);
+    let checked = of("8.8", &[], 0);
     checked.says(
         "arch-unlisted",
         "warn",
         [
-            "compute capability 8.7",
+            "compute capability 8.8",
             "7.5;8.0;8.6;8.9;9.0",
             "code for 8.6 runs on it",
-            "add 8.7 to archs",
+            "add 8.8 to archs",
         ],
     );
     assert_eq!(checked.report["verdict"], "warn");

@@ -74,7 +74,7 @@ fn one_of_each() -> Vec<(&'static str, i32, Machine, &'static [&'static str])> {
         (
             "arch-unlisted",
             83,
-            Machine::new(r#"{"devices": [{"cc": "8.7"}]}"#),
+            Machine::new(r#"{"devices": [{"cc": "8.8"}]}"#),
             &[],
         ),
     ]
@@ -216,7 +216,7 @@ fn the_verdict_does_not_depend_on_who_was_faster() {
     for round in 0..50 {
         let script = format!(
             r#"{{"driver_api": 12020,
-                "devices": [{{"cc": "8.7", "ecc": 2}}, {{"cc": "12.0"}}, {{"cc": "9.0", "remap_pending": true}}],
+                "devices": [{{"cc": "8.8", "ecc": 2}}, {{"cc": "12.0"}}, {{"cc": "9.0", "remap_pending": true}}],
                 "calls": {{
                     "cuInit": {{"delay_ms": {}}}, "load libcuda": {{"delay_ms": {}}},
                     "nvmlInit_v2": {{"delay_ms": {}}}, "nvmlDeviceGetName": {{"device": 1, "delay_ms": {}, "returns": 999}}
@@ -250,7 +250,7 @@ fn the_verdict_does_not_depend_on_who_was_faster() {
 fn everything_at_once_reads_well() {
     let machine = Machine::new(
         r#"{"driver_api": 11080, "driver_release": "520.61.05",
-            "devices": [{"cc": "12.0", "name": "NVIDIA RTX PRO 6000", "ecc": 2}, {"cc": "8.7", "name": "Orin"}],
+            "devices": [{"cc": "12.0", "name": "NVIDIA RTX PRO 6000", "ecc": 2}, {"cc": "8.8", "name": "Next"}],
             "calls": {"cuDeviceTotalMem_v2": {"device": 1, "returns": 999}}}"#,
     );
     insta::assert_snapshot!(
