@@ -4,7 +4,9 @@ use super::kernels::{self, Package, Served};
 use crate::arch::{ArchList, Service};
 use crate::check::{Code, Finding, Severity};
 use crate::facts::kernels::CodeKind;
-use crate::facts::{ComputeCapability, CudaVersion, Device, Facts, ModuleKernels, PtxVersion};
+use crate::facts::{
+    ComputeCapability, CudaVersion, Device, Distribution, Facts, ImageFacts, ModuleKernels, PtxVersion,
+};
 use crate::order;
 use crate::stack::Stack;
 use crate::text::{counted, number_of, verb};
@@ -108,8 +110,13 @@ fn judge_kernels(stack: &Stack, facts: &Facts, kinds: &[(&Device, Vec<i32>)]) ->
         .iter()
         .filter_map(|(device, ordinals)| Some((subject_of(device, ordinals), device.capability?)))
         .collect();
-    if packages.is_empty() || devices.is_empty() {
+    if devices.is_empty() {
         return Vec::new();
+    }
+    if packages.is_empty() {
+        let mut modules = facts.image.kernels.iter();
+        let without = modules.all(|module| module.fatbins == 0 && module.error.is_none());
+        return cpu_builds(&facts.image).filter(|_| without).into_iter().collect();
     }
     let driver = facts.device.driver.as_ref().and_then(|driver| driver.api_version);
     let newest = driver.and_then(PtxVersion::newest_of);
@@ -149,6 +156,42 @@ fn judge_kernels(stack: &Stack, facts: &Facts, kinds: &[(&Device, Vec<i32>)]) ->
     }
     failures.extend(notes);
     failures
+}
+
+/// Frameworks that are there in their builds for the CPU, where nothing else has kernels.
+fn cpu_builds(image: &ImageFacts) -> Option<Finding> {
+    let installed = |name: &str| image.distributions.iter().any(|dist| dist.name == name);
+    let is_plugin = |dist: &Distribution| dist.name.starts_with("jax-") && dist.name.contains("-plugin");
+    let is_cpu_build = |dist: &&Distribution| match dist.name.as_str() {
+        "torch" => dist.module_version.is_some() && dist.module_cuda.is_none(),
+        "jaxlib" => !dist.version.contains('+') && !image.distributions.iter().any(is_plugin),
+        "onnxruntime" => !installed("onnxruntime-gpu"),
+        "tensorflow-cpu" => true,
+        _ => false,
+    };
+    // What conda builds has the same names, and kernels in other places.
+    let found = image.distributions.iter().filter(|_| !image.python.conda);
+    let names: Vec<String> = found
+        .filter(is_cpu_build)
+        .map(|dist| {
+            format!(
+                "{} {}",
+                dist.name,
+                dist.module_version.as_deref().unwrap_or(&dist.version)
+            )
+        })
+        .collect();
+    let first = names.first()?.split(' ').next()?.to_string();
+    let (listed, verb) = (names.join(", "), verb(names.len(), "is", "are"));
+    Some(
+        Finding::problem_as(Code::KernelsMissing, Severity::Warn, first)
+            .observed(format!("{listed}, and no package with CUDA code"))
+            .required("a framework that is built for CUDA, to use the GPU of this container")
+            .message(format!(
+                "{listed} {verb} built for the CPU, and no package of this image has CUDA code: the service does not use the GPU"
+            ))
+            .hint("In the Dockerfile: install the builds for CUDA (torch from PyPI, 'jax[cuda12]', onnxruntime-gpu, 'tensorflow[and-cuda]'); for a service that needs no GPU, --gpu off."),
+    )
 }
 
 /// What single libraries of a package lack on the visible GPUs: one note for all of them.

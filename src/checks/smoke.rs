@@ -130,7 +130,7 @@ fn entry(name: &str, run: &SmokeRun, image: &ImageFacts) -> Vec<Finding> {
 fn ended_early(run: &SmokeRun) -> Option<&'static str> {
     match run.end {
         SmokeEnd::Done | SmokeEnd::NotRun { .. } | SmokeEnd::NotStarted { .. } => None,
-        _ => Some("the smoke's process had ended"),
+        _ => Some("the process of the smoke test had ended"),
     }
 }
 
@@ -286,7 +286,7 @@ fn fallback_hint(code: Code) -> &'static str {
             "try the same import with the image's Python (docker run --entrypoint python IMAGE -c 'import …') and fix the package that it names"
         }
         _ => {
-            "run it again with CUDA_LAUNCH_BLOCKING=1 and --log debug, and compare the builds of torch and the extension"
+            "run it again with CUDA_LAUNCH_BLOCKING=1 and --log debug, and compare the builds of the framework and of the packages built on it"
         }
     }
 }
@@ -319,7 +319,7 @@ fn no_room(subject: &str, detail: &str) -> Finding {
     Finding::problem(Code::SmokeDevice, subject)
         .observed(detail)
         .required("room for one more process")
-        .message("the container's limits leave no room for the smoke's process")
+        .message("the container's limits leave no room for the process of the smoke test")
         .hint(ResourceLimit::told_by(detail).map_or("", ResourceLimit::hint))
 }
 
@@ -355,7 +355,7 @@ fn ending(run: &SmokeRun, names: &[&str], so_far: &[Finding], image: &ImageFacts
         SmokeEnd::NotStarted { detail } => Finding::problem(Code::SmokeImport, subject)
             .observed(detail.clone())
             .required("the image's own Python, to import the stack")
-            .message("the smoke's Python could not be started")
+            .message("the Python of the smoke test could not be started")
             .hint("name the interpreter with --python, or skip the smoke with --smoke off"),
         SmokeEnd::TimedOut { after_ms, killed } => timed_out(&subject, &place, *after_ms, *killed, &said),
         SmokeEnd::Crashed { signal } => {
@@ -366,9 +366,9 @@ fn ending(run: &SmokeRun, names: &[&str], so_far: &[Finding], image: &ImageFacts
                 own,
                 &subject,
                 format!("{name} {place}{said}"),
-                "the smoke's process goes through",
-                format!("the smoke's process was ended by {name} {place}"),
-                "mixed builds of torch and an extension are the usual reason; --log debug shows all that the smoke said, the Python frames among it",
+                "the process of the smoke test goes through",
+                format!("the process of the smoke test was ended by {name} {place}"),
+                "a package that was built for another release of its framework is the usual reason; --log debug shows all that the smoke said, the Python frames among it",
             )
         }
         SmokeEnd::Exited { code } => {
@@ -380,8 +380,8 @@ fn ending(run: &SmokeRun, names: &[&str], so_far: &[Finding], image: &ImageFacts
                 own,
                 &subject,
                 format!("exit status {code} {place}{said}"),
-                "the smoke's process goes through",
-                format!("the smoke's process exited {place}"),
+                "the process of the smoke test goes through",
+                format!("the process of the smoke test exited {place}"),
                 "something that it calls ends the interpreter (os._exit, exit in a library, a sitecustomize): do the same by hand, or see all that it said with --log debug",
             )
         }
@@ -417,7 +417,7 @@ fn timed_out(subject: &str, place: &str, after_ms: u64, killed: bool, said: &str
     Finding::problem(Code::SmokeTimeout, subject)
         .observed(format!("no end {place} after {time}{left}{said}"))
         .required("an end within --smoke-timeout, or the command's own timeout")
-        .message(format!("{subject}: the smoke hangs {place}"))
+        .message(format!("{subject}: the smoke test hangs {place}"))
         .hint("slow storage or few CPUs need a longer CUDA_ENTRYPOINT_SMOKE_TIMEOUT; a GPU that hangs shows NVRM and Xid lines in dmesg on the node")
 }
 

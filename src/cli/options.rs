@@ -85,7 +85,7 @@ options! {
         smoke: SmokeChoice = SmokeChoice::default(), "MODE",
             "native and native=all can precede one of separate and handoff: native,handoff";
         smoke_devices: SmokeDevices = SmokeDevices::First, "WHICH", "";
-        smoke_timeout: Deadline = Duration::from_secs(300), "DURATION", "deadline for the smoke test";
+        smoke_timeout: Deadline = Duration::from_secs(300), "DURATION", "deadline for each process of the smoke test";
     }
     "environment" {
         python: FilePath = None, "PATH",

@@ -133,13 +133,18 @@ def import_eagerly(name):
     """Under `-X lazy_imports=all` (Python 3.15, PEP 810) an import alone would load nothing of what the module imports."""
     if not hasattr(sys, "set_lazy_imports"):
         __import__(name)
-        return
-    mode = sys.get_lazy_imports()
-    sys.set_lazy_imports("normal")
-    try:
-        __import__(name)
-    finally:
-        sys.set_lazy_imports(mode)
+    else:
+        mode = sys.get_lazy_imports()
+        sys.set_lazy_imports("normal")
+        try:
+            __import__(name)
+        finally:
+            sys.set_lazy_imports(mode)
+    # A folder that an uninstall left behind can be imported, as a namespace package.
+    module = sys.modules.get(name)
+    if getattr(module, "__file__", True) is None:
+        text = "No module named {!r}, only a folder without __init__.py: {}"
+        raise ModuleNotFoundError(text.format(name, ", ".join(getattr(module, "__path__", ()))))
 
 
 class Smoke:

@@ -55,7 +55,7 @@ impl Builtin {
             ),
         };
         Err(Problem::value(
-            format!("no built-in smoke is called {}", quoted(text)),
+            format!("no built-in smoke test is called {}", quoted(text)),
             hint,
         ))
     }
@@ -196,7 +196,7 @@ impl<'de> DeserializeSeed<'de> for EntrySeed<'_> {
         match self.names.insert(entry.name().to_string()) {
             true => Ok(entry),
             false => Err(D::Error::custom(Problem::value(
-                format!("two smokes are called {}", quoted(entry.name())),
+                format!("two smoke tests are called {}", quoted(entry.name())),
                 "remove or rename one of the two",
             ))),
         }
@@ -306,7 +306,7 @@ fn check_own_name(text: &str) -> Result<String, Problem> {
     match RESERVED.contains(&name.as_str()) {
         false => Ok(name),
         true => Err(Problem::value(
-            format!("{} is the name of a built-in smoke", quoted(&name)),
+            format!("{} is the name of a built-in smoke test", quoted(&name)),
             "give the command a name of its own, or write the name alone, as a string, for the built-in one",
         )),
     }

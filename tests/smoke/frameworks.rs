@@ -107,6 +107,22 @@ fn a_framework_that_crashes_is_named_and_the_next_one_runs() {
     );
 }
 
+/// As pip leaves it where a package has written into its own folder: Python imports it as a namespace package.
+#[test]
+fn a_folder_that_an_uninstall_left_is_no_package() {
+    let scene = all().smoke(json!(["tensorflow"]));
+    fs::remove_file(scene.site().join("tensorflow.py")).unwrap();
+    fs::create_dir_all(scene.site().join("tensorflow/__pycache__")).unwrap();
+    for options in [&[][..], &["--gpu", "off"]] {
+        let found = scene.prove(84, options);
+        let finding = found.problem("smoke-import");
+        assert!(
+            finding["message"].as_str().unwrap().contains("not installed"),
+            "{finding:#}"
+        );
+    }
+}
+
 #[test]
 fn without_a_gpu_they_are_imported_and_no_more() {
     let scene = all();

@@ -48,6 +48,55 @@ fn each_kind_of_service_has_its_finding() {
     }
 }
 
+/// A GPU that the image's frameworks cannot use is worth a warning: the service would be slow, and without an error.
+#[test]
+fn builds_for_the_cpu_beside_a_gpu_are_a_warning() {
+    let dist = |name: &str, version: &str| Distribution {
+        name: name.into(),
+        version: version.into(),
+        ..Distribution::default()
+    };
+    let torch = |cuda: Option<&str>| Distribution {
+        module_version: Some("2.5.0+cpu".into()),
+        module_cuda: cuda.map(String::from),
+        ..dist("torch", "2.5.0")
+    };
+    let with = |distributions: Vec<Distribution>, change: &dyn Fn(&mut Facts)| {
+        let mut facts = Facts::default();
+        facts.device.devices = vec![device(0, "X", Some((9, 0)))];
+        facts.image.distributions = distributions;
+        change(&mut facts);
+        judge(&Stack::default(), None, &facts)
+    };
+    let both = || vec![torch(None), dist("jaxlib", "0.10.2"), dist("numpy", "2.0")];
+    let found = with(both(), &|_| {});
+    assert_eq!((found.len(), found[0].status), (1, Status::Warn));
+    assert!(
+        found[0]
+            .message
+            .starts_with("torch 2.5.0+cpu, jaxlib 0.10.2 are built for the CPU"),
+        "{}",
+        found[0].message
+    );
+    let loaded = |facts: &mut Facts| {
+        facts.image.kernels.push(ModuleKernels {
+            fatbins: 1,
+            ..ModuleKernels::default()
+        });
+    };
+    assert_eq!(with(both(), &loaded), []);
+    assert_eq!(with(both(), &|facts| facts.image.python.conda = true), []);
+    assert_eq!(with(both(), &|facts| facts.device.devices.clear()), []);
+    for fine in [
+        vec![torch(Some("12.4"))],
+        vec![dist("jaxlib", "0.10.2"), dist("jax-cuda12-plugin", "0.10.2")],
+        vec![dist("onnxruntime", "1.2"), dist("onnxruntime-gpu", "1.2")],
+        vec![dist("numpy", "2.0")],
+    ] {
+        assert_eq!(with(fine, &|_| {}), []);
+    }
+}
+
 #[test]
 fn what_the_driver_did_not_tell_is_unknown() {
     let findings = judged("9.0", vec![device(0, "", None)]);

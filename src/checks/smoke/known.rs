@@ -48,7 +48,7 @@ const FORWARD: Known = Known {
     ..OPERATORS
 };
 
-const MEMORY_HINT: &str = "raise the container's memory limit (docker run --memory, resources.limits.memory, ulimit -v): importing torch and spconv takes some 2 GiB; dmesg on the node names the process that the OOM killer ended";
+const MEMORY_HINT: &str = "raise the container's memory limit (docker run --memory, resources.limits.memory, ulimit -v): importing torch or another framework takes some 2 GiB; dmesg on the node names the process that the OOM killer ended";
 const SHM_HINT: &str = "give the container more shared memory: docker run --shm-size 8g or --ipc=host; on Kubernetes, mount an emptyDir with medium: Memory at /dev/shm";
 const NO_MEMORY: &str = "the container's own memory is used up, not the GPU's";
 
@@ -188,6 +188,12 @@ static KNOWN: &[Known] = &[
         texts: &["no kernel image is available", "cudaerrornokernelimagefordevice"],
         means: "a library has no code for this GPU (CUDA error 209)",
         hint: "cuda-entrypoint kernels --archs X.Y FOLDER shows which one; install or build it for this architecture (explain kernels-unusable)",
+        ..FORWARD
+    },
+    Known {
+        texts: &["this build of onnxruntime has no cudaexecutionprovider"],
+        means: "the installed onnxruntime is its build for the CPU",
+        hint: "in the image, pip uninstall --yes onnxruntime, then pip install --force-reinstall onnxruntime-gpu: both install the same module, and the last one wins",
         ..FORWARD
     },
     Known {
@@ -432,6 +438,11 @@ mod tests {
                 "RuntimeError: Unknown backend: 'gpu' requested, but no platforms that are instances of gpu are present. Platforms present are: cpu",
                 Code::SmokeForward,
                 "CUDA plug-in",
+            ),
+            (
+                "ImportError: this build of onnxruntime has no CUDAExecutionProvider",
+                Code::SmokeForward,
+                "build for the CPU",
             ),
             (
                 "W gpu_device.cc:2342] Cannot dlopen some GPU libraries. Please make sure the missing libraries mentioned above are installed properly",
