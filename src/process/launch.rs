@@ -364,7 +364,7 @@ fn explain(path: &Path, errno: Errno, env: &[CString]) -> LaunchError {
                 "{shown} names the interpreter `{}`, which is not an executable for this machine (exec format error)",
                 interpreter(shebang.unwrap_or_default()).display()
             ),
-            &format!(
+            format!(
                 "it is damaged or was built for another processor: build or pull the image for {}",
                 OWN.platform
             ),
@@ -379,7 +379,7 @@ fn explain(path: &Path, errno: Errno, env: &[CString]) -> LaunchError {
         ),
         Errno::ENOEXEC => LaunchError::not_executable(
             format!("{shown} is not an executable for this machine (exec format error)"),
-            &match head.starts_with(b"\x7fELF") {
+            match head.starts_with(b"\x7fELF") {
                 true => format!(
                     "it was built for another processor: build or pull the image for {}",
                     OWN.platform

@@ -70,7 +70,7 @@ fn every_way_to_fail_is_told_with_what_was_said() {
             85,
             "smoke-timeout",
             "no end in its command after 2000 ms: half",
-            "model: the smoke hangs in its command",
+            "model: the smoke test hangs in its command",
         ),
         (
             shell("model", "echo 'RuntimeError: CUDA error: out of memory'; exit 1"),

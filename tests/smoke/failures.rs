@@ -54,7 +54,7 @@ const FAILURES: &[Failure] = &[
     Failure {
         code: "smoke-import",
         observed: "exit status 0 in import torch",
-        message: "the smoke's process exited in import torch",
+        message: "the process of the smoke test exited in import torch",
         hint: "do the same by hand",
         ..failure("os._exit in an import", r#"{"import torch": {"leave": 0}}"#)
     },
@@ -268,7 +268,7 @@ const FAILURES: &[Failure] = &[
         code: "smoke-timeout",
         options: &["--smoke-timeout", "2s"],
         observed: "no end in import spconv.pytorch after 2000 ms",
-        message: "spconv: the smoke hangs in import spconv.pytorch",
+        message: "spconv: the smoke test hangs in import spconv.pytorch",
         hint: "CUDA_ENTRYPOINT_SMOKE_TIMEOUT",
         ..failure("a hang in an import", r#"{"import spconv": {"hang": "sleep"}}"#)
     },
@@ -277,7 +277,7 @@ const FAILURES: &[Failure] = &[
         code: "smoke-timeout",
         options: &["--smoke-timeout", "2s"],
         observed: "no end in forward float32 on GPU 0 after 2000 ms",
-        message: "spconv: the smoke hangs in forward float32 on GPU 0",
+        message: "spconv: the smoke test hangs in forward float32 on GPU 0",
         ..failure(
             "a hang with the interpreter's lock held",
             r#"{"forward float32": {"hang": "hold"}}"#,
@@ -286,7 +286,7 @@ const FAILURES: &[Failure] = &[
     Failure {
         code: "smoke-import",
         observed: "exit status 1 in import torch; its last line: a library has closed the descriptor",
-        message: "the smoke's process exited",
+        message: "the process of the smoke test exited",
         ..failure("its channel closed", r#"{"import torch": {"close": 3}}"#)
     },
     Failure {

@@ -440,7 +440,9 @@ fn each_file_once(libraries: Vec<&Library>) -> Vec<&Library> {
         .chain(toolkits)
         .filter(|library| {
             let file = library.answer.as_ref().and_then(|answer| answer.path.as_deref());
-            let is_first = file.is_none_or(|file| !files.contains(&file));
+            // Each wheel's copy is its own, whatever file it leads to.
+            let is_first =
+                library.origin == LibraryOrigin::Wheel || file.is_none_or(|file| !files.contains(&file));
             files.extend(file);
             is_first
         })
