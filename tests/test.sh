@@ -27,7 +27,7 @@ if [[ $CUDA_ENTRYPOINT_TEST_ALL == 1 ]]; then
     skipped=(--skip aarch64::)
   else
     # Where it fails, each of them says that it did not run. A Debian to set up and two builds: eight minutes on two cores.
-    timeout 20m tests/aarch64/prepare.sh || rm -f "$target/cross/image/cuda-entrypoint"
+    timeout 30m tests/aarch64/prepare.sh || rm -f "$target/cross/image/cuda-entrypoint"
   fi
 fi
 
