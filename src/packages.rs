@@ -90,6 +90,22 @@ const fn of_its_own(entry: &'static str) -> Known<Proof> {
     Is(Proof { entry, process })
 }
 
+/// A package with an entry of the smoke of which little else is known.
+const FRAMEWORK: Package = Package {
+    name: "",
+    others: &[],
+    folder: "",
+    version_file: Unchecked,
+    modules: Unchecked,
+    imports_first: No,
+    silent_cpu_build: Unchecked,
+    untagged_build: No,
+    pccm: No,
+    family: false,
+    smoke: No,
+    kernels_in: &[],
+};
+
 /// Every known package; those with an entry of the smoke in the order of the documentation.
 pub static PACKAGES: &[Package] = &[
     Package {
@@ -216,43 +232,20 @@ pub static PACKAGES: &[Package] = &[
     },
     Package {
         name: "xformers",
-        others: &[],
         folder: "xformers",
         version_file: Is("xformers/version.py"),
-        modules: Unchecked,
-        imports_first: No,
-        silent_cpu_build: Unchecked,
-        untagged_build: No,
-        pccm: No,
-        family: false,
         smoke: of_torch("xformers"),
-        kernels_in: &[],
+        ..FRAMEWORK
     },
     Package {
         name: "bitsandbytes",
-        others: &[],
         folder: "bitsandbytes",
-        version_file: Unchecked,
-        modules: Unchecked,
-        imports_first: No,
-        silent_cpu_build: Unchecked,
-        untagged_build: No,
-        pccm: No,
-        family: false,
         smoke: of_torch("bitsandbytes"),
-        kernels_in: &[],
+        ..FRAMEWORK
     },
     Package {
         name: "jax",
-        others: &[],
         folder: "jax",
-        version_file: Unchecked,
-        modules: Unchecked,
-        imports_first: No,
-        silent_cpu_build: Unchecked,
-        untagged_build: No,
-        pccm: No,
-        family: false,
         smoke: of_its_own("jax"),
         kernels_in: &[
             "jax-cuda12-plugin",
@@ -260,34 +253,19 @@ pub static PACKAGES: &[Package] = &[
             "jax-cuda13-plugin",
             "jax-cuda13-pjrt",
         ],
+        ..FRAMEWORK
     },
     Package {
         name: "cupy",
-        others: &[],
         folder: "cupy",
-        version_file: Unchecked,
-        modules: Unchecked,
-        imports_first: No,
-        silent_cpu_build: Unchecked,
-        untagged_build: No,
-        pccm: No,
-        family: false,
         smoke: of_its_own("cupy"),
-        kernels_in: &[],
+        ..FRAMEWORK
     },
     Package {
         name: "tensorflow",
-        others: &[],
         folder: "tensorflow",
-        version_file: Unchecked,
-        modules: Unchecked,
-        imports_first: No,
-        silent_cpu_build: Unchecked,
-        untagged_build: No,
-        pccm: No,
-        family: false,
         smoke: of_its_own("tensorflow"),
-        kernels_in: &[],
+        ..FRAMEWORK
     },
     Package {
         name: "onnxruntime-gpu",
@@ -412,6 +390,11 @@ pub static BUILT_FOR_NUMPY_2: &[(&str, &str)] = &[
     ("pyarrow", "16.0.0"),
     ("faiss-cpu", "1.9.0"),
 ];
+
+/// Whether a distribution brings JAX its CUDA or ROCm: `jax-cuda12-plugin`.
+pub fn is_jax_plugin(name: &str) -> bool {
+    name.starts_with("jax-") && name.contains("-plugin")
+}
 
 /// A package that opens CUDA's libraries by dlopen, and goes on with the CPU where one is missing.
 #[derive(Debug)]

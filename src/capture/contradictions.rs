@@ -167,10 +167,9 @@ fn tags(stack: &Stack, facts: &Facts) -> Vec<Finding> {
     findings
 }
 
-/// torch without CUDA, whether its version says `+cpu` or not.
+/// torch without CUDA.
 fn cpu_build(image: &ImageFacts) -> Option<Finding> {
-    let torch = floor::torch(image).filter(|torch| torch.module_cuda.is_none())?;
-    let version = torch.module_version.as_ref()?;
+    let version = floor::cpu_torch(image)?;
     Some(
         Finding::problem(Code::PackageCudaTag, "torch")
             .observed(format!("no CUDA in {}", packages::of("torch")?.version_file.get()?))

@@ -1,5 +1,6 @@
 //! The visible GPUs against the list of architectures, and against the kernels that are installed. Pure.
 
+use super::floor;
 use super::kernels::{self, Package, Served};
 use crate::arch::{ArchList, Service};
 use crate::check::{Code, Finding, Severity};
@@ -8,6 +9,7 @@ use crate::facts::{
     ComputeCapability, CudaVersion, Device, Distribution, Facts, ImageFacts, ModuleKernels, PtxVersion,
 };
 use crate::order;
+use crate::packages::is_jax_plugin;
 use crate::stack::Stack;
 use crate::text::{counted, number_of, verb};
 
@@ -160,12 +162,11 @@ fn judge_kernels(stack: &Stack, facts: &Facts, kinds: &[(&Device, Vec<i32>)]) ->
 
 /// Frameworks that are there in their builds for the CPU, where nothing else has kernels.
 fn cpu_builds(image: &ImageFacts) -> Option<Finding> {
-    let installed = |name: &str| image.distributions.iter().any(|dist| dist.name == name);
-    let is_plugin = |dist: &Distribution| dist.name.starts_with("jax-") && dist.name.contains("-plugin");
+    let others = image.distributions.iter().map(|dist| dist.name.as_str());
     let is_cpu_build = |dist: &&Distribution| match dist.name.as_str() {
-        "torch" => dist.module_version.is_some() && dist.module_cuda.is_none(),
-        "jaxlib" => !dist.version.contains('+') && !image.distributions.iter().any(is_plugin),
-        "onnxruntime" => !installed("onnxruntime-gpu"),
+        "torch" => floor::cpu_torch(image).is_some(),
+        "jaxlib" => !dist.version.contains('+') && !others.clone().any(is_jax_plugin),
+        "onnxruntime" => !others.clone().any(|name| name == "onnxruntime-gpu"),
         "tensorflow-cpu" => true,
         _ => false,
     };
@@ -188,7 +189,7 @@ fn cpu_builds(image: &ImageFacts) -> Option<Finding> {
             .observed(format!("{listed}, and no package with CUDA code"))
             .required("a framework that is built for CUDA, to use the GPU of this container")
             .message(format!(
-                "{listed} {verb} built for the CPU, and no package of this image has CUDA code: the service does not use the GPU"
+                "{listed} {verb} built for the CPU, and no package that was examined has CUDA code: the service does not use the GPU"
             ))
             .hint("In the Dockerfile: install the builds for CUDA (torch from PyPI, 'jax[cuda12]', onnxruntime-gpu, 'tensorflow[and-cuda]'); for a service that needs no GPU, --gpu off."),
     )

@@ -107,6 +107,12 @@ pub(crate) fn torch(image: &ImageFacts) -> Option<&Distribution> {
     image.distributions.iter().find(|dist| dist.name == "torch")
 }
 
+/// The version of a torch that is built without CUDA, whether it says `+cpu` or not.
+pub(crate) fn cpu_torch(image: &ImageFacts) -> Option<&str> {
+    let torch = torch(image).filter(|torch| torch.module_cuda.is_none())?;
+    torch.module_version.as_deref()
+}
+
 /// The CUDA that torch says it is built for.
 pub(crate) fn of_torch(image: &ImageFacts) -> Option<CudaVersion> {
     torch(image)?.module_cuda.as_deref()?.parse().ok()

@@ -219,7 +219,7 @@ class Tensorflow(Framework):
 
 
 # An ONNX model, as <https://github.com/onnx/onnx/blob/main/onnx/onnx.proto> has it: a field is its number and type, and
-# the length where it is not a number.
+# the length where it is not a number. Numbers and lengths are below 128 here, and so take one byte.
 FLOAT, FLOAT16 = 1, 10
 
 

@@ -142,7 +142,7 @@ def import_eagerly(name):
             sys.set_lazy_imports(mode)
     # A folder that an uninstall left behind can be imported, as a namespace package.
     module = sys.modules.get(name)
-    if getattr(module, "__file__", True) is None:
+    if hasattr(module, "__path__") and getattr(module, "__file__", None) is None:
         text = "No module named {!r}, only a folder without __init__.py: {}"
         raise ModuleNotFoundError(text.format(name, ", ".join(getattr(module, "__path__", ()))))
 
@@ -634,30 +634,29 @@ def compare_attention(torch, got, query, key, value):
     return max(told, key=lambda fields: fields["difference"])
 
 
+def attention(torch, device, dtype, run, seed, batch, queries, keys):
+    """Runs attention of two heads. Large queries prefer few keys to others: with equal weights nearly every mistake would
+    be a mean of the same values.
+    """
+    heads, width = 2, 32
+    query = values(torch, seed, batch, queries, heads, width).mul(8.0).to(dtype)
+    key = values(torch, seed + 1, batch, keys, heads, width).to(dtype)
+    value = values(torch, seed + 2, batch, keys, heads, width).to(dtype)
+    got = run(query.to(device), key.to(device), value.to(device))
+    return lambda: compare_attention(torch, got, query, key, value)
+
+
 def flash_attention(torch, device, dtype):
     from flash_attn import flash_attn_func
 
-    # The keys are more than the 128 that flash-attn takes at once. Large queries prefer few keys to others: with equal
-    # weights nearly every mistake would be a mean of the same values.
-    batch, heads, width = 2, 2, 32
-    query = values(torch, 7, batch, 12, heads, width).mul(8.0).to(dtype)
-    key = values(torch, 8, batch, 150, heads, width).to(dtype)
-    value = values(torch, 9, batch, 150, heads, width).to(dtype)
-    got = flash_attn_func(query.to(device), key.to(device), value.to(device))
-
-    return lambda: compare_attention(torch, got, query, key, value)
+    # The keys are more than the 128 that flash-attn takes at once.
+    return attention(torch, device, dtype, flash_attn_func, seed=7, batch=2, queries=12, keys=150)
 
 
 def xformers_attention(torch, device, dtype):
     from xformers.ops import memory_efficient_attention
 
-    # As flash-attn's: more keys than one block takes, and queries that prefer few of them.
-    batch, heads, width = 1, 2, 32
-    query = values(torch, 10, batch, 24, heads, width).mul(8.0).to(dtype)
-    key = values(torch, 11, batch, 160, heads, width).to(dtype)
-    value = values(torch, 12, batch, 160, heads, width).to(dtype)
-    got = memory_efficient_attention(query.to(device), key.to(device), value.to(device))
-    return lambda: compare_attention(torch, got, query, key, value)
+    return attention(torch, device, dtype, memory_efficient_attention, seed=10, batch=1, queries=24, keys=160)
 
 
 def quantized(torch, device, code, quantize, dequantize):

@@ -69,12 +69,11 @@ fn jax(scene: &ImageContext<'_>) -> Option<Finding> {
     let cuda = scene.stack.cuda.runtime.as_ref()?;
     let jaxlib = scene.installed.get("jaxlib")?;
     let is_named = ["jax", "jaxlib"].iter().any(|name| scene.rule(name).is_some());
-    let is_plugin = |name: &&str| name.starts_with("jax-") && name.contains("-plugin");
     let mut kernels = scene.image.kernels.iter();
     if !is_named
         || scene.image.python.conda
         || jaxlib.version.contains('+')
-        || scene.installed.keys().any(is_plugin)
+        || scene.installed.keys().any(|name| packages::is_jax_plugin(name))
         || kernels.any(|module| module.package.as_deref() == Some("jaxlib"))
     {
         return None;
